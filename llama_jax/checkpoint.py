@@ -1,0 +1,97 @@
+"""Orbax: state and resolved config of a step, saved in the background, restored into any sharding."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from llama_jax.config import CheckpointConfig, Config, from_dict, to_dict
+from llama_jax.errors import ConfigError, DataError, LlamaError
+
+FREE_TO_CHANGE = ("attention", "remat", "scan_layers", "dtype", "max_length")
+"""Model fields that do not touch the parameters and may differ between a run's sessions."""
+
+
+class Checkpoints:
+    """The checkpoints of one run directory, `DIR/checkpoints/<step>`."""
+
+    def __init__(self, folder: Path, config: CheckpointConfig | None = None):
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=config.keep if config else None,
+            keep_period=(config.keep_every or None) if config else None,
+            create=config is not None,
+            read_only=config is None,
+            enable_async_checkpointing=config is not None,
+        )
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    def latest(self) -> int | None:
+        """The newest finished step."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, config: Config) -> None:
+        """Begin to save; arrays are copied before this returns, files are finished in the background."""
+        if step == self.latest():
+            return
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(to_dict(config)))
+        self._manager.save(step, args=items)
+
+    def config(self, step: int) -> Config:
+        """The resolved config saved with a step."""
+        with _readable(step):
+            saved = self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
+            return from_dict(Config, saved["config"])
+
+    def restore(self, step: int, abstract_state: Any) -> Any:
+        """The state of a step, laid out as `abstract_state` (ShapeDtypeStructs with shardings) says."""
+        with _readable(step):
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
+            return self._manager.restore(step, args=args)["state"]
+
+    def close(self) -> None:
+        """Wait for what is being saved."""
+        self._manager.close()
+
+
+class _readable:
+    """Turns what orbax and tensorstore raise about damaged files into one sentence."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if isinstance(error, Exception) and not isinstance(error, LlamaError):
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise DataError(f"checkpoint {self.step} cannot be read ({reason[:300]}); remove its folder to go on from an "
+                            "earlier one.") from error
+
+
+def check_same_model(saved: Config, wanted: Config) -> None:
+    """Raise ConfigError where the run's parameters have another shape or meaning than the checkpoint's."""
+    before, now = to_dict(saved.model), to_dict(wanted.model)
+    changed = [key for key in now if key not in FREE_TO_CHANGE and before[key] != now[key]]
+    if changed:
+        differences = ", ".join(f"model.{key} {before[key]} -> {now[key]}" for key in changed)
+        raise ConfigError(f"this run directory holds another model ({differences}); use another --workdir or the old values.")
+
+
+def changes(saved: Config, wanted: Config) -> list[str]:
+    """Lines `field: before -> now` of every field that differs."""
+    def flat(values: dict, prefix: str = "") -> dict[str, str]:
+        result = {}
+        for key, value in values.items():
+            result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: json.dumps(value)}
+        return result
+
+    before, now = flat(to_dict(saved)), flat(to_dict(wanted))
+    return [f"{key}: {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
+
+
+def abstract(state: Any, shardings: Any) -> Any:
+    """ShapeDtypeStructs of `state` placed by `shardings`."""
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)

@@ -1,0 +1,277 @@
+"""Every choice of a run: frozen dataclasses that check themselves. Imports nothing of ours but the errors."""
+
+import dataclasses
+import difflib
+import json
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from llama_jax.errors import ConfigError
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape and numerics of one Transformer (section 2.2, Table 2)."""
+
+    vocab_size: int = 32_000
+    """Number of tokens V; must equal the tokenizer's."""
+    dim: int = 4096
+    """Width D of the residual stream."""
+    num_layers: int = 32
+    """Number of blocks L."""
+    num_heads: int = 32
+    """Query heads N."""
+    num_kv_heads: int = 32
+    """Key and value heads K; equal to num_heads is multi-head, 1 is multi-query, between is grouped-query attention."""
+    ffn_dim: int = 11_008
+    """Hidden width F of the feed-forward."""
+    head_dim: int = 0
+    """Width H of a head; 0 means dim / num_heads."""
+    max_length: int = 2048
+    """Context length in tokens."""
+    rope_theta: float = 10_000.0
+    """Base of the rotary frequencies."""
+    norm_eps: float = 1e-5
+    """Epsilon inside RMSNorm's square root."""
+    tied_embeddings: bool = False
+    """Use the embedding matrix as output head."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Compute dtype; parameters, norms, softmax and logits are float32 always."""
+    attention: Literal["auto", "reference", "chunked"] = "auto"
+    """Attention backend: auto picks by shape and says which; reference stores T x T weights; chunked never does."""
+    remat: Literal["none", "full", "linear"] = "none"
+    """What the backward pass recomputes: nothing, every block, or all but the outputs of linear layers (section 2.4)."""
+    scan_layers: bool = True
+    """Compile one block and loop over it; False unrolls the layers (faster for small models, slower to compile)."""
+
+    def __post_init__(self):
+        for name in ("vocab_size", "dim", "num_layers", "num_heads", "num_kv_heads", "ffn_dim", "max_length"):
+            _require(getattr(self, name) > 0, f"model.{name} must be positive, got {getattr(self, name)}.")
+        _require(self.num_heads % self.num_kv_heads == 0,
+                 f"model.num_heads must be a multiple of model.num_kv_heads, got {self.num_heads} query heads "
+                 f"and {self.num_kv_heads} kv heads.")
+        _require(self.head_dim > 0 or (self.head_dim == 0 and self.dim % self.num_heads == 0),
+                 f"model.dim must be a multiple of model.num_heads (or set model.head_dim), got {self.dim} and "
+                 f"{self.num_heads}.")
+        _require(self.head_size % 2 == 0,
+                 f"the width of a head must be even (rotary embeddings turn pairs), got {self.head_size}.")
+        _require(self.rope_theta > 0 and self.norm_eps > 0, "model.rope_theta and model.norm_eps must be positive, got "
+                 f"{self.rope_theta} and {self.norm_eps}.")
+
+    @property
+    def head_size(self) -> int:
+        """Width H of a head."""
+        return self.head_dim or self.dim // self.num_heads
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with warmup and cosine decay (section 2.3)."""
+
+    peak_lr: float = 3e-4
+    """Learning rate after warmup."""
+    warmup_steps: int = 2000
+    """Steps of linear warmup from 0."""
+    final_lr_ratio: float = 0.1
+    """Learning rate at the last step as a fraction of the peak."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.95
+    """Decay of the second moment."""
+    eps: float = 1e-8
+    """AdamW epsilon."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay of matrices; norms and embeddings are never decayed."""
+    clip_norm: float = 1.0
+    """Global gradient norm above which gradients are scaled down."""
+
+    def __post_init__(self):
+        _require(self.peak_lr > 0, f"optimizer.peak_lr must be positive, got {self.peak_lr}.")
+        _require(self.warmup_steps >= 0, f"optimizer.warmup_steps must be at least 0, got {self.warmup_steps}.")
+        _require(0 <= self.final_lr_ratio <= 1,
+                 f"optimizer.final_lr_ratio must lie in [0, 1], got {self.final_lr_ratio}.")
+        for name in ("beta1", "beta2"):
+            _require(0 <= getattr(self, name) < 1, f"optimizer.{name} must lie in [0, 1), got {getattr(self, name)}.")
+        for name in ("eps", "clip_norm"):
+            _require(getattr(self, name) > 0, f"optimizer.{name} must be positive, got {getattr(self, name)}.")
+        _require(self.weight_decay >= 0, f"optimizer.weight_decay must be at least 0, got {self.weight_decay}.")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is read, and how it is cut into sequences."""
+
+    sources: tuple[str, ...] = ("embedded:tinyshakespeare",)
+    """Each PATH or PATH=SHARE: a prepared folder, or raw text (.txt .jsonl .parquet, also .gz .zst .xz, or a folder of
+    them) prepared into the run directory. Shares are fractions of training tokens; without any, by size."""
+    heldout: tuple[str, ...] = ()
+    """Held-out sources (paths as in sources); empty: the last heldout_fraction of every raw source."""
+    heldout_fraction: float = 0.0
+    """Fraction of each raw source, at its end, kept out of training for the held-out loss."""
+    tokenizer: str = ""
+    """Folder or file of the tokenizer; empty: train SentencePiece with model.vocab_size pieces on the raw sources."""
+    sequence_length: int = 2048
+    """Tokens T a row."""
+
+    def __post_init__(self):
+        _require(len(self.sources) > 0, "data.sources is empty; name at least one PATH or PATH=SHARE.")
+        _require(self.sequence_length > 1, f"data.sequence_length must be at least 2, got {self.sequence_length}.")
+        _require(0 <= self.heldout_fraction < 1,
+                 f"data.heldout_fraction must lie in [0, 1), got {self.heldout_fraction}.")
+        parsed = self.shares()
+        given = [share is not None for _, share in parsed]
+        _require(all(given) or not any(given), f"data.sources: give a share to every source or to none, got {self.sources}.")
+        names = [path for path, _ in parsed]
+        _require(len(set(names)) == len(names), f"data.sources names a source twice: {self.sources}.")
+
+    def shares(self) -> list[tuple[str, float | None]]:
+        """Sources as (path, share or None)."""
+        result = []
+        for source in self.sources:
+            path, equals, share = source.rpartition("=")
+            if not equals:
+                result.append((source, None))
+                continue
+            try:
+                value = float(share)
+            except ValueError:
+                raise ConfigError(f"data.sources: {source!r} should be PATH or PATH=SHARE with a number as share.") from None
+            _require(0 < value < float("inf"), f"data.sources: the share of {path!r} must be positive, got {share}.")
+            result.append((path, value))
+        return result
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Length and shape of the run."""
+
+    num_steps: int = 1000
+    """Optimizer steps."""
+    batch_size: int = 8
+    """Sequences a step, over all devices and micro-batches."""
+    accumulation_steps: int = 1
+    """Micro-batches a step; gradients are token-weighted sums over them, divided once."""
+    seed: int = 0
+    """Seed of initialisation, of the order of the data and of samples."""
+    z_loss: float = 0.0
+    """Weight of log(Z)^2, which keeps logits from drifting (0: as the paper)."""
+    loss_chunk: int = 1024
+    """Tokens a device for which float32 logits exist at one time."""
+    log_every: int = 10
+    """Steps between metric lines."""
+    heldout_every: int = 0
+    """Steps between held-out evaluations; 0: only at the end."""
+    heldout_batches: int = 0
+    """Held-out batches an evaluation reads; 0: all of the held-out text."""
+    sample_prompts: tuple[str, ...] = ("\n",)
+    """Prompts continued at the end of the run into samples.txt."""
+    sample_tokens: int = 256
+    """Tokens sampled for each prompt; 0: no samples."""
+
+    def __post_init__(self):
+        for name in ("num_steps", "batch_size", "accumulation_steps", "loss_chunk", "log_every"):
+            _require(getattr(self, name) > 0, f"training.{name} must be positive, got {getattr(self, name)}.")
+        for name in ("z_loss", "heldout_every", "heldout_batches", "sample_tokens"):
+            _require(getattr(self, name) >= 0, f"training.{name} must be at least 0, got {getattr(self, name)}.")
+        _require(self.batch_size % self.accumulation_steps == 0,
+                 f"training.batch_size must be a multiple of training.accumulation_steps, got {self.batch_size} "
+                 f"and {self.accumulation_steps}.")
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each mesh axis; one of them may be -1 and takes what is left."""
+
+    data: int = -1
+    """Copies of the model that see different rows."""
+    fsdp: int = 1
+    """Shards of parameters and optimizer state; rows are split over this axis too."""
+    tensor: int = 1
+    """Shards of heads, feed-forward width and vocabulary."""
+
+    def __post_init__(self):
+        sizes = dataclasses.astuple(self)
+        _require(all(size == -1 or size > 0 for size in sizes) and sizes.count(-1) <= 1,
+                 f"mesh axes must be positive, at most one of them -1, got data={self.data} fsdp={self.fsdp} "
+                 f"tensor={self.tensor}.")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When the state is saved and what is kept; the last step is saved always."""
+
+    every: int = 1000
+    """Steps between checkpoints."""
+    keep: int = 2
+    """Newest checkpoints that stay."""
+    keep_every: int = 0
+    """Checkpoints whose step is a multiple of this stay for ever; 0: none."""
+
+    def __post_init__(self):
+        _require(self.every > 0 and self.keep > 0 and self.keep_every >= 0,
+                 "checkpoint.every and checkpoint.keep must be positive and checkpoint.keep_every at least 0, got "
+                 f"{self.every}, {self.keep} and {self.keep_every}.")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run."""
+
+    name: str = ""
+    """Name of the run; empty: the config file's name."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def __post_init__(self):
+        _require(self.data.sequence_length <= self.model.max_length,
+                 f"data.sequence_length must not exceed model.max_length, got {self.data.sequence_length} "
+                 f"and {self.model.max_length}.")
+        _require(self.optimizer.warmup_steps < self.training.num_steps,
+                 f"optimizer.warmup_steps must be below training.num_steps, got {self.optimizer.warmup_steps} "
+                 f"and {self.training.num_steps}; the cosine starts when the warmup ends.")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Any config as plain JSON values."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(cls: type, values: dict[str, Any], where: str = "") -> Any:
+    """`values` as an instance of the dataclass `cls`; raises ConfigError on unknown keys and wrong types."""
+    _require(isinstance(values, dict), f"{where or 'the config'} should be an object, got {values!r}.")
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            raise ConfigError(f"unknown key {where}{key}{nearest(key, hints)}")
+    return cls(**{key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()})
+
+
+def nearest(key: str, keys: typing.Iterable[str]) -> str:
+    """End of a sentence about an unknown `key`: the nearest known ones, or all of them."""
+    close = difflib.get_close_matches(key, list(keys), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(sorted(keys))}."
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, f"{where}.")
+    if typing.get_origin(hint) is Literal:
+        _require(value in typing.get_args(hint), f"{where} must be one of {typing.get_args(hint)}, got {value!r}.")
+        return value
+    if typing.get_origin(hint) is tuple:
+        _require(isinstance(value, list | tuple), f"{where} should be a list, got {value!r}.")
+        return tuple(_convert(typing.get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if hint is float and type(value) is int:
+        return float(value)
+    _require(type(value) is hint, f"{where} should be {hint.__name__}, got {value!r}.")
+    return value

@@ -1,0 +1,57 @@
+"""Batches on devices: each host reads only its own rows, ahead of time, and hands them to the mesh."""
+
+from collections.abc import Iterator
+
+import grain
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from llama_jax.batch import Batch
+from llama_jax.data.mixture import Mixture
+from llama_jax.data.packing import TokenSource, pack
+from llama_jax.sharding import spec
+
+
+def load_batches(mixture: Mixture, mesh: Mesh, *, batch_size: int, start: int, stop: int) -> Iterator[Batch]:
+    """Batches start..stop-1 as global arrays; batch n holds rows n * batch_size onwards of the mixture."""
+    rows = local_rows(mesh, batch_size)
+
+    def host_batch(n: int) -> Batch:
+        tokens = np.stack([mixture.tokens(int(n) * batch_size + row) for row in rows])
+        return pack(tokens, mixture.sources[0].manifest.bos_id)
+
+    ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+    for batch in grain.MapDataset.range(start, stop).map(host_batch).to_iter_dataset(ahead):
+        yield to_devices(batch, mesh, batch_size)
+
+
+def load_heldout(source: TokenSource, mesh: Mesh, *, batch_size: int, limit: int) -> Iterator[Batch]:
+    """The windows of `source` once, in order, at most `limit` batches (0: all); missing rows have weight 0."""
+    rows = local_rows(mesh, batch_size)
+    count = -(-len(source) // batch_size)
+    for n in range(min(count, limit) if limit else count):
+        windows = [n * batch_size + row for row in rows]
+        tokens = np.stack([source.window(min(window, len(source) - 1)) for window in windows])
+        batch = pack(tokens, source.manifest.bos_id)
+        exists = np.array([window < len(source) for window in windows], np.float32)
+        yield to_devices(batch._replace(weights=batch.weights * exists[:, None]), mesh, batch_size)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """How each (B, T) field of a Batch lies on the mesh."""
+    return NamedSharding(mesh, spec("batch", "seq"))
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
+    """Row numbers of a batch that live on this process's devices, ascending."""
+    slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size, 1)).values()
+    return sorted({row for rows, _ in slices for row in range(*rows.indices(batch_size))})
+
+
+def to_devices(batch: Batch, mesh: Mesh, batch_size: int) -> Batch:
+    """This host's rows as its part of global (batch_size, T) arrays."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, x, (batch_size, x.shape[1])), batch
+    )

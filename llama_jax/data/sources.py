@@ -1,0 +1,108 @@
+"""Raw text in: documents of .txt, .jsonl and .parquet files, plain or compressed, one at a time."""
+
+import gzip
+import io
+import json
+import lzma
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+import pyarrow.parquet
+import zstandard
+
+from llama_jax.errors import DataError
+
+EMBEDDED = "embedded:"
+"""Prefix of the texts that come with the package."""
+
+FORMATS = (".txt", ".jsonl", ".parquet")
+OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".zst": zstandard.open, "": open}
+
+
+def files_of(path: str) -> list[Path]:
+    """The readable files that `path` names: itself, a folder's (sorted, recursive), or an embedded text.
+
+    Raises DataError where there are none.
+    """
+    if path.startswith(EMBEDDED):
+        file = Path(str(resources.files("llama_jax.data") / f"{path.removeprefix(EMBEDDED)}.txt.xz"))
+        if not file.is_file():
+            raise DataError(f"no embedded text {path!r}.")
+        return [file]
+    root = Path(path)
+    if not root.exists():
+        raise DataError(f"data source {path} does not exist.")
+    files = [root] if root.is_file() else sorted(file for file in root.rglob("*") if format_of(file))
+    unknown = [file for file in files if not format_of(file)]
+    if unknown or not files:
+        raise DataError(f"{path} holds nothing to read; known are .txt, .jsonl and .parquet, also with .gz .xz .zst.")
+    return files
+
+
+def format_of(file: Path) -> str:
+    """".txt", ".jsonl" or ".parquet" below any compression, or "" for others."""
+    name = file.name.removesuffix(compression_of(file))
+    return next((f for f in FORMATS if name.endswith(f)), "")
+
+
+def compression_of(file: Path) -> str:
+    """The compression suffix of a file name, or ""."""
+    return file.suffix if file.suffix in OPENERS else ""
+
+
+def documents(file: Path, *, text_key: str = "text") -> Iterator[str]:
+    """Non-empty documents of a file: a whole .txt, the `text_key` of every JSON line or Parquet row.
+
+    Raises DataError, naming file and place, for bytes that are not UTF-8, broken JSON or compression, a missing key.
+    """
+    reader = {".txt": _text, ".jsonl": _jsonl, ".parquet": _parquet}[format_of(file)]
+    try:
+        yield from (text for text in reader(file, text_key) if text)
+    except (EOFError, lzma.LZMAError, zstandard.ZstdError, gzip.BadGzipFile, pyarrow.ArrowInvalid) as error:
+        raise DataError(f"{file} is damaged or not what its name says: {error}.") from None
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror or error}.") from None
+
+
+def _text(file: Path, text_key: str) -> Iterator[str]:
+    with OPENERS[compression_of(file)](file, "rb") as stream:
+        yield _decode(stream.read(), file, 0)
+
+
+def _jsonl(file: Path, text_key: str) -> Iterator[str]:
+    with OPENERS[compression_of(file)](file, "rb") as raw:
+        offset = 0
+        for number, line in enumerate(io.BufferedReader(raw, 1 << 20), 1):
+            text = _decode(line, file, offset)
+            offset += len(line)
+            if text.strip():
+                yield _field(text, text_key, f"{file}, line {number}")
+
+
+def _field(line: str, text_key: str, where: str) -> str:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno}).") from None
+    if not isinstance(record, dict) or not isinstance(record.get(text_key), str):
+        keys = ", ".join(record) if isinstance(record, dict) else type(record).__name__
+        raise DataError(f"{where}: no string under {text_key!r} (found {keys}); name another with --text_key.")
+    return record[text_key]
+
+
+def _parquet(file: Path, text_key: str) -> Iterator[str]:
+    table = pyarrow.parquet.ParquetFile(file)
+    if text_key not in table.schema_arrow.names:
+        raise DataError(f"{file}: no column {text_key!r} (found {', '.join(table.schema_arrow.names)}); name another "
+                        "with --text_key.")
+    for batch in table.iter_batches(batch_size=1024, columns=[text_key]):
+        yield from (text for text in batch.column(0).to_pylist() if text is not None)
+
+
+def _decode(data: bytes, file: Path, offset: int) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not UTF-8: byte 0x{data[error.start]:02x} at offset {offset + error.start}; "
+                        "convert it first, for example with iconv.") from None

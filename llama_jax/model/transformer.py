@@ -1,0 +1,86 @@
+"""The decoder: embedding, L blocks, final norm, output head."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from llama_jax.config import ModelConfig
+from llama_jax.model.attention import Attention
+from llama_jax.model.feedforward import FeedForward
+from llama_jax.model.initializers import matrix
+from llama_jax.model.norms import RMSNorm
+from llama_jax.ops.linear import linear
+from llama_jax.ops.masks import Mask
+from llama_jax.ops.positions import rope_tables
+from llama_jax.sharding import constrain
+
+REMAT_POLICIES = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "linear": jax.checkpoint_policies.save_only_these_names("linear"),
+}
+"""What a rematerialised block keeps: its input alone, or also the outputs of its linear layers (section 2.4)."""
+
+
+class Block(nn.Module):
+    """Pre-norm residual block: x + attention(norm(x)), then x + feedforward(norm(x)) (section 2.2)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BTD: Array, rope: tuple[Array, Array], mask: Mask) -> tuple[Array, None]:
+        eps = self.config.norm_eps
+        h_BTD = RMSNorm(eps, name="attention_norm")(x_BTD)
+        x_BTD += Attention(self.config, name="attention")(h_BTD, rope, mask)
+        h_BTD = RMSNorm(eps, name="feedforward_norm")(x_BTD)
+        x_BTD += FeedForward(self.config, name="feedforward")(h_BTD)
+        return constrain(x_BTD, "batch", "seq", "features"), None
+
+
+class Transformer(nn.Module):
+    """LLaMA. Parameters are float32, stacked over layers (L first); compute is `config.dtype`; logits are float32."""
+
+    config: ModelConfig
+
+    def setup(self):
+        c = self.config
+        self.embedding = self.param("embedding", matrix("vocab", "embed"), (c.vocab_size, c.dim), jnp.float32)
+        block = Block
+        if c.remat != "none":
+            block = nn.remat(Block, policy=REMAT_POLICIES[c.remat], prevent_cse=not c.scan_layers)
+        self.layers = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=c.num_layers,
+            unroll=1 if c.scan_layers else c.num_layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )(c)
+        self.final_norm = RMSNorm(c.norm_eps)
+        if not c.tied_embeddings:
+            self.head = self.param("head", matrix("embed", "vocab"), (c.dim, c.vocab_size), jnp.float32)
+
+    def hidden(self, tokens_BT: Array, positions_BT: Array | None = None, segment_ids_BT: Array | None = None) -> Array:
+        """What the head reads, (B, T, D) in the compute dtype; positions default to 0..T-1, segments to one a row."""
+        c = self.config
+        if positions_BT is None:
+            positions_BT = jnp.arange(tokens_BT.shape[1])[None, :]
+        x_BTD = self.embedding.astype(c.dtype)[tokens_BT]
+        x_BTD = constrain(x_BTD, "batch", "seq", "features")
+        rope = rope_tables(positions_BT, head_dim=c.head_size, theta=c.rope_theta)
+        x_BTD, _ = self.layers(x_BTD, rope, Mask(segment_ids_BT))
+        return self.final_norm(x_BTD)
+
+    def __call__(
+        self, tokens_BT: Array, positions_BT: Array | None = None, segment_ids_BT: Array | None = None
+    ) -> Array:
+        """Logits float32 (B, T, V) of the token after each position; token t sees tokens <= t of its segment."""
+        h_BTD = self.hidden(tokens_BT, positions_BT, segment_ids_BT)
+        head_DV = self.embedding.T if self.config.tied_embeddings else self.head
+        return linear(h_BTD, head_DV, out_dtype=jnp.float32)
+
+
+def head_matrix(params) -> Array:
+    """The output head (D, V) of a parameter tree, tied or not."""
+    return params["head"] if "head" in params else params["embedding"].T

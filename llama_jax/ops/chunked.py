@@ -1,0 +1,113 @@
+"""The portable blockwise backend: online softmax over tiles, causal tiles only, forward and backward.
+
+Neither the T x T weights nor the scores above the diagonal exist at any time (section 2.4; Rabe & Staats 2021;
+Dao et al. 2022). Tiles are C x C; query tile i visits key tiles 0..i.
+Inside, queries are (B, K, G, T, H) and keys (B, K, T, H), so that every product is a plain batched matmul.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from llama_jax.ops.masks import Mask
+from llama_jax.ops.xla import MASKED
+
+dot = partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
+def attend_chunked(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, *, chunk: int | None = None) -> Array:
+    """As `attend_reference`, in tiles of `chunk` tokens (default: an eighth of T, within 128 and 512).
+
+    A length that does not divide is padded at its end.
+    """
+    B, T, N, H = q_BTNH.shape
+    K = k_BSKH.shape[2]
+    chunk = min(T, chunk or min(512, max(128, T // 8)))
+    padding = -T % chunk  # padded keys lie after every real query: causality hides them
+
+    def pad(x: Array, axis: int) -> Array:
+        return jnp.pad(x, [(0, padding if i == axis else 0) for i in range(x.ndim)]) if padding else x
+
+    q_BKGTH = pad(q_BTNH.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4), 3)
+    k_BKSH, v_BKSH = (pad(x.transpose(0, 2, 1, 3), 2) for x in (k_BSKH, v_BSKH))
+    segments = None if mask.segment_ids_BT is None else pad(mask.segment_ids_BT, 1)
+    out_BKGTH = _attend(q_BKGTH, k_BKSH, v_BKSH, segments, chunk)
+    return out_BKGTH[:, :, :, :T].transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
+
+
+def _tile(x: Array, index: Array, chunk: int, axis: int) -> Array:
+    return lax.dynamic_slice_in_dim(x, index * chunk, chunk, axis)
+
+
+def _scores(q: Array, k: Array, segments: Array | None, i: Array, j: Array) -> Array:
+    """Scaled and masked float32 scores (B, K, G, C, C) of query tile i against key tile j."""
+    chunk = q.shape[3]
+    span = jnp.arange(chunk)
+    q_segments, k_segments = (None if segments is None else _tile(segments, t, chunk, 1) for t in (i, j))
+    visible = Mask.block(i * chunk + span, j * chunk + span, q_segments, k_segments)
+    return jnp.where(visible[:, None, None], dot("BKGTH,BKSH->BKGTS", q, k) * q.shape[-1] ** -0.5, MASKED)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _attend(q: Array, k: Array, v: Array, segments: Array | None, chunk: int) -> Array:
+    return _forward(q, k, v, segments, chunk)[0]
+
+
+def _forward(q: Array, k: Array, v: Array, segments: Array | None, chunk: int):
+    B, K, G, T, H = q.shape
+
+    def query_tile(i: Array) -> tuple[Array, Array]:
+        q_i = _tile(q, i, chunk, 3)
+
+        def key_tile(j: Array, carry):
+            total, top, norm = carry
+            scores = _scores(q_i, _tile(k, j, chunk, 2), segments, i, j)
+            new_top = jnp.maximum(top, scores.max(-1))
+            weights = jnp.exp(scores - new_top[..., None])
+            shrink = jnp.exp(top - new_top)
+            value = dot("BKGTS,BKSH->BKGTH", weights.astype(v.dtype), _tile(v, j, chunk, 2))
+            return total * shrink[..., None] + value, new_top, norm * shrink + weights.sum(-1)
+
+        start = (jnp.zeros((B, K, G, chunk, H), jnp.float32), jnp.full((B, K, G, chunk), MASKED, jnp.float32),
+                 jnp.zeros((B, K, G, chunk), jnp.float32))
+        total, top, norm = lax.fori_loop(0, i + 1, key_tile, start)
+        return (total / norm[..., None]).astype(q.dtype), top + jnp.log(norm)
+
+    out, log_norm = lax.map(query_tile, jnp.arange(T // chunk))
+    out = jnp.moveaxis(out, 0, 3).reshape(B, K, G, T, H)
+    log_norm = jnp.moveaxis(log_norm, 0, 3).reshape(B, K, G, T)
+    return out, (q, k, v, segments, out, log_norm)
+
+
+def _backward(chunk: int, saved, d_out: Array):
+    q, k, v, segments, out, log_norm = saved
+    T, H = q.shape[3:]
+    scale = H**-0.5
+    delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), -1)
+
+    def key_tile(dq: Array, j: Array):
+        k_j, v_j = _tile(k, j, chunk, 2), _tile(v, j, chunk, 2)
+
+        def query_tile(i: Array, carry):
+            dq, dk, dv = carry
+            q_i, d_out_i = _tile(q, i, chunk, 3), _tile(d_out, i, chunk, 3)
+            weights = jnp.exp(_scores(q_i, k_j, segments, i, j) - _tile(log_norm, i, chunk, 3)[..., None])
+            dv += dot("BKGTS,BKGTH->BKSH", weights.astype(v.dtype), d_out_i)
+            d_weights = dot("BKGTH,BKSH->BKGTS", d_out_i, v_j)
+            d_scores = (weights * (d_weights - _tile(delta, i, chunk, 3)[..., None]) * scale).astype(q.dtype)
+            dk += dot("BKGTS,BKGTH->BKSH", d_scores, q_i)
+            dq_i = _tile(dq, i, chunk, 3) + dot("BKGTS,BKSH->BKGTH", d_scores, k_j)
+            return lax.dynamic_update_slice_in_dim(dq, dq_i, i * chunk, 3), dk, dv
+
+        zero = jnp.zeros(k_j.shape, jnp.float32)
+        dq, dk, dv = lax.fori_loop(j, T // chunk, query_tile, (dq, zero, zero))
+        return dq, (dk.astype(k.dtype), dv.astype(v.dtype))
+
+    dq, (dk, dv) = lax.scan(key_tile, jnp.zeros(q.shape, jnp.float32), jnp.arange(T // chunk))
+    dk, dv = (jnp.moveaxis(x, 0, 2).reshape(k.shape) for x in (dk, dv))
+    return dq.astype(q.dtype), dk, dv, None
+
+
+_attend.defvjp(_forward, _backward)

@@ -1,0 +1,52 @@
+"""The run directory: is it ours, what does it hold, may this config go on in it."""
+
+import json
+import tempfile
+from pathlib import Path
+
+from llama_jax.checkpoint import Checkpoints, changes, check_same_model
+from llama_jax.config import Config, from_dict, to_dict
+from llama_jax.errors import ConfigError, LlamaError
+
+CONFIG = "config.json"
+
+
+def open_run(config: Config, workdir: Path) -> tuple[Checkpoints, int, list[str]]:
+    """(checkpoints, step to go on from, what to tell the user); writes config.json.
+
+    Raises ConfigError where the folder is another's, cannot be written, or holds another model.
+    """
+    check_folder(workdir)
+    checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint)
+    start = checkpoints.latest() or 0
+    notes = []
+    if start:
+        saved = checkpoints.config(start)
+        check_same_model(saved, config)
+        if start > config.training.num_steps:
+            raise ConfigError(f"{workdir} has already trained {start} steps, more than training.num_steps "
+                              f"{config.training.num_steps}.")
+        notes.append(f"resuming {workdir} at step {start}")
+        notes += [f"changed since the checkpoint: {line}" for line in changes(saved, config)]
+    temporary = workdir / (CONFIG + ".tmp")
+    temporary.write_text(json.dumps(to_dict(config), indent=1) + "\n")
+    temporary.replace(workdir / CONFIG)
+    return checkpoints, start, notes
+
+
+def check_folder(workdir: Path) -> None:
+    """Raise ConfigError unless `workdir` is new, empty or a run's, and can be written."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+        holds_files = any(workdir.iterdir())
+    except OSError as error:
+        raise ConfigError(f"cannot write the run directory {workdir}: {error.strerror}; name another with --workdir.") from None
+    if not holds_files:
+        return
+    try:
+        from_dict(Config, json.loads((workdir / CONFIG).read_text()))
+    except (OSError, ValueError, LlamaError) as error:
+        raise ConfigError(f"{workdir} is not empty and not a run directory ({CONFIG}: {error}); name another with "
+                          "--workdir.") from None

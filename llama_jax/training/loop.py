@@ -1,0 +1,250 @@
+"""fit: the one impure room. It orders data, steps, held-out text, checkpoints and writers, and computes nothing."""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from llama_jax.accounting import FLOPS_FORMULA, parameter_count
+from llama_jax.checkpoint import Checkpoints, abstract
+from llama_jax.config import Config
+from llama_jax.data.corpus import Corpus, open_corpus
+from llama_jax.data.loader import batch_sharding, load_batches, load_heldout
+from llama_jax.data.mixture import Mixture
+from llama_jax.errors import LlamaError
+from llama_jax.inference.generate import sample_text
+from llama_jax.model.transformer import Transformer
+from llama_jax.ops.attention import choose
+from llama_jax.sharding import check_batch, check_model, make_mesh, shardings
+from llama_jax.training.directory import open_run
+from llama_jax.training.metrics import Meter, bits_per_byte, total_peak
+from llama_jax.training.optimizer import make_optimizer
+from llama_jax.training.step import Params, TrainState, init_state, make_eval_step, make_train_step
+from llama_jax.training.writers import Writers, plot_loss
+
+Evaluator = Callable[[Params], dict[str, float]]
+
+
+class Program(NamedTuple):
+    """The jitted pieces of a run on a mesh."""
+
+    model: Transformer
+    init: Callable[[], TrainState]
+    train_step: Callable
+    eval_step: Callable
+    abstract_state: TrainState
+    """ShapeDtypeStructs with shardings."""
+
+
+class Run(NamedTuple):
+    """What a run consists of."""
+
+    config: Config
+    workdir: Path
+    mesh: Mesh
+    program: Program
+    corpus: Corpus
+    checkpoints: Checkpoints
+    writers: Writers
+    evaluators: tuple[Evaluator, ...]
+
+
+def build(config: Config, mesh: Mesh) -> Program:
+    """Jit the steps with their shardings; nothing is compiled or allocated yet."""
+    model = Transformer(config.model)
+    optimizer = make_optimizer(config.optimizer, config.training.num_steps)
+    start = partial(init_state, model, optimizer, config.training.seed)
+    state_shardings = shardings(jax.eval_shape(partial(start, boxed=True)), mesh)
+    replicated, rows = NamedSharding(mesh, PartitionSpec()), batch_sharding(mesh)
+    return Program(
+        model=model,
+        init=jax.jit(start, out_shardings=state_shardings),
+        train_step=jax.jit(
+            make_train_step(model, optimizer, config.training),
+            in_shardings=(state_shardings, rows),
+            out_shardings=(state_shardings, replicated),
+            donate_argnums=0,
+        ),
+        eval_step=jax.jit(
+            make_eval_step(model, config.training),
+            in_shardings=(state_shardings.params, rows),
+            out_shardings=replicated,
+        ),
+        abstract_state=abstract(jax.eval_shape(start), state_shardings),
+    )
+
+
+def fit(config: Config, workdir: Path, evaluators: Iterable[Evaluator] = ()) -> TrainState:
+    """Train to the last step, resuming from the newest checkpoint of `workdir`; returns the final state.
+
+    SIGTERM and Ctrl-C save and return early. Raises ConfigError and DataError before anything is compiled.
+    """
+    mesh = make_mesh(config.mesh)
+    check_model(config.model, mesh)
+    check_batch(config.training.batch_size, config.training.accumulation_steps, mesh)
+    checkpoints, start, notes = open_run(config, workdir)
+    corpus = shared_corpus(config, workdir)
+    writers = Writers(workdir, config.training.num_steps, start=start, active=jax.process_index() == 0)
+    run = Run(config, workdir, mesh, build(config, mesh), corpus, checkpoints, writers, tuple(evaluators))
+    try:
+        with jax.set_mesh(mesh):
+            for line in [*notes, *describe(config, corpus)]:
+                writers.text(line)
+            state = checkpoints.restore(start, run.program.abstract_state) if start else run.program.init()
+            state = train(run, state, start)
+            if int(state.step) == config.training.num_steps:
+                write_samples(run, state.params)
+    finally:
+        checkpoints.close()
+        writers.close()
+    return state
+
+
+def shared_corpus(config: Config, workdir: Path) -> Corpus:
+    """The corpus; the first process prepares it while the others wait."""
+    if jax.process_index() > 0:
+        multihost_utils.sync_global_devices("data")
+    corpus = open_corpus(config.data, config.model.vocab_size, workdir)
+    if jax.process_count() > 1 and jax.process_index() == 0:
+        multihost_utils.sync_global_devices("data")
+    return corpus
+
+
+def describe(config: Config, corpus: Corpus) -> list[str]:
+    """What is about to run, for the head of the log."""
+    c = config
+    devices = jax.devices()
+    backend, reason = choose(c.model.attention, c.data.sequence_length)
+    rows = [f"{source.name} {share:.1%} ({source.manifest.tokens:,} tokens, {source.manifest.documents:,} documents)"
+            for source, share in zip(corpus.sources, Mixture.normalise(corpus.shares), strict=True)]
+    return [
+        f"{c.name}: {parameter_count(c.model):,} parameters, {c.training.num_steps:,} steps of {c.training.batch_size} x "
+        f"{c.data.sequence_length} tokens on {len(devices)} {devices[0].device_kind} device(s)",
+        f"attention: {backend} ({reason})",
+        f"data: {'; '.join(rows)}",
+    ]
+
+
+def train(run: Run, state: TrainState, start: int) -> TrainState:
+    """Dispatch step n, then read the metrics of step n - 1 while n runs."""
+    config, last = run.config, run.config.training.num_steps
+    mixture = Mixture(run.corpus.sources, run.corpus.shares, config.training.seed)
+    peak, peak_source = total_peak(config)
+    run.writers.text(f"MFU = tokens/s x FLOPs/token / peak; {FLOPS_FORMULA}; peak {peak / 1e12:.3g} TFLOP/s ({peak_source})")
+    meter = Meter(config, mixture, peak)
+    batches = load_batches(mixture, run.mesh, batch_size=config.training.batch_size, start=start, stop=last)
+    train_step, pending = None, None
+    with stop_requests() as requests:
+        for step, batch in enumerate(batches, start + 1):
+            if train_step is None:
+                train_step = compile_step(run, state, batch)
+                meter.restart(start)
+            state, metrics = train_step(state, batch)
+            if pending:
+                report(run, meter, *pending)
+            pending = (step, metrics)
+            evaluates = due(step, config.training.heldout_every, last)
+            saves = due(step, config.checkpoint.every, last) or bool(requests)
+            if evaluates or saves:
+                report(run, meter, *pending)
+                pending = None
+                if evaluates:
+                    evaluate(run, state.params, step)
+                if saves:
+                    save(run, state, step)
+                meter.restart(step)
+            if requests:
+                run.writers.text(f"{requests[0]}: saved step {step}; the same command goes on from here")
+                break
+    return state
+
+
+def due(step: int, every: int, last: int) -> bool:
+    """Whether what happens every `every` steps (0: never) and at the last step happens now."""
+    return step == last or (every > 0 and step % every == 0)
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[str]]:
+    """A list that SIGTERM and the first Ctrl-C add to; a second Ctrl-C interrupts as usual."""
+    requests: list[str] = []
+
+    def ask(number: int, frame) -> None:
+        requests.append(signal.Signals(number).name)
+        signal.signal(number, previous[number])
+
+    try:
+        previous = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    except ValueError:  # not the main thread: signals belong to the caller
+        previous = {}
+    try:
+        yield requests
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def compile_step(run: Run, state: TrainState, batch) -> Callable:
+    """The compiled train step; compilation is timed apart, so that no step's clock holds it."""
+    begin = time.perf_counter()
+    compiled = run.program.train_step.lower(state, batch).compile()
+    run.writers.text(f"compiled the train step in {time.perf_counter() - begin:.1f} s")
+    return compiled
+
+
+def report(run: Run, meter: Meter, step: int, metrics: dict) -> None:
+    """Read a step's metrics, which waits for the step, and write its line where one is due."""
+    values = {name: float(value) for name, value in metrics.items()}
+    if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
+        raise LlamaError(f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}; nothing after the last "
+                         f"checkpoint ({run.checkpoints.latest()}) was kept. Lower optimizer.peak_lr or look at the data.")
+    if due(step, run.config.training.log_every, run.config.training.num_steps):
+        run.writers.metrics(step, meter.line(step, values))
+
+
+def evaluate(run: Run, params: Params, step: int) -> None:
+    """Held-out loss over the held-out text, then the evaluators of the caller, as one line."""
+    c = run.config.training
+    values = {}
+    for source in run.corpus.heldout:
+        batches = load_heldout(source, run.mesh, batch_size=c.batch_size, limit=c.heldout_batches)
+        sums = [run.program.eval_step(params, batch) for batch in batches]
+        loss = sum(float(s["nll"]) for s in sums) / sum(float(s["tokens"]) for s in sums)
+        suffix = "" if len(run.corpus.heldout) == 1 else f"/{source.name}"
+        values |= {
+            "heldout_loss" + suffix: loss,
+            "heldout_perplexity" + suffix: math.exp(min(loss, 700.0)),
+            "heldout_bits_per_byte" + suffix: bits_per_byte(loss, source.predicted_per_byte),
+        }
+    for evaluator in run.evaluators:
+        values |= evaluator(params)
+    if values:
+        tokens = step * c.batch_size * run.config.data.sequence_length
+        run.writers.metrics(step, {"tokens": tokens} | values)
+
+
+def save(run: Run, state: TrainState, step: int) -> None:
+    """A checkpoint in the background, and the picture of the loss so far."""
+    run.checkpoints.save(step, state, run.config)
+    if run.writers.active:
+        plot_loss(run.workdir, run.config.name)
+
+
+def write_samples(run: Run, params: Params) -> None:
+    """samples.txt: continuations of the configured prompts."""
+    c = run.config.training
+    if not c.sample_tokens or not run.writers.active or jax.process_count() > 1:
+        return
+    texts = [sample_text(run.program.model, params, run.corpus.tokenizer, prompt, c.sample_tokens, seed=c.seed)
+             for prompt in c.sample_prompts]
+    (run.workdir / "samples.txt").write_text("\n\n---\n\n".join(texts) + "\n")
+    for text in texts:
+        run.writers.text(f"--- a sample ---\n{text}")

@@ -1,0 +1,44 @@
+"""AdamW, clipping and the cosine of section 2.3, from optax's parts."""
+
+import jax
+import optax
+
+from llama_jax.config import OptimizerConfig
+
+UNDECAYED = ("embedding", "scale")
+"""Parameter names that weight decay leaves alone: embeddings and norms."""
+
+
+def learning_rate(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
+    """Linear from 0 over the warmup, then a cosine that reaches final_lr_ratio of the peak at the last step."""
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=config.peak_lr,
+        warmup_steps=config.warmup_steps,
+        decay_steps=num_steps,
+        end_value=config.peak_lr * config.final_lr_ratio,
+    )
+
+
+def decayed(params) -> dict:
+    """Tree of bools: which parameters weight decay shrinks."""
+
+    def names(path) -> set:
+        return {getattr(entry, "key", None) for entry in path}
+
+    return jax.tree_util.tree_map_with_path(lambda path, _: names(path).isdisjoint(UNDECAYED), params)
+
+
+def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
+    """Clip by global norm, AdamW moments, decoupled decay of matrices, minus the learning rate."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(
+            learning_rate(config, num_steps),
+            b1=config.beta1,
+            b2=config.beta2,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            mask=decayed,
+        ),
+    )

@@ -1,0 +1,97 @@
+"""The train step and the eval step: pure functions of arrays, to be jitted by the loop or compiled by a plan."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+from jax import Array, lax
+
+from llama_jax.batch import Batch
+from llama_jax.config import TrainingConfig
+from llama_jax.model.transformer import Transformer, head_matrix
+from llama_jax.training.loss import next_token_loss
+
+Params = Any
+Metrics = dict[str, Array]
+
+
+@struct.dataclass
+class TrainState:
+    """All that training changes; arrays only."""
+
+    step: Array
+    """int32, optimizer steps done."""
+    params: Params
+    opt_state: optax.OptState
+
+
+def init_state(model: Transformer, optimizer: optax.GradientTransformation, seed: int, *, boxed: bool = False) -> TrainState:
+    """A fresh state from `seed`; boxed leaves the logical axes on the parameters (for `sharding.shardings`)."""
+    params = model.init(jax.random.key(seed), jnp.zeros((1, 2), jnp.int32))["params"]
+    opt_state = optimizer.init(params)
+    state = TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=opt_state)
+    return state if boxed else nn.unbox(state)
+
+
+def make_loss(model: Transformer, config: TrainingConfig) -> Callable[[Params, Batch], tuple[Array, tuple[Array, Array]]]:
+    """(params, batch) -> (loss sum, (nll sum, sum of weights)), sums over the batch's tokens."""
+
+    def loss(params: Params, batch: Batch):
+        h_BTD = model.apply(
+            {"params": params}, batch.tokens, batch.positions, batch.segment_ids, method=Transformer.hidden
+        )
+        total, nll = next_token_loss(
+            h_BTD, head_matrix(params), batch.targets, batch.weights, z_loss=config.z_loss, chunk=config.loss_chunk
+        )
+        return total, (nll, batch.weights.sum())
+
+    return loss
+
+
+def make_train_step(
+    model: Transformer, optimizer: optax.GradientTransformation, config: TrainingConfig
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """(state, batch) -> (state, {loss, grad_norm, tokens}); loss is the mean nll of the batch's weighted tokens."""
+    value_and_grad = jax.value_and_grad(make_loss(model, config), has_aux=True)
+
+    def gradients(params: Params, batch: Batch):
+        if config.accumulation_steps == 1:
+            (_, sums), grads = value_and_grad(params, batch)
+            return grads, sums
+
+        def micro(carry, batch: Batch):
+            (_, sums), grads = value_and_grad(params, batch)
+            return jax.tree.map(jnp.add, carry, (grads, sums)), None
+
+        zeros = (jax.tree.map(jnp.zeros_like, params), (jnp.float32(0), jnp.float32(0)))
+        return lax.scan(micro, zeros, micro_batches(batch, config.accumulation_steps))[0]
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        grads, (nll, tokens) = gradients(state.params, batch)
+        grads = jax.tree.map(lambda g: g / tokens, grads)  # once, over all micro-batches: means of means are wrong
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {"loss": nll / tokens, "grad_norm": optax.global_norm(grads), "tokens": tokens}
+        return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+    return train_step
+
+
+def make_eval_step(model: Transformer, config: TrainingConfig) -> Callable[[Params, Batch], Metrics]:
+    """(params, batch) -> {nll, tokens}: sums, so that batches of different weight add up."""
+    loss = make_loss(model, config)
+
+    def eval_step(params: Params, batch: Batch) -> Metrics:
+        _, (nll, tokens) = loss(params, batch)
+        return {"nll": nll, "tokens": tokens}
+
+    return eval_step
+
+
+def micro_batches(batch: Batch, count: int) -> Batch:
+    """(B, T) fields as (count, B / count, T); row r goes to micro-batch r % count, so each device keeps its rows."""
+    return jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), batch)
