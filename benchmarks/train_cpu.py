@@ -4,7 +4,9 @@
 
 Each side is a process of its own (`train_peers.py`) and only one works at a time: in every round each runs a few
 steps, so that a slow minute of the machine hits all of them. A ratio is the median over rounds of our tokens/s divided
-by theirs in the same round, each taken at its median step. Levanter (1.2.dev1644, with jax 0.10.2, gitpython and
+by theirs in the same round, each taken at its median step. Run it on an otherwise idle machine: a busy neighbour costs
+torch's threads, which wait for each other in every operation, several times what it costs XLA's; the last column says
+how many cores other programs kept busy meanwhile. Levanter (1.2.dev1644, with jax 0.10.2, gitpython and
 chex) and MaxText (0.2.5) want environments of their own; a side whose package is missing is left out.
 """
 
@@ -25,6 +27,7 @@ from pathlib import Path
 import numpy as np
 from train_peers import SHAPES, SIDES, Shape
 
+DISTURBED = 0.1  # cores kept busy by other programs; idle machines show 0.00 to 0.03
 ROOT = Path(__file__).resolve().parent.parent
 # Fresh temporaries cost more in page faults than in arithmetic: 2 MiB pages help every side.
 ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "JAX_PLATFORMS": "cpu", "TOKENIZERS_PARALLELISM": "false"}
@@ -43,10 +46,13 @@ class Worker:
         self.status, _, said = self._answer().partition(" ")
         self.said = said
         self.rounds: list[list[float]] = []
+        self.others: list[float] = []
 
     def work(self, steps: int) -> None:
+        begin, before = time.perf_counter(), seconds_of_others(self.process.pid)
         print(f"go {steps}", file=self.process.stdin, flush=True)
         self.rounds.append(json.loads(self._answer()))
+        self.others.append((seconds_of_others(self.process.pid) - before) / (time.perf_counter() - begin))
 
     def close(self) -> None:
         self.process.kill()
@@ -59,6 +65,22 @@ class Worker:
             self.log.seek(0)
             raise RuntimeError(f"{self.side} ended before it answered:\n{self.log.read()[-2000:]}")
         return line
+
+
+def seconds_of_others(pid: int) -> float:
+    """CPU seconds that our cores have spent on anything but this process; 0 where Linux' /proc is not."""
+    try:
+        lines = Path("/proc/stat").read_text().splitlines()
+        own = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    except OSError:
+        return 0.0
+    cores = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    busy = 0
+    for name, *ticks in map(str.split, lines):
+        if name in cores:
+            user, nice, system, _idle, _wait, irq, softirq, steal = map(int, ticks[:8])
+            busy += user + nice + system + irq + softirq + steal
+    return (busy - sum(map(int, own))) / os.sysconf("SC_CLK_TCK")
 
 
 def matmul_flops(size: int = 2048) -> float:
@@ -112,6 +134,7 @@ def row(worker: Worker, shape: str, dtype: str, ceiling: float) -> dict:
         "tokens_per_second": speed,
         "gflops": speed * size.flops_per_token / 1e9,
         "percent_of_float32_matmul": 100 * speed * size.flops_per_token / ceiling,
+        "cores_of_others": worker.others,
         "versions": json.loads(worker.said),
     }
 
@@ -131,12 +154,17 @@ def ratios(rows: list[dict]) -> dict[str, list[float]]:
 
 
 def print_table(rows: list[dict]) -> None:
-    print(f"\n{'':14}{'side':14}{'s/step':>8}{'min':>8}{'max':>8}{'tokens/s':>10}{'GFLOP/s':>9}{'% of f32 matmul':>17}")
+    print(
+        f"\n{'':14}{'side':14}{'s/step':>8}{'min':>8}{'max':>8}{'tokens/s':>10}{'GFLOP/s':>9}{'% of f32 matmul':>17}{'others':>8}"
+    )
     for row in rows:
         print(
             f"{row['shape']:2}{row['dtype']:12}{row['side']:14}{row['median']:8.3f}{row['min']:8.3f}{row['max']:8.3f}"
             f"{row['tokens_per_second']:10.0f}{row['gflops']:9.0f}{row['percent_of_float32_matmul']:17.0f}"
+            f"{max(row['cores_of_others']):8.2f}"
         )
+    if any(max(row["cores_of_others"]) > DISTURBED for row in rows):
+        print("warning: other programs were busy meanwhile (last column, in cores); do not trust these ratios")
 
 
 def cpu_model() -> str:

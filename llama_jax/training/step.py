@@ -75,7 +75,7 @@ def make_train_step(
         grads = jax.tree.map(lambda g: g / tokens, grads)  # once, over all micro-batches: means of means are wrong
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": nll / tokens, "grad_norm": optax.global_norm(grads), "tokens": tokens}
+        metrics = {"loss": nll / tokens, "grad_norm": optax.tree.norm(grads), "tokens": tokens}
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     return train_step

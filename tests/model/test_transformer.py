@@ -1,0 +1,158 @@
+"""Laws of the model: causal, packed = separate, remat = none, scanned = unrolled; its initialisation and its counts."""
+
+from dataclasses import replace
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from llama_jax.accounting import parameter_count
+from llama_jax.config import ModelConfig
+from llama_jax.model.transformer import Transformer
+from llama_jax.presets import PRESETS
+from tests.golden.small import CONFIGS, golden, random_params, random_rows
+
+PAPER_COUNTS = {
+    "llama-7b": 6_738_415_616, "llama-13b": 13_015_864_320, "llama-33b": 32_528_943_616, "llama-65b": 65_285_660_672,
+    "llama2-7b": 6_738_415_616, "llama2-13b": 13_015_864_320, "llama2-70b": 68_976_648_192,
+    "llama3-8b": 8_030_261_248, "llama3-70b": 70_553_706_496, "tinyllama-1b": 1_100_048_384,
+}
+
+
+@partial(jax.jit, static_argnums=0)
+def logits(config: ModelConfig, params, *inputs):
+    return Transformer(config).apply({"params": params}, *inputs)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_parameter_counts(name):
+    config = PRESETS[name]
+    shapes = jax.eval_shape(Transformer(config).init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    assert count == parameter_count(config) == PAPER_COUNTS.get(name, count)
+
+
+def test_every_paper_preset_is_counted():
+    assert set(PRESETS) - set(PAPER_COUNTS) == {"tiny"}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("attention", ["reference", "chunked"])
+def test_logits_equal_transformers(name, attention):
+    config = replace(CONFIGS[name], attention=attention)
+    ours = logits(config, random_params(config, 0), random_rows(config, 1)[:, :-1])
+    assert ours.dtype == jnp.float32
+    np.testing.assert_allclose(ours, golden()[f"{name}_logits"], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_causal_by_gradient(name):
+    config = CONFIGS[name]
+    params = jax.tree.map(jnp.asarray, random_params(config, 0))
+    one_row = jnp.asarray(random_rows(config, 1)[:1, :10])
+
+    def logits_of_embeddings(table_TD):
+        """Each position looks up a row of its own, so that its gradient is its influence."""
+        own = params | {"embedding": jnp.concatenate([table_TD, params["embedding"][10:]])}
+        return logits(config, own, jnp.arange(10)[None])
+
+    jacobian = jax.jit(jax.jacrev(lambda table: logits_of_embeddings(table)[0].sum(-1)))(params["embedding"][one_row[0]])
+    influence = np.abs(jacobian).sum(-1)
+    np.testing.assert_array_equal(influence > 0, np.tril(np.ones((10, 10), bool)))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("attention", ["reference", "chunked"])
+def test_packed_equals_separate(name, attention):
+    config = replace(CONFIGS[name], attention=attention)
+    params = random_params(config, 0)
+    rows = random_rows(config, 2, batch=3, length=20)
+    documents = [rows[0, :7], rows[1, :1], rows[2, :12]]
+    packed = np.concatenate(documents)[None]
+    positions = np.concatenate([np.arange(len(d)) for d in documents])[None]
+    segments = np.concatenate([np.full(len(d), i) for i, d in enumerate(documents)])[None]
+    separate = [logits(config, params, d[None])[0] for d in documents]
+    together = logits(config, params, packed, positions, segments)[0]
+    np.testing.assert_allclose(together, np.concatenate(separate), atol=1e-5)
+    assert np.abs(logits(config, params, packed)[0] - together).max() > 0.1, "without segments they do see each other"
+
+
+def loss_and_gradients(config: ModelConfig):
+    rows = random_rows(config, 3)
+
+    def loss(params):
+        values = jax.nn.log_softmax(logits(config, params, rows[:, :-1]))
+        return -jnp.take_along_axis(values, jnp.asarray(rows[:, 1:, None]), -1).mean()
+
+    return jax.jit(jax.value_and_grad(loss))(random_params(config, 0))
+
+
+@pytest.mark.parametrize("change", [{"remat": "full"}, {"remat": "linear"}, {"scan_layers": False},
+                                    {"scan_layers": False, "remat": "linear"}], ids=str)
+def test_remat_and_unrolling_change_nothing(change):
+    config = CONFIGS["gqa"]
+    chex.assert_trees_all_close(loss_and_gradients(replace(config, **change)), loss_and_gradients(config), rtol=1e-5,
+                                atol=1e-6)
+
+
+def test_remat_policies_save_what_they_say():
+    config = replace(CONFIGS["mha"], scan_layers=False, num_layers=1)
+
+    def saved_values(remat: str) -> int:
+        """Numbers kept for the backward pass, parameters left out."""
+        model = Transformer(replace(config, remat=remat))
+        params = random_params(config, 0)
+        tokens = random_rows(config, 1)[:, :-1]
+        _, pull = jax.vjp(lambda params: model.apply({"params": params}, tokens).sum(), params)
+        return sum(leaf.size for leaf in jax.tree.leaves(pull)) - sum(leaf.size for leaf in jax.tree.leaves(params))
+
+    none, linear, full = (saved_values(remat) for remat in ("none", "linear", "full"))
+    assert full < linear < none
+    tokens, c = random_rows(config, 1)[:, :-1].size, config
+    kept = 2 * c.dim + 2 * c.num_kv_heads * c.head_size + 2 * c.ffn_dim  # q and wo's, k and v, gate and up
+    assert linear - full == pytest.approx(tokens * kept, rel=0.25)
+
+
+def test_initialisation():
+    config = ModelConfig(vocab_size=512, dim=256, num_layers=4, num_heads=4, num_kv_heads=2, ffn_dim=512)
+    params = jax.jit(Transformer(config).init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+    params = jax.tree.map(lambda x: x.value, params, is_leaf=lambda x: hasattr(x, "names"))
+    residual = 0.02 / np.sqrt(2 * 4)
+    wanted = {"embedding": 0.02, "head": 0.02, "wq": 0.02, "wk": 0.02, "wv": 0.02, "wo": residual, "w_gate": 0.02,
+              "w_up": 0.02, "w_down": residual}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        assert leaf.dtype == jnp.float32
+        name = path[-1].key
+        if name == "scale":
+            np.testing.assert_array_equal(leaf, 1.0)
+        else:
+            assert float(leaf.std()) == pytest.approx(wanted[name], rel=0.02), name
+            assert abs(float(leaf.mean())) < wanted[name] / 50
+
+
+def test_tied_head_is_the_embedding():
+    config = replace(CONFIGS["mha"], tied_embeddings=True)
+    params = random_params(config, 0)
+    untied = params | {"head": params["embedding"].T}
+    del params["head"]
+    rows = random_rows(config, 1)[:, :-1]
+    np.testing.assert_allclose(logits(config, params, rows), logits(replace(config, tied_embeddings=False), untied, rows),
+                               atol=1e-6)
+
+
+def test_theta_reaches_the_rotation():
+    config = CONFIGS["mha"]
+    params, rows = random_params(config, 0), random_rows(config, 1)[:, :-1]
+    other = logits(replace(config, rope_theta=500_000.0), params, rows)
+    assert np.abs(other - logits(config, params, rows)).max() > 1e-2
+
+
+def test_bfloat16_compute_keeps_float32_logits_and_parameters():
+    config = replace(CONFIGS["mha"], dtype="bfloat16")
+    params, rows = random_params(config, 0), random_rows(config, 1)[:, :-1]
+    half = logits(config, params, rows)
+    assert half.dtype == jnp.float32
+    np.testing.assert_allclose(half, logits(CONFIGS["mha"], params, rows), atol=0.1)

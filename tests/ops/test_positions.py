@@ -1,0 +1,36 @@
+"""Rotary embeddings against complex numbers in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from llama_jax.ops.positions import rope_tables, rotate
+
+
+@pytest.mark.parametrize("theta", [10_000.0, 500_000.0])
+def test_rotation_is_complex_multiplication(theta):
+    H = 16
+    positions = np.array([[0, 1, 7, 100], [3, 2, 1, 0]])
+    x = np.asarray(jax.random.normal(jax.random.key(0), (2, 4, 3, H)), np.float64)
+    angles = positions[..., None] * theta ** (-2.0 * np.arange(H // 2) / H)
+    turned = (x[..., : H // 2] + 1j * x[..., H // 2:]) * np.exp(1j * angles)[:, :, None]
+    ours = rotate(jnp.asarray(x, jnp.float32), rope_tables(jnp.asarray(positions), head_dim=H, theta=theta))
+    np.testing.assert_allclose(ours, np.concatenate([turned.real, turned.imag], -1), atol=1e-5)
+
+
+def test_products_depend_on_distance_alone():
+    q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 8))
+
+    def product(i, j):
+        tables = [rope_tables(jnp.array([[p]]), head_dim=8, theta=10_000.0) for p in (i, j)]
+        return float(jnp.sum(rotate(q, tables[0]) * rotate(k, tables[1])))
+
+    assert product(5, 2) == pytest.approx(product(103, 100), abs=1e-4)
+    assert product(5, 2) != pytest.approx(product(5, 3), abs=1e-3)
+
+
+def test_dtype_is_kept_and_angles_are_float32():
+    tables = rope_tables(jnp.array([[2000]]), head_dim=8, theta=10_000.0)
+    assert tables[0].dtype == jnp.float32
+    assert rotate(jnp.ones((1, 1, 1, 8), jnp.bfloat16), tables).dtype == jnp.bfloat16
