@@ -155,7 +155,8 @@ def ratios(rows: list[dict]) -> dict[str, list[float]]:
 
 def print_table(rows: list[dict]) -> None:
     print(
-        f"\n{'':14}{'side':14}{'s/step':>8}{'min':>8}{'max':>8}{'tokens/s':>10}{'GFLOP/s':>9}{'% of f32 matmul':>17}{'others':>8}"
+        f"\n{'':14}{'side':14}{'s/step':>8}{'min':>8}{'max':>8}"
+        f"{'tokens/s':>10}{'GFLOP/s':>9}{'% of f32 matmul':>17}{'others':>8}"
     )
     for row in rows:
         print(

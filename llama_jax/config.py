@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import os
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -44,7 +45,7 @@ class ModelConfig:
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Compute dtype; parameters, norms, softmax and logits are float32 always."""
     attention: Literal["auto", "reference", "chunked"] = "auto"
-    """Attention backend: auto picks by shape and says which; reference stores T x T weights; chunked never does."""
+    """Attention backend: auto picks the best and says which; reference keeps T x T weights; chunked never does."""
     remat: Literal["none", "full", "linear"] = "none"
     """What the backward pass recomputes: nothing, every block, or all but the outputs of linear layers (section 2.4)."""
     scan_layers: bool = True
@@ -111,7 +112,7 @@ class DataConfig:
     """Each PATH or PATH=SHARE: a prepared folder, or raw text (.txt .jsonl .parquet, also .gz .zst .xz, or a folder of
     them) prepared into the run directory. Shares are fractions of training tokens; without any, by size."""
     heldout: tuple[str, ...] = ()
-    """Held-out sources (paths as in sources); empty: the last heldout_fraction of every raw source."""
+    """Held-out sources (paths as in sources), beside the last heldout_fraction of every raw source."""
     heldout_fraction: float = 0.0
     """Fraction of each raw source, at its end, kept out of training for the held-out loss."""
     tokenizer: str = ""
@@ -127,14 +128,17 @@ class DataConfig:
         parsed = self.shares()
         given = [share is not None for _, share in parsed]
         _require(all(given) or not any(given), f"data.sources: give a share to every source or to none, got {self.sources}.")
-        names = [path for path, _ in parsed]
-        _require(len(set(names)) == len(names), f"data.sources names a source twice: {self.sources}.")
+        names = [os.path.normpath(path) for path in (*(path for path, _ in parsed), *self.heldout)]
+        for name in names:
+            _require(names.count(name) == 1, f"data.sources and data.heldout name {name} twice; give every source once, and "
+                     "keep what is held out apart from what is trained on.")
 
     def shares(self) -> list[tuple[str, float | None]]:
         """Sources as (path, share or None)."""
         result = []
         for source in self.sources:
             path, equals, share = source.rpartition("=")
+            _require(bool(source) and bool(path or not equals), f"data.sources: {source!r} names no path.")
             if not equals:
                 result.append((source, None))
                 continue
@@ -161,7 +165,7 @@ class TrainingConfig:
     """Seed of initialisation, of the order of the data and of samples."""
     z_loss: float = 0.0
     """Weight of log(Z)^2, which keeps logits from drifting (0: as the paper)."""
-    loss_chunk: int = 1024
+    loss_chunk: int = 512
     """Tokens a device for which float32 logits exist at one time."""
     log_every: int = 10
     """Steps between metric lines."""
@@ -177,7 +181,7 @@ class TrainingConfig:
     def __post_init__(self):
         for name in ("num_steps", "batch_size", "accumulation_steps", "loss_chunk", "log_every"):
             _require(getattr(self, name) > 0, f"training.{name} must be positive, got {getattr(self, name)}.")
-        for name in ("z_loss", "heldout_every", "heldout_batches", "sample_tokens"):
+        for name in ("seed", "z_loss", "heldout_every", "heldout_batches", "sample_tokens"):
             _require(getattr(self, name) >= 0, f"training.{name} must be at least 0, got {getattr(self, name)}.")
         _require(self.batch_size % self.accumulation_steps == 0,
                  f"training.batch_size must be a multiple of training.accumulation_steps, got {self.batch_size} "

@@ -5,18 +5,21 @@ from collections.abc import Callable
 
 
 class LlamaError(Exception):
-    """A mistake the user can mend; doors print it without a traceback and leave with `exit_code`."""
+    """A mistake the user can mend; doors print it without a traceback and leave with `exit_code`.
+
+    No ValueError: tyro and argument parsers like it take those for their own and dress them up.
+    """
 
     exit_code = 1
 
 
-class ConfigError(LlamaError, ValueError):
+class ConfigError(LlamaError):
     """Bad usage or configuration."""
 
     exit_code = 2
 
 
-class DataError(LlamaError, ValueError):
+class DataError(LlamaError):
     """Bad data, tokenizer or checkpoint."""
 
     exit_code = 3

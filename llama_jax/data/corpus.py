@@ -3,13 +3,15 @@
 Raw sources are prepared into the run directory: the end of each is held out, the rest is trained on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from llama_jax.config import DataConfig
+from llama_jax.data.manifest import MANIFEST
 from llama_jax.data.packing import TokenSource
-from llama_jax.data.prepare import MANIFEST, fingerprint, write_shards
+from llama_jax.data.prepare import PROGRESS, fingerprint, write_shards
 from llama_jax.data.sources import EMBEDDED, documents, files_of
 from llama_jax.data.tokenizer import Tokenizer, train
 from llama_jax.errors import ConfigError, DataError
@@ -34,86 +36,98 @@ def open_corpus(config: DataConfig, vocab_size: int, workdir: Path) -> Corpus:
     Raises DataError for data that is missing, damaged or does not fit, ConfigError for a wrong vocabulary size.
     """
     paths = [path for path, _ in config.shares()]
-    tokenizer = _find_tokenizer(config, paths, workdir) or train(
-        (part for path in paths if not is_prepared(path) for part in RawSource(path, config.heldout_fraction).training()),
-        vocab_size,
-    )
-    if tokenizer.vocab_size != vocab_size:
-        raise ConfigError(f"the tokenizer has {tokenizer.vocab_size} pieces but model.vocab_size is {vocab_size}; set "
-                          f"--model.vocab_size {tokenizer.vocab_size} or another tokenizer.")
-    tokenizer.save(workdir)
+    raw = {path: RawSource(path, config.heldout_fraction) for path in paths if not is_prepared(path)}
+    raw_heldout = {path: RawSource(path, 0.0) for path in config.heldout if not is_prepared(path)}
+    prepared = {path: TokenSource(path, config.sequence_length) for path in (*paths, *config.heldout)
+                if is_prepared(path)}
+    tokenizer = _find_tokenizer(config.tokenizer, prepared, workdir) or _train(raw, vocab_size)
+    _check(tokenizer, vocab_size, prepared.values(), workdir)
+    if not (workdir / Tokenizer.FILE).exists():
+        tokenizer.save(workdir)
 
-    training, heldout = [], []
-    for path, name in zip(paths, _names(paths), strict=True):
-        if is_prepared(path):
-            training.append(Path(path))
-            continue
-        train_folder, heldout_folder = _prepare_raw(path, name, config.heldout_fraction, tokenizer, workdir)
-        training.append(train_folder)
-        heldout += [heldout_folder] if heldout_folder else []
-    for path, name in zip(config.heldout, _names(config.heldout), strict=True):
-        heldout.append(Path(path) if is_prepared(path) else _prepare_raw(path, f"{name}-heldout", 0.0, tokenizer, workdir)[0])
+    def shards(source: RawSource, part: str, name: str) -> TokenSource:
+        return TokenSource(source.prepare(part, tokenizer, workdir / "data" / name / part), config.sequence_length)
 
-    sources = [TokenSource(folder, config.sequence_length) for folder in training]
-    heldout_sources = [TokenSource(folder, config.sequence_length) for folder in heldout]
-    for source, name in zip(sources, _names(paths), strict=True):
+    names = _names(paths)
+    sources = [prepared.get(path) or shards(raw[path], "train", name) for path, name in names.items()]
+    heldout = {name: shards(raw[path], "heldout", name) for path, name in names.items()
+               if path in raw and config.heldout_fraction}
+    for path, name in _names(config.heldout).items():
+        name = f"{name}-heldout" if name in names.values() else name
+        heldout[name] = prepared.get(path) or shards(raw_heldout[path], "train", name)
+    for source, name in zip([*sources, *heldout.values()], [*names.values(), *heldout], strict=True):
         source.name = name
-    for source in sources + heldout_sources:
-        source.check(tokenizer.sha256, vocab_size)
     shares = [share or source.manifest.tokens for (_, share), source in zip(config.shares(), sources, strict=True)]
-    return Corpus(tokenizer, sources, shares, heldout_sources)
+    return Corpus(tokenizer, sources, shares, list(heldout.values()))
 
 
 def is_prepared(path: str) -> bool:
-    """Whether `path` is a folder that `prepare` made."""
+    """Whether `path` is a folder that `prepare` made; raises DataError where it did not finish."""
+    if (Path(path) / PROGRESS).is_file() and not (Path(path) / MANIFEST).is_file():
+        raise DataError(f"{path} is not finished; run the `python -m llama_jax prepare` that began it again.")
     return (Path(path) / MANIFEST).is_file()
 
 
-def _find_tokenizer(config: DataConfig, paths: list[str], workdir: Path) -> Tokenizer | None:
+def _find_tokenizer(wanted: str, prepared: Iterable[str], workdir: Path) -> Tokenizer | None:
     """The tokenizer asked for, else the run's own, else the one beside prepared shards."""
-    if config.tokenizer:
-        return Tokenizer.load(config.tokenizer)
-    places = [workdir, *(Path(path) for path in paths if is_prepared(path))]
+    if wanted:
+        return Tokenizer.load(wanted)
+    places = [workdir, *map(Path, prepared)]
     return next((Tokenizer.load(place) for place in places if (place / Tokenizer.FILE).is_file()), None)
 
 
-def _names(paths: list[str] | tuple[str, ...]) -> list[str]:
-    """Short and different names of sources."""
-    names = [Path(path.removeprefix(EMBEDDED)).name.split(".")[0] or "source" for path in paths]
-    return [name if names.count(name) == 1 else f"{name}-{number}" for number, name in enumerate(names)]
+def _train(raw: dict[str, "RawSource"], vocab_size: int) -> Tokenizer:
+    """A tokenizer of the text that is trained on."""
+    if not raw:
+        raise DataError("no tokenizer: there is none beside the prepared sources; set --data.tokenizer.")
+    return train((text for source in raw.values() for text in source.part("train")), vocab_size)
 
 
-def _prepare_raw(
-    path: str, name: str, fraction: float, tokenizer: Tokenizer, workdir: Path
-) -> tuple[Path, Path | None]:
-    """Shards of a raw source's training part, and of its held-out part where there is one."""
-    source = RawSource(path, fraction)
-    settings = fingerprint(source.files) | {"heldout_fraction": fraction}
-    parts = [("train", source.training())] + ([("heldout", source.heldout())] if fraction else [])
-    folders = []
-    for part, texts in parts:
-        folders.append(workdir / "data" / name / part)
-        workers = 1 if source.size < SMALL else 0
-        write_shards(texts, tokenizer, folders[-1], settings | {"part": part}, workers=workers, shard_tokens=1 << 26)
-    return folders[0], folders[1] if fraction else None
+def _check(tokenizer: Tokenizer, vocab_size: int, prepared: Iterable[TokenSource], workdir: Path) -> None:
+    """Before anything is written: does the tokenizer fit the model, the prepared shards, and what the run has used?"""
+    if tokenizer.vocab_size != vocab_size:
+        raise ConfigError(f"the tokenizer has {tokenizer.vocab_size} pieces but model.vocab_size is {vocab_size}; set "
+                          f"--model.vocab_size {tokenizer.vocab_size} or another tokenizer.")
+    for source in prepared:
+        source.check(tokenizer.sha256, vocab_size)
+    used = workdir / Tokenizer.FILE
+    if used.exists() and used.read_bytes() != tokenizer.model:
+        raise ConfigError(f"this run was begun with another tokenizer ({used}); use another --workdir or the old tokenizer.")
+
+
+def _names(paths: Iterable[str]) -> dict[str, str]:
+    """Short and different names of sources, by path."""
+    names: dict[str, str] = {}
+    for path in paths:
+        stem = Path(path.removeprefix(EMBEDDED)).name.split(".")[0] or "source"
+        name, number = stem, 2
+        while name in names.values():
+            name, number = f"{stem}-{number}", number + 1
+        names[path] = name
+    return names
 
 
 class RawSource:
     """Raw text whose last `fraction` of bytes is held out; the cut falls at the last line end before it."""
 
     def __init__(self, path: str, fraction: float):
+        self.path, self.fraction = path, fraction
         self.files = files_of(path)
-        self.size = sum(len(text.encode()) for text in self._texts())
-        if self.size == 0:
-            raise DataError(f"{path} holds no text: its documents are empty.")
-        self._kept = self.size - int(self.size * fraction)
+
+    @cached_property
+    def size(self) -> int:
+        """UTF-8 bytes of text."""
+        size = sum(len(text.encode()) for text in self._texts())
+        if size == 0:
+            raise DataError(f"{self.path} holds no text: its documents are blank.")
+        return size
 
     def _texts(self) -> Iterator[str]:
         for file in self.files:
             yield from documents(file)
 
     def _halves(self) -> Iterator[tuple[str, str]]:
-        room = self._kept
+        room = self.size - int(self.size * self.fraction)
         for text in self._texts():
             data = text.encode()
             if len(data) > room > 0:
@@ -124,10 +138,20 @@ class RawSource:
                 yield (text, "") if room > 0 else ("", text)
             room -= len(data)
 
-    def training(self) -> Iterator[str]:
-        """Documents to train on."""
-        return (first for first, _ in self._halves() if first)
+    def part(self, name: str) -> Iterator[str]:
+        """Documents of the "train" or the "heldout" part, one of them perhaps cut in two; no text is in both."""
+        found = False
+        for halves in self._halves():
+            if text := halves[name == "heldout"]:
+                found = True
+                yield text
+        if not found:
+            raise DataError(f"data.heldout_fraction {self.fraction} of {self.path} ({self.size:,} bytes) leaves nothing for "
+                            f"the {name} part; choose another fraction.")
 
-    def heldout(self) -> Iterator[str]:
-        """Documents, or the end of one, that training never sees."""
-        return (second for _, second in self._halves() if second)
+    def prepare(self, part: str, tokenizer: Tokenizer, folder: Path) -> Path:
+        """`folder` with the shards of the "train" or "heldout" part."""
+        settings = fingerprint(self.files) | {"heldout_fraction": self.fraction, "part": part}
+        big = sum(size for _, size in settings["files"]) >= SMALL
+        write_shards(self.part(part), tokenizer, folder, settings, workers=0 if big else 1, shard_tokens=1 << 26)
+        return folder

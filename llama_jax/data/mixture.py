@@ -8,6 +8,9 @@ import numpy as np
 
 from llama_jax.data.packing import TokenSource
 
+WHOLE = 1 << 40
+"""Shares are counted in parts of this."""
+
 
 class Row(NamedTuple):
     """One row's origin."""
@@ -33,8 +36,8 @@ class Mixture:
     def __init__(self, sources: list[TokenSource], shares: list[float], seed: int):
         self.sources = sources
         self.shares = self.normalise(shares)
-        streams = [_stream(number, len(source), seed) for number, source in enumerate(sources)]
-        self._rows = grain.MapDataset.mix(streams, self.shares)
+        self._weights = [max(round(share * WHOLE), 1) for share in self.shares]
+        self._orders = [_order(len(source), hash_seed(seed, number)) for number, source in enumerate(sources)]
 
     @staticmethod
     def normalise(shares: list[float]) -> list[float]:
@@ -42,7 +45,22 @@ class Mixture:
         return [share / sum(shares) for share in shares]
 
     def __getitem__(self, n: int) -> Row:
-        return self._rows[n]
+        before, after = self.counts(n), self.counts(n + 1)
+        source = next(number for number, count in enumerate(after) if count > before[number])
+        return Row(source, before[source], int(self._orders[source][before[source]]))
+
+    def counts(self, rows: int) -> list[int]:
+        """How many of the first `rows` rows each source gives: its share, to within a row or two.
+
+        The first source takes its part of all rows, the second its part of what is left, and so on; integers, so that
+        one more row is always one more row of exactly one source.
+        """
+        result, left = [], sum(self._weights)
+        for weight in self._weights:
+            rest = rows * (left - weight) // left
+            result.append(rows - rest)
+            rows, left = rest, left - weight
+        return result
 
     def tokens(self, n: int) -> np.ndarray:
         """int32 (T + 1,) tokens of row n."""
@@ -51,24 +69,15 @@ class Mixture:
 
     def ledger(self, rows: int) -> dict[str, Seen]:
         """What the first `rows` rows hold, by source name."""
-        missing, n = set(range(len(self.sources))), rows - 1
-        counts = [0] * len(self.sources)
-        while missing and n >= 0:  # back to the last row of each source: about 1 / its share
-            row = self[n]
-            if row.source in missing:
-                missing.discard(row.source)
-                counts[row.source] = row.index + 1
-            n -= 1
         return {
             source.name: Seen(count * source.sequence_length, count / len(source))
-            for source, count in zip(self.sources, counts, strict=True)
+            for source, count in zip(self.sources, self.counts(rows), strict=True)
         }
 
 
-def _stream(number: int, windows: int, seed: int) -> grain.MapDataset:
-    """The endless rows of one source: shuffled anew each epoch, by arithmetic on the index alone."""
-    order = grain.MapDataset.range(windows).seed(hash_seed(seed, number)).shuffle().repeat()
-    return order.map_with_index(lambda index, window: Row(number, int(index), int(window)))
+def _order(windows: int, seed: int) -> grain.MapDataset:
+    """Endless windows of one source: shuffled anew each epoch, by arithmetic on the index alone."""
+    return grain.MapDataset.range(windows).seed(seed).shuffle().repeat()
 
 
 def hash_seed(*parts: int) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from llama_jax.batch import Batch
-from llama_jax.data.prepare import Manifest, read_manifest
+from llama_jax.data.manifest import Manifest, read_manifest
 from llama_jax.errors import DataError
 
 
@@ -48,12 +48,13 @@ class TokenSource:
 
     def check(self, tokenizer_sha256: str, vocab_size: int) -> None:
         """Raise DataError where the shards were made by another tokenizer than the run's."""
-        if self.manifest.vocab_size > vocab_size:
-            raise DataError(f"{self.folder} was tokenised with {self.manifest.vocab_size} pieces but model.vocab_size is "
-                            f"{vocab_size}.")
-        if self.manifest.tokenizer_sha256 != tokenizer_sha256:
-            raise DataError(f"{self.folder} was made with another tokenizer (sha256 {self.manifest.tokenizer_sha256[:12]}, "
-                            f"this run's is {tokenizer_sha256[:12]}); prepare it again or set --data.tokenizer.")
+        m = self.manifest
+        if m.vocab_size > vocab_size:
+            raise DataError(f"{self.folder} was tokenised with {m.vocab_size} pieces but model.vocab_size is {vocab_size}; "
+                            f"set --model.vocab_size {m.vocab_size} or prepare it again.")
+        if m.tokenizer_sha256 != tokenizer_sha256:
+            raise DataError(f"{self.folder} was made with another tokenizer (sha256 {m.tokenizer_sha256[:12]}, this run's is "
+                            f"{tokenizer_sha256[:12]}); prepare it again or set --data.tokenizer.")
 
 
 def pack(rows: np.ndarray, bos_id: int) -> Batch:

@@ -1,7 +1,6 @@
 """Text in, token shards out: streamed, on many processes, resumable, atomic.
 
-A prepared folder holds flat little-endian shards, each document as BOS, its tokens, EOS, and manifest.json with counts,
-original bytes and the tokenizer's hash. The shards are the same for any number of workers and any interruptions.
+The shards are the same for any number of workers and any interruptions.
 """
 
 import dataclasses
@@ -9,84 +8,29 @@ import itertools
 import json
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from llama_jax.data.atomic import make_folder, write_atomic
+from llama_jax.data.manifest import DTYPES, MANIFEST, Manifest, Shard, read_manifest, size_of
 from llama_jax.data.sources import documents, files_of
 from llama_jax.data.tokenizer import Tokenizer
-from llama_jax.errors import DataError
+from llama_jax.errors import ConfigError, DataError, LlamaError
 
-MANIFEST = "manifest.json"
 PROGRESS = "progress.json"
 CHUNK_BYTES = 1 << 20
 """Text a worker gets at one time."""
 
-
-@dataclass(frozen=True)
-class Shard:
-    """One flat file of tokens."""
-
-    file: str
-    tokens: int
-    documents: int
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a prepared folder holds."""
-
-    tokenizer_sha256: str
-    vocab_size: int
-    dtype: str
-    bos_id: int
-    eos_id: int
-    settings: dict
-    """What made it: input files with their sizes, and options."""
-    shards: tuple[Shard, ...]
-
-    @property
-    def tokens(self) -> int:
-        """All tokens, BOS and EOS counted."""
-        return sum(shard.tokens for shard in self.shards)
-
-    @property
-    def documents(self) -> int:
-        """All documents."""
-        return sum(shard.documents for shard in self.shards)
-
-    @property
-    def bytes(self) -> int:
-        """UTF-8 bytes of the original text."""
-        return sum(shard.bytes for shard in self.shards)
-
-    def to_json(self) -> str:
-        """Fields and totals."""
-        totals = {"tokens": self.tokens, "documents": self.documents, "bytes": self.bytes}
-        return json.dumps(dataclasses.asdict(self) | totals, indent=1) + "\n"
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a prepared folder, its shards' sizes checked; raises DataError."""
-    try:
-        values = json.loads((folder / MANIFEST).read_text())
-        fields = {field.name: values[field.name] for field in dataclasses.fields(Manifest)}
-        manifest = Manifest(**fields | {"shards": tuple(Shard(**shard) for shard in fields["shards"])})
-    except OSError as error:
-        raise DataError(f"{folder} is not a prepared folder: {error.strerror} ({MANIFEST}).") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / MANIFEST} is damaged ({error!r}); prepare the data again.") from None
-    for shard in manifest.shards:
-        file, wanted = folder / shard.file, shard.tokens * np.dtype(manifest.dtype).itemsize
-        size = file.stat().st_size if file.exists() else 0
-        if size != wanted:
-            raise DataError(f"{file} should hold {shard.tokens} tokens in {wanted} bytes but has {size}; it is "
-                            "truncated or was replaced: prepare the data again.")
-    return manifest
+Report = Callable[[Shard], None]
+"""Receives the counts of each chunk of text as it is tokenised."""
 
 
 def prepare(
@@ -97,15 +41,20 @@ def prepare(
     text_key: str = "text",
     workers: int = 0,
     shard_tokens: int = 1 << 26,
+    report: Report | None = None,
 ) -> Manifest:
     """Tokenise the files that `inputs` name into `output`; goes on where an earlier call was stopped.
 
     workers 0 means one a core. Raises DataError for unreadable inputs or an output that holds something else.
     """
+    if workers < 0 or shard_tokens < 1:
+        raise ConfigError(f"workers must be at least 0 and shard_tokens at least 1, got {workers} and {shard_tokens}.")
     files = [file for path in inputs for file in files_of(path)]
+    if twice := [str(file) for file, times in Counter(file.resolve() for file in files).items() if times > 1]:
+        raise ConfigError(f"the inputs name {', '.join(twice)} twice; name every file once.")
     texts = itertools.chain.from_iterable(documents(file, text_key=text_key) for file in files)
     settings = fingerprint(files) | {"text_key": text_key, "shard_tokens": shard_tokens}
-    return write_shards(texts, tokenizer, output, settings, workers=workers, shard_tokens=shard_tokens)
+    return write_shards(texts, tokenizer, output, settings, workers=workers, shard_tokens=shard_tokens, report=report)
 
 
 def fingerprint(files: list[Path]) -> dict:
@@ -114,10 +63,17 @@ def fingerprint(files: list[Path]) -> dict:
 
 
 def write_shards(
-    texts: Iterable[str], tokenizer: Tokenizer, output: Path, settings: dict, *, workers: int, shard_tokens: int
+    texts: Iterable[str],
+    tokenizer: Tokenizer,
+    output: Path,
+    settings: dict,
+    *,
+    workers: int,
+    shard_tokens: int,
+    report: Report | None = None,
 ) -> Manifest:
     """The shards of `texts`; work that is finished, or begun, under the same `settings` is not done again."""
-    _make_folder(output)
+    make_folder(output)
     if (output / MANIFEST).exists():
         manifest = read_manifest(output)
         if (manifest.settings, manifest.tokenizer_sha256) != (settings, tokenizer.sha256):
@@ -125,54 +81,48 @@ def write_shards(
                             "name another place.")
         return manifest
     settings_of_progress = settings | {"tokenizer": tokenizer.sha256}
-    done = _finished_shards(output, settings_of_progress)
-    dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
+    dtype = np.dtype(DTYPES[tokenizer.vocab_size > 1 << 16])
+    done = _finished_shards(output, settings_of_progress, dtype)
     texts = itertools.islice(texts, sum(shard.documents for shard in done), None)
     with _encoder(tokenizer, workers) as encode:
-        for tokens, count, size in _group(encode(_chunks(texts)), tokenizer, dtype, shard_tokens):
+        chunks = _reported(encode(_chunks(texts)), report)
+        for tokens, count, size in _group(chunks, tokenizer, dtype, shard_tokens):
             shard = Shard(f"shard_{len(done):05d}.bin", len(tokens), count, size)
-            _write_atomic(output / shard.file, tokens.tobytes())
+            write_atomic(output / shard.file, tokens.tobytes())
             done.append(shard)
             progress = {"settings": settings_of_progress, "shards": [dataclasses.asdict(s) for s in done]}
-            _write_atomic(output / PROGRESS, json.dumps(progress).encode())
+            write_atomic(output / PROGRESS, json.dumps(progress).encode())
     if not done:
-        raise DataError(f"no text in {', '.join(name for name, _ in settings['files'])}: every document is empty.")
+        raise DataError(f"no text in {', '.join(name for name, _ in settings['files'])}: every document is blank.")
     manifest = Manifest(tokenizer.sha256, tokenizer.vocab_size, dtype.str, tokenizer.bos_id, tokenizer.eos_id,
                         settings, tuple(done))
     tokenizer.save(output)
-    _write_atomic(output / MANIFEST, manifest.to_json().encode())
+    write_atomic(output / MANIFEST, manifest.to_json().encode())
     (output / PROGRESS).unlink(missing_ok=True)
     return manifest
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot make the folder {folder}: {error.strerror}.") from None
-
-
-def _finished_shards(output: Path, settings: dict) -> list[Shard]:
+def _finished_shards(output: Path, settings: dict, dtype: np.dtype) -> list[Shard]:
+    """Shards that an earlier call finished and that are still whole."""
     file = output / PROGRESS
     if not file.exists():
         return []
-    progress = json.loads(file.read_text())
-    if progress["settings"] != settings:
-        raise DataError(f"{output} holds the beginning of other work (see {file}); remove it or name another output.")
-    return [Shard(**shard) for shard in progress["shards"]]
-
-
-def _write_atomic(file: Path, data: bytes) -> None:
-    temporary = file.with_name(file.name + ".tmp")
     try:
-        with open(temporary, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DataError(f"cannot write {file}: {error.strerror}.") from None
+        progress = json.loads(file.read_text())
+        shards = [Shard(**shard) for shard in progress["shards"]]
+        begun = progress["settings"]
+    except (ValueError, KeyError, TypeError):
+        return []  # as good as no progress
+    if begun != settings:
+        raise DataError(f"{output} holds the beginning of other work (see {file}); remove it or name another output.")
+    return list(itertools.takewhile(lambda s: size_of(output / s.file) == s.tokens * dtype.itemsize, shards))
+
+
+def _reported(encoded: Iterable[list[tuple[np.ndarray, int]]], report: Report | None) -> Iterator:
+    for chunk in encoded:
+        if report:
+            report(Shard("", sum(len(ids) + 2 for ids, _ in chunk), len(chunk), sum(size for _, size in chunk)))
+        yield chunk
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -189,12 +139,12 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _group(
-    encoded: Iterable[list[tuple[list[int], int]]], tokenizer: Tokenizer, dtype: np.dtype, shard_tokens: int
+    encoded: Iterable[list[tuple[np.ndarray, int]]], tokenizer: Tokenizer, dtype: np.dtype, shard_tokens: int
 ) -> Iterator[tuple[np.ndarray, int, int]]:
     """Whole documents gathered into shards of at least `shard_tokens`: (tokens, documents, bytes)."""
     parts, length, count, size = [], 0, 0, 0
     for ids, bytes_ in itertools.chain.from_iterable(encoded):
-        parts.append(np.asarray([tokenizer.bos_id, *ids, tokenizer.eos_id], dtype))
+        parts.append(np.concatenate([[tokenizer.bos_id], ids, [tokenizer.eos_id]]).astype(dtype))
         length, count, size = length + len(parts[-1]), count + 1, size + bytes_
         if length >= shard_tokens:
             yield np.concatenate(parts), count, size
@@ -207,13 +157,16 @@ _worker_tokenizer: Tokenizer | None = None
 
 
 def _start_worker(model: bytes) -> None:
+    """Load the tokenizer once; Ctrl-C is the parent's to handle, and a worker does not outlive a killed one."""
     global _worker_tokenizer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
     _worker_tokenizer = Tokenizer(model)
 
 
-def _encode(texts: list[str], tokenizer: Tokenizer | None = None) -> list[tuple[list[int], int]]:
-    ids = (tokenizer or _worker_tokenizer).encode_batch(texts)
-    return [(i, len(text.encode())) for i, text in zip(ids, texts, strict=True)]
+def _encode(texts: list[str], tokenizer: Tokenizer | None = None) -> list[tuple[np.ndarray, int]]:
+    tokenizer = tokenizer or _worker_tokenizer
+    return [(tokenizer.encode_array(text), len(text.encode())) for text in texts]
 
 
 @contextmanager
@@ -223,16 +176,23 @@ def _encoder(tokenizer: Tokenizer, workers: int):
     if workers == 1:
         yield lambda chunks: (_encode(chunk, tokenizer) for chunk in chunks)
         return
-    with multiprocessing.get_context("spawn").Pool(workers, _start_worker, (tokenizer.model,)) as pool:
+    spawn = multiprocessing.get_context("spawn")  # threads of jax do not survive a fork
+    pool = ProcessPoolExecutor(workers, spawn, _start_worker, (tokenizer.model,))
+    try:
         yield lambda chunks: _bounded_map(pool, chunks, 4 * workers)
+    except BrokenProcessPool:
+        raise LlamaError("a worker process died, perhaps for want of memory; the same command goes on, with fewer workers "
+                         "if it happens again.") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _bounded_map(pool, chunks: Iterable[list[str]], ahead: int) -> Iterator:
-    """pool.imap with at most `ahead` chunks in flight: imap alone would read the whole input into memory."""
-    chunks, pending = iter(chunks), []
+def _bounded_map(pool: ProcessPoolExecutor, chunks: Iterable[list[str]], ahead: int) -> Iterator:
+    """pool.map with at most `ahead` chunks in flight: map alone would read the whole input into memory."""
+    pending = deque()
     for chunk in chunks:
-        pending.append(pool.apply_async(_encode, (chunk,)))
+        pending.append(pool.submit(_encode, chunk))
         if len(pending) >= ahead:
-            yield pending.pop(0).get()
-    for result in pending:
-        yield result.get()
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()

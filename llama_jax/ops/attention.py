@@ -14,19 +14,14 @@ BACKENDS: dict[str, Callable[[Array, Array, Array, Mask], Array]] = {
     "chunked": attend_chunked,
 }
 
-LONGEST_REFERENCE = 1024
-"""Rows up to this length are faster with their T x T weights in memory (measured by benchmarks/attention_cpu.py)."""
 
-
-def choose(impl: str, length: int) -> tuple[str, str]:
-    """The backend that `impl` means for rows of `length` tokens, and why."""
-    if impl in BACKENDS:
-        return impl, "asked for"
-    if impl != "auto":
+def choose(impl: str) -> tuple[str, str]:
+    """The backend that `impl` means, and why; raises ConfigError where there is none of that name."""
+    if impl == "auto":
+        return "chunked", "runs on every platform, keeps no T x T weights and skips masked tiles"
+    if impl not in BACKENDS:
         raise ConfigError(f"unknown attention backend {impl!r}; known: auto, {', '.join(BACKENDS)}.")
-    if length <= LONGEST_REFERENCE:
-        return "reference", f"rows of {length} tokens are short enough to keep their weights in memory"
-    return "chunked", f"rows of {length} tokens: tiles need no T x T memory and skip what is masked"
+    return impl, "asked for"
 
 
 def attend(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, impl: str = "auto") -> Array:
@@ -34,5 +29,5 @@ def attend(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, impl: str = 
 
     N must be a multiple of K: each kv head serves N / K query heads. Raises ConfigError for an unknown backend.
     """
-    backend, _ = choose(impl, q_BTNH.shape[1])
+    backend, _ = choose(impl)
     return BACKENDS[backend](q_BTNH, k_BSKH, v_BSKH, mask)

@@ -122,7 +122,7 @@ def describe(config: Config, corpus: Corpus) -> list[str]:
     """What is about to run, for the head of the log."""
     c = config
     devices = jax.devices()
-    backend, reason = choose(c.model.attention, c.data.sequence_length)
+    backend, reason = choose(c.model.attention)
     rows = [f"{source.name} {share:.1%} ({source.manifest.tokens:,} tokens, {source.manifest.documents:,} documents)"
             for source, share in zip(corpus.sources, Mixture.normalise(corpus.shares), strict=True)]
     return [
