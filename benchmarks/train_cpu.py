@@ -4,10 +4,10 @@
 
 Each side is a process of its own (`train_peers.py`) and only one works at a time: in every round each runs a few
 steps, so that a slow minute of the machine hits all of them. A ratio is the median over rounds of our tokens/s divided
-by theirs in the same round, each taken at its median step. Run it on an otherwise idle machine: a busy neighbour costs
-torch's threads, which wait for each other in every operation, several times what it costs XLA's; the last column says
-how many cores other programs kept busy meanwhile. Levanter (1.2.dev1644, with jax 0.10.2, gitpython and
-chex) and MaxText (0.2.5) want environments of their own; a side whose package is missing is left out.
+by theirs in the same round, each taken at its median step. Run it on an otherwise idle machine: a busy neighbour can
+make torch's steps five times as long and XLA's twice; the last column says how many cores other programs kept busy, at
+worst. Levanter (1.2.dev1644, with jax 0.10.2, gitpython and chex) and MaxText (0.2.5) want environments of their own;
+a side whose package is missing is left out.
 """
 
 import argparse
@@ -27,10 +27,16 @@ from pathlib import Path
 import numpy as np
 from train_peers import SHAPES, SIDES, Shape
 
-DISTURBED = 0.1  # cores kept busy by other programs; idle machines show 0.00 to 0.03
+DISTURBED = 0.15  # cores kept busy by other programs; an idle machine showed at most 0.08
 ROOT = Path(__file__).resolve().parent.parent
-# Fresh temporaries cost more in page faults than in arithmetic: 2 MiB pages help every side.
-ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "JAX_PLATFORMS": "cpu", "TOKENIZERS_PARALLELISM": "false"}
+# Fresh temporaries cost more in page faults than in arithmetic. With 2 MiB pages, and freed memory kept rather than
+# given back to the system, transformers and MaxText gain a tenth and steps repeat to a few percent, not to a half.
+MALLOC = {"hugetlb": 1, "mmap_threshold": 8 << 30, "trim_threshold": 16 << 30, "arena_max": 1}
+ENVIRONMENT = {
+    "GLIBC_TUNABLES": ":".join(f"glibc.malloc.{name}={value}" for name, value in MALLOC.items()),
+    "JAX_PLATFORMS": "cpu",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 
 class Worker:

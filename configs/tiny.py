@@ -11,9 +11,9 @@ from llama_jax.presets import PRESETS
 def get_config() -> Config:
     return Config(
         model=PRESETS["tiny"],
-        optimizer=OptimizerConfig(peak_lr=3e-3, warmup_steps=50),
-        data=DataConfig(sources=("embedded:tinyshakespeare",), heldout_fraction=0.1, sequence_length=256),
-        training=TrainingConfig(num_steps=1000, batch_size=8, log_every=20, heldout_every=200,
-                                sample_prompts=("\n", "ROMEO:")),
-        checkpoint=CheckpointConfig(every=500),
+        optimizer=OptimizerConfig(peak_lr=4e-3, warmup_steps=50),
+        data=DataConfig(sources=("embedded:tinyshakespeare",), heldout_fraction=0.1, sequence_length=128),
+        training=TrainingConfig(num_steps=700, batch_size=16, log_every=20, heldout_every=350,
+                                sample_prompts=("ROMEO:", "First Citizen:\n")),
+        checkpoint=CheckpointConfig(every=350),
     )

@@ -34,7 +34,10 @@ def _layer_matmul_parameters(c: ModelConfig) -> int:
     return c.dim * c.head_size * (2 * c.num_heads + 2 * c.num_kv_heads) + 3 * c.dim * c.ffn_dim
 
 
-FLOPS_FORMULA = "FLOPs/token = 6 x matmul parameters + 6 x layers x length x heads x head width (causal half of attention)"
+MFU_FORMULA = (
+    "MFU = tokens/s x FLOPs/token / peak, FLOPs/token = 6 x matmul parameters + 6 x layers x length x heads x head width "
+    "(causal half of attention)"
+)
 
 
 def train_flops_per_token(config: ModelConfig, length: int) -> float:
@@ -49,13 +52,13 @@ def peak_flops(device: jax.Device, dtype: str) -> tuple[float, str]:
     for kind in sorted(PEAK_FLOPS, key=len, reverse=True):
         if device.device_kind.startswith(kind):
             return PEAK_FLOPS[kind], f"{kind} data sheet, bfloat16"
-    return measured_flops(device, dtype), f"measured 1024^3 {dtype} matmul"
+    return measured_flops(dtype), f"measured 1024^3 {dtype} matmul"
 
 
-def measured_flops(device: jax.Device, dtype: str) -> float:
-    """FLOP/s of the best of five square matmuls of random numbers on `device`."""
+def measured_flops(dtype: str) -> float:
+    """FLOP/s of the best of five square matmuls of random numbers on the default device."""
     size = 1024
-    a = jax.device_put(jax.random.normal(jax.random.key(0), (size, size), dtype), device)
+    a = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(lambda a: jnp.dot(a, a, preferred_element_type=jnp.float32))
     jax.block_until_ready(product(a))
     seconds = []

@@ -18,6 +18,7 @@ class Checkpoints:
     """The checkpoints of one run directory, `DIR/checkpoints/<step>`."""
 
     def __init__(self, folder: Path, config: CheckpointConfig | None = None):
+        self.folder = folder
         options = ocp.CheckpointManagerOptions(
             max_to_keep=config.keep if config else None,
             keep_period=(config.keep_every or None) if config else None,
@@ -40,13 +41,13 @@ class Checkpoints:
 
     def config(self, step: int) -> Config:
         """The resolved config saved with a step."""
-        with _readable(step):
+        with _readable(self.folder / str(step)):
             saved = self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
             return from_dict(Config, saved["config"])
 
     def restore(self, step: int, abstract_state: Any) -> Any:
         """The state of a step, laid out as `abstract_state` (ShapeDtypeStructs with shardings) says."""
-        with _readable(step):
+        with _readable(self.folder / str(step)):
             args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
             return self._manager.restore(step, args=args)["state"]
 
@@ -58,8 +59,8 @@ class Checkpoints:
 class _readable:
     """Turns what orbax and tensorstore raise about damaged files into one sentence."""
 
-    def __init__(self, step: int):
-        self.step = step
+    def __init__(self, folder: Path):
+        self.folder = folder
 
     def __enter__(self) -> None:
         pass
@@ -67,7 +68,7 @@ class _readable:
     def __exit__(self, kind, error, traceback) -> None:
         if isinstance(error, Exception) and not isinstance(error, LlamaError):
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            raise DataError(f"checkpoint {self.step} cannot be read ({reason[:300]}); remove its folder to go on from an "
+            raise DataError(f"checkpoint {self.folder} cannot be read ({reason[:300]}); remove it to go on from an "
                             "earlier one.") from error
 
 
@@ -77,7 +78,8 @@ def check_same_model(saved: Config, wanted: Config) -> None:
     changed = [key for key in now if key not in FREE_TO_CHANGE and before[key] != now[key]]
     if changed:
         differences = ", ".join(f"model.{key} {before[key]} -> {now[key]}" for key in changed)
-        raise ConfigError(f"this run directory holds another model ({differences}); use another --workdir or the old values.")
+        raise ConfigError(f"this run directory holds another model ({differences}); use another --workdir or the old "
+                          "values.")
 
 
 def changes(saved: Config, wanted: Config) -> list[str]:

@@ -130,8 +130,8 @@ class DataConfig:
         _require(all(given) or not any(given), f"data.sources: give a share to every source or to none, got {self.sources}.")
         names = [os.path.normpath(path) for path in (*(path for path, _ in parsed), *self.heldout)]
         for name in names:
-            _require(names.count(name) == 1, f"data.sources and data.heldout name {name} twice; give every source once, and "
-                     "keep what is held out apart from what is trained on.")
+            _require(names.count(name) == 1, f"data.sources and data.heldout name {name} twice; give every source once, "
+                     "and keep what is held out apart from what is trained on.")
 
     def shares(self) -> list[tuple[str, float | None]]:
         """Sources as (path, share or None)."""
@@ -155,7 +155,7 @@ class DataConfig:
 class TrainingConfig:
     """Length and shape of the run."""
 
-    num_steps: int = 1000
+    num_steps: int = 10_000
     """Optimizer steps."""
     batch_size: int = 8
     """Sequences a step, over all devices and micro-batches."""

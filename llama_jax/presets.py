@@ -29,8 +29,8 @@ PRESETS: dict[str, ModelConfig] = {
     "llama3-8b": _llama3(4096, 32, 32, 14_336),
     "llama3-70b": _llama3(8192, 64, 80, 28_672),
     "tinyllama-1b": ModelConfig(dim=2048, num_heads=32, num_kv_heads=4, num_layers=22, ffn_dim=5632, remat="linear"),
-    "tiny": ModelConfig(vocab_size=1024, dim=192, num_heads=6, num_kv_heads=6, num_layers=6, ffn_dim=512,
-                        max_length=256, dtype="float32", scan_layers=False),
+    "tiny": ModelConfig(vocab_size=1024, dim=128, num_heads=2, num_kv_heads=2, num_layers=4, ffn_dim=384,
+                        max_length=128, dtype="float32", scan_layers=False),
 }
 
 

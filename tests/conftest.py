@@ -1,8 +1,40 @@
+"""A strict climate: eight CPU devices, no silent broadcasting of ranks; warnings are errors (setup.cfg)."""
+
 import os
+from importlib import resources
 from pathlib import Path
-import jax, pytest
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax
+import pytest
+
+from llama_jax.data.sources import documents
+from llama_jax.data.tokenizer import Tokenizer, train
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
 @pytest.fixture(scope="session")
-def shared_data():
-    return Path("/work/shared/data")
+def shared_data() -> Path:
+    """Real files that the project does not commit; where they are absent the test is skipped."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("needs ../shared/data next to the checkout: real files that the project does not ship")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def play() -> str:
+    """The first 200,000 characters of the embedded Tiny Shakespeare."""
+    file = Path(str(resources.files("llama_jax.data") / "tinyshakespeare.txt.xz"))
+    return next(documents(file))[:200_000]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(play) -> Tokenizer:
+    """512 pieces, trained on the play."""
+    return train([play], 512)

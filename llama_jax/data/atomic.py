@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and what to say where they cannot."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from llama_jax.errors import DataError
@@ -24,4 +25,6 @@ def write_atomic(file: Path, data: bytes) -> None:
             os.fsync(stream.fileno())
         temporary.replace(file)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
         raise DataError(f"cannot write {file}: {error.strerror}.") from None

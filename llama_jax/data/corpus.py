@@ -92,7 +92,8 @@ def _check(tokenizer: Tokenizer, vocab_size: int, prepared: Iterable[TokenSource
         source.check(tokenizer.sha256, vocab_size)
     used = workdir / Tokenizer.FILE
     if used.exists() and used.read_bytes() != tokenizer.model:
-        raise ConfigError(f"this run was begun with another tokenizer ({used}); use another --workdir or the old tokenizer.")
+        raise ConfigError(f"this run was begun with another tokenizer ({used}); use another --workdir or the old "
+                          "tokenizer.")
 
 
 def _names(paths: Iterable[str]) -> dict[str, str]:
@@ -146,12 +147,12 @@ class RawSource:
                 found = True
                 yield text
         if not found:
-            raise DataError(f"data.heldout_fraction {self.fraction} of {self.path} ({self.size:,} bytes) leaves nothing for "
-                            f"the {name} part; choose another fraction.")
+            raise DataError(f"data.heldout_fraction {self.fraction} of {self.path} ({self.size:,} bytes) leaves "
+                            f"nothing for the {name} part; choose another fraction.")
 
     def prepare(self, part: str, tokenizer: Tokenizer, folder: Path) -> Path:
         """`folder` with the shards of the "train" or "heldout" part."""
         settings = fingerprint(self.files) | {"heldout_fraction": self.fraction, "part": part}
-        big = sum(size for _, size in settings["files"]) >= SMALL
+        big = sum(size for _, size, _ in settings["files"]) >= SMALL
         write_shards(self.part(part), tokenizer, folder, settings, workers=0 if big else 1, shard_tokens=1 << 26)
         return folder

@@ -80,8 +80,8 @@ def read_manifest(folder: Path) -> Manifest:
     for shard in manifest.shards:
         size, wanted = size_of(folder / shard.file), shard.tokens * np.dtype(manifest.dtype).itemsize
         if size != wanted:
-            raise DataError(f"{folder / shard.file} should hold {shard.tokens} tokens in {wanted} bytes but has {size}: it "
-                            f"is truncated or was replaced; remove {folder} and prepare it again.")
+            raise DataError(f"{folder / shard.file} should hold {shard.tokens} tokens in {wanted} bytes but has "
+                            f"{size}: it is truncated or was replaced; remove {folder} and prepare it again.")
     return manifest
 
 

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import grain
 import numpy as np
 
 from llama_jax.data.packing import TokenSource
+from llama_jax.data.shuffle import keys_of, shuffled
 
 WHOLE = 1 << 40
-"""Shares are counted in parts of this."""
+"""Parts that shares are counted in."""
 
 
 class Row(NamedTuple):
@@ -36,8 +36,8 @@ class Mixture:
     def __init__(self, sources: list[TokenSource], shares: list[float], seed: int):
         self.sources = sources
         self.shares = self.normalise(shares)
-        self._weights = [max(round(share * WHOLE), 1) for share in self.shares]
-        self._orders = [_order(len(source), hash_seed(seed, number)) for number, source in enumerate(sources)]
+        self.seed = seed
+        self._weights = weights_of(self.shares)
 
     @staticmethod
     def normalise(shares: list[float]) -> list[float]:
@@ -45,22 +45,11 @@ class Mixture:
         return [share / sum(shares) for share in shares]
 
     def __getitem__(self, n: int) -> Row:
-        before, after = self.counts(n), self.counts(n + 1)
+        before, after = split(n, self._weights), split(n + 1, self._weights)
         source = next(number for number, count in enumerate(after) if count > before[number])
-        return Row(source, before[source], int(self._orders[source][before[source]]))
-
-    def counts(self, rows: int) -> list[int]:
-        """How many of the first `rows` rows each source gives: its share, to within a row or two.
-
-        The first source takes its part of all rows, the second its part of what is left, and so on; integers, so that
-        one more row is always one more row of exactly one source.
-        """
-        result, left = [], sum(self._weights)
-        for weight in self._weights:
-            rest = rows * (left - weight) // left
-            result.append(rows - rest)
-            rows, left = rest, left - weight
-        return result
+        epoch, place = divmod(before[source], len(self.sources[source]))
+        window = shuffled(place, len(self.sources[source]), keys_of(self.seed, source, epoch))
+        return Row(source, before[source], window)
 
     def tokens(self, n: int) -> np.ndarray:
         """int32 (T + 1,) tokens of row n."""
@@ -71,15 +60,24 @@ class Mixture:
         """What the first `rows` rows hold, by source name."""
         return {
             source.name: Seen(count * source.sequence_length, count / len(source))
-            for source, count in zip(self.sources, self.counts(rows), strict=True)
+            for source, count in zip(self.sources, split(rows, self._weights), strict=True)
         }
 
 
-def _order(windows: int, seed: int) -> grain.MapDataset:
-    """Endless windows of one source: shuffled anew each epoch, by arithmetic on the index alone."""
-    return grain.MapDataset.range(windows).seed(seed).shuffle().repeat()
+def weights_of(shares: list[float]) -> list[int]:
+    """Shares as integers, so that counts of any size are exact and the same everywhere."""
+    return [max(round(share / sum(shares) * WHOLE), 1) for share in shares]
 
 
-def hash_seed(*parts: int) -> int:
-    """32 bits that depend on all parts."""
-    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+def split(rows: int, weights: list[int]) -> list[int]:
+    """How many of the first `rows` rows each source gives: its share to within a row a source.
+
+    The first source takes its part of all rows, the second its part of what is left, and so on; one more row is always
+    one more row of exactly one source.
+    """
+    result, left = [], sum(weights)
+    for weight in weights:
+        rest = rows * (left - weight) // left
+        result.append(rows - rest)
+        rows, left = rest, left - weight
+    return result

@@ -50,11 +50,11 @@ class TokenSource:
         """Raise DataError where the shards were made by another tokenizer than the run's."""
         m = self.manifest
         if m.vocab_size > vocab_size:
-            raise DataError(f"{self.folder} was tokenised with {m.vocab_size} pieces but model.vocab_size is {vocab_size}; "
-                            f"set --model.vocab_size {m.vocab_size} or prepare it again.")
+            raise DataError(f"{self.folder} was tokenised with {m.vocab_size} pieces but model.vocab_size is "
+                            f"{vocab_size}; set --model.vocab_size {m.vocab_size} or prepare it again.")
         if m.tokenizer_sha256 != tokenizer_sha256:
-            raise DataError(f"{self.folder} was made with another tokenizer (sha256 {m.tokenizer_sha256[:12]}, this run's is "
-                            f"{tokenizer_sha256[:12]}); prepare it again or set --data.tokenizer.")
+            raise DataError(f"{self.folder} was made with another tokenizer (sha256 {m.tokenizer_sha256[:12]}, this "
+                            f"run's is {tokenizer_sha256[:12]}); prepare it again or set --data.tokenizer.")
 
 
 def pack(rows: np.ndarray, bos_id: int) -> Batch:

@@ -4,6 +4,7 @@ The shards are the same for any number of workers and any interruptions.
 """
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import multiprocessing
@@ -28,6 +29,7 @@ from llama_jax.errors import ConfigError, DataError, LlamaError
 PROGRESS = "progress.json"
 CHUNK_BYTES = 1 << 20
 """Text a worker gets at one time."""
+END_BYTES = 1 << 16
 
 Report = Callable[[Shard], None]
 """Receives the counts of each chunk of text as it is tokenised."""
@@ -49,6 +51,8 @@ def prepare(
     """
     if workers < 0 or shard_tokens < 1:
         raise ConfigError(f"workers must be at least 0 and shard_tokens at least 1, got {workers} and {shard_tokens}.")
+    if not inputs:
+        raise ConfigError("there is nothing to prepare; name files or folders after --input.")
     files = [file for path in inputs for file in files_of(path)]
     if twice := [str(file) for file, times in Counter(file.resolve() for file in files).items() if times > 1]:
         raise ConfigError(f"the inputs name {', '.join(twice)} twice; name every file once.")
@@ -58,8 +62,18 @@ def prepare(
 
 
 def fingerprint(files: list[Path]) -> dict:
-    """Names and sizes of input files, to tell the same work from other work."""
-    return {"files": [[file.name, file.stat().st_size] for file in files]}
+    """Names, sizes and hashes of both ends of input files, to tell the same work from other work."""
+    return {"files": [[file.name, file.stat().st_size, _hash_of_ends(file)] for file in files]}
+
+
+def _hash_of_ends(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            ends = stream.read(END_BYTES)
+            stream.seek(max(file.stat().st_size - END_BYTES, 0))
+            return hashlib.sha256(ends + stream.read(END_BYTES)).hexdigest()[:16]
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}.") from None
 
 
 def write_shards(
@@ -93,7 +107,7 @@ def write_shards(
             progress = {"settings": settings_of_progress, "shards": [dataclasses.asdict(s) for s in done]}
             write_atomic(output / PROGRESS, json.dumps(progress).encode())
     if not done:
-        raise DataError(f"no text in {', '.join(name for name, _ in settings['files'])}: every document is blank.")
+        raise DataError(f"no text in {', '.join(name for name, *_ in settings['files'])}: every document is blank.")
     manifest = Manifest(tokenizer.sha256, tokenizer.vocab_size, dtype.str, tokenizer.bos_id, tokenizer.eos_id,
                         settings, tuple(done))
     tokenizer.save(output)
@@ -181,8 +195,8 @@ def _encoder(tokenizer: Tokenizer, workers: int):
     try:
         yield lambda chunks: _bounded_map(pool, chunks, 4 * workers)
     except BrokenProcessPool:
-        raise LlamaError("a worker process died, perhaps for want of memory; the same command goes on, with fewer workers "
-                         "if it happens again.") from None
+        raise LlamaError("a worker process died, perhaps for want of memory; the same command goes on, with fewer "
+                         "workers if it happens again.") from None
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -25,8 +25,8 @@ OPENERS = {
     ".zst": partial(pyarrow.input_stream, compression="zstd"),  # `zstandard` reads half a file without a word
     "": partial(open, mode="rb"),
 }
-DAMAGE = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, pyarrow.ArrowException, UnicodeDecodeError)
-"""What the readers of the formats raise about bytes they cannot read."""
+DAMAGE = (EOFError, lzma.LZMAError, zlib.error, pyarrow.ArrowException, UnicodeDecodeError)
+"""What the readers of the formats raise about bytes they cannot read, beside OSErrors without a number."""
 
 
 def files_of(path: str) -> list[Path]:
@@ -68,10 +68,10 @@ def documents(file: Path, *, text_key: str = "text") -> Iterator[str]:
     reader = {".txt": _text, ".jsonl": _jsonl, ".parquet": _parquet}[format_of(file)]
     try:
         yield from (text for text in reader(file, text_key) if text and not text.isspace())
-    except DAMAGE as error:
-        raise DataError(f"{file} is damaged or not what its name says ({_reason(error)}); fetch or make it again.") from None
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror or _reason(error)}.") from None
+    except (*DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.strerror:  # the system's, not a format's
+            raise DataError(f"cannot read {file}: {error.strerror}.") from None
+        raise DataError(f"{file} is damaged or not what its name says ({_reason(error)}); make it again.") from None
 
 
 def _reason(error: Exception) -> str:
@@ -84,9 +84,9 @@ def _text(file: Path, text_key: str) -> Iterator[str]:
 
 
 def _jsonl(file: Path, text_key: str) -> Iterator[str]:
-    with OPENERS[compression_of(file)](file) as raw:
+    with OPENERS[compression_of(file)](file) as raw, io.BufferedReader(raw, 1 << 20) as lines:
         offset = 0
-        for number, line in enumerate(io.BufferedReader(raw, 1 << 20), 1):
+        for number, line in enumerate(lines, 1):
             text = _decode(line, file, offset)
             offset += len(line)
             if text.strip():
@@ -124,8 +124,8 @@ def _parquet(file: Path, text_key: str) -> Iterator[str]:
 
 
 def _is_text(kind: pyarrow.DataType) -> bool:
-    types = pyarrow.types
-    return types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind) and _is_text(kind.value_type)
+    kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+    return pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)
 
 
 def _decode(data: bytes, file: Path, offset: int) -> str:

@@ -45,7 +45,7 @@ class Tokenizer:
         try:
             self._processor.LoadFromSerializedProto(model)
         except (RuntimeError, TypeError):
-            raise DataError(f"{source} is not a SentencePiece model ({len(model)} bytes); name another tokenizer.") from None
+            raise DataError(f"{source} is not a SentencePiece model ({len(model)} bytes); name another.") from None
         self.vocab_size: int = self._processor.vocab_size()
         self.bos_id: int = self._processor.bos_id()
         self.eos_id: int = self._processor.eos_id()
@@ -201,7 +201,7 @@ def sample(sentences: Iterable[str], most: int) -> list[str]:
             continue
         kept.append(sentence)
         size += len(sentence)
-        if size > most:
+        while size > most and len(kept) > 1:
             kept, stride = kept[::2], 2 * stride
             size = sum(map(len, kept))
     return kept

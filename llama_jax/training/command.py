@@ -2,18 +2,20 @@
 
 import importlib.util
 import json
-import os
 import sys
-from dataclasses import dataclass, replace
+import traceback
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from llama_jax.config import Config, from_dict
+from llama_jax.allocator import keep_freed_memory
+from llama_jax.config import Config, from_dict, nearest
 from llama_jax.errors import ConfigError, exit_code_of
 
-USAGE = "usage: python train.py --config FILE[.py|.json] [--workdir DIR] [--any.field VALUE]... (--help after a config lists the fields)"
+USAGE = ("usage: python train.py --config FILE[.py|.json] [--workdir DIR] [--any.field VALUE]... "
+         "(--help after a config lists the fields)")
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,12 @@ def run(arguments: list[str]) -> None:
     """Read the config, apply overrides, `fit`."""
     path, rest = split_config(arguments)
     config, workdir = parse(load_config(path), rest)
-    from llama_jax.training.loop import fit  # jax starts only once the command line is known to be good
+    import jax  # starts only once the command line is known to be good
 
+    from llama_jax.training.loop import fit
+
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
     fit(config, workdir)
 
 
@@ -56,30 +62,60 @@ def load_config(path: Path) -> Config:
     """The Config that `get_config()` of a .py file returns, or that a .json file holds; named after the file."""
     if not path.is_file():
         raise ConfigError(f"no config file {path}.")
-    if path.suffix == ".json":
-        try:
-            config = from_dict(Config, json.loads(path.read_text()))
-        except ValueError as error:
-            raise ConfigError(f"{path}: {error}") from None
-    elif path.suffix == ".py":
-        spec = importlib.util.spec_from_file_location("llama_jax_config", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        if not hasattr(module, "get_config") or not isinstance(config := module.get_config(), Config):
-            raise ConfigError(f"{path} should define get_config() that returns a llama_jax.config.Config.")
-    else:
+    if path.suffix not in (".py", ".json"):
         raise ConfigError(f"--config wants a .py or .json file, got {path}.")
+    try:
+        config = from_dict(Config, json.loads(path.read_text())) if path.suffix == ".json" else run_config(path)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}.") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}.") from None
     return config if config.name else replace(config, name=path.stem)
+
+
+def run_config(path: Path) -> Config:
+    """What `get_config()` of a Python file returns; whatever goes wrong in it becomes one sentence."""
+    spec = importlib.util.spec_from_file_location("llama_jax_config", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config() if hasattr(module, "get_config") else None
+    except ConfigError:
+        raise
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else 0
+        raise ConfigError(f"line {line} raises {type(error).__name__}: {error}") from None
+    if not isinstance(config, Config):
+        raise ConfigError("it should define get_config() that returns a llama_jax.config.Config.")
+    return config
 
 
 def parse(config: Config, arguments: list[str]) -> tuple[Config, Path]:
     """Overrides applied to `config`, and the run directory."""
-    parsed = tyro.cli(
+    parsed, unknown = tyro.cli(
         Arguments,
         prog="train.py --config FILE",
         args=arguments,
         default=Arguments(config),
         config=(tyro.conf.FlagConversionOff,),
         use_underscores=True,
+        return_unknown_args=True,
     )
+    if unknown:
+        if not unknown[0].startswith("--"):
+            raise ConfigError(f"unexpected argument {unknown[0]!r}; overrides read --any.field VALUE.")
+        name = unknown[0].removeprefix("--").partition("=")[0]
+        raise ConfigError(f"unknown argument {unknown[0]}{nearest(name, ['workdir', *field_names(Config)])}")
     return parsed.config, Path(parsed.workdir or Path("runs") / parsed.config.name)
+
+
+def field_names(cls: type, prefix: str = "") -> list[str]:
+    """Dotted names of all fields below a config class."""
+    names = []
+    for field in fields(cls):
+        inner = field.default_factory
+        names += field_names(inner, f"{prefix}{field.name}.") if is_dataclass(inner) else [prefix + field.name]
+    return names

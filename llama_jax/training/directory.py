@@ -4,19 +4,25 @@ import json
 import tempfile
 from pathlib import Path
 
+import jax
+
 from llama_jax.checkpoint import Checkpoints, changes, check_same_model
 from llama_jax.config import Config, from_dict, to_dict
+from llama_jax.data.atomic import write_atomic
 from llama_jax.errors import ConfigError, LlamaError
 
 CONFIG = "config.json"
 
 
 def open_run(config: Config, workdir: Path) -> tuple[Checkpoints, int, list[str]]:
-    """(checkpoints, step to go on from, what to tell the user); writes config.json.
+    """(checkpoints, step to go on from, what to tell the user); a new folder gets its config.json and is ours.
 
     Raises ConfigError where the folder is another's, cannot be written, or holds another model.
     """
-    check_folder(workdir)
+    if jax.process_index() == 0:
+        check_folder(workdir)
+        if not (workdir / CONFIG).exists():
+            record(config, workdir)
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint)
     start = checkpoints.latest() or 0
     notes = []
@@ -28,10 +34,13 @@ def open_run(config: Config, workdir: Path) -> tuple[Checkpoints, int, list[str]
                               f"{config.training.num_steps}.")
         notes.append(f"resuming {workdir} at step {start}")
         notes += [f"changed since the checkpoint: {line}" for line in changes(saved, config)]
-    temporary = workdir / (CONFIG + ".tmp")
-    temporary.write_text(json.dumps(to_dict(config), indent=1) + "\n")
-    temporary.replace(workdir / CONFIG)
     return checkpoints, start, notes
+
+
+def record(config: Config, workdir: Path) -> None:
+    """Write config.json, once all that the config names is known to be good."""
+    if jax.process_index() == 0:
+        write_atomic(workdir / CONFIG, (json.dumps(to_dict(config), indent=1) + "\n").encode())
 
 
 def check_folder(workdir: Path) -> None:
@@ -42,11 +51,13 @@ def check_folder(workdir: Path) -> None:
             pass
         holds_files = any(workdir.iterdir())
     except OSError as error:
-        raise ConfigError(f"cannot write the run directory {workdir}: {error.strerror}; name another with --workdir.") from None
+        raise ConfigError(f"cannot write the run directory {workdir}: {error.strerror}; name another with "
+                          "--workdir.") from None
     if not holds_files:
         return
     try:
         from_dict(Config, json.loads((workdir / CONFIG).read_text()))
     except (OSError, ValueError, LlamaError) as error:
-        raise ConfigError(f"{workdir} is not empty and not a run directory ({CONFIG}: {error}); name another with "
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{workdir} is not empty and not a run directory ({CONFIG}: {reason}); name another with "
                           "--workdir.") from None

@@ -13,7 +13,7 @@ import jax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from llama_jax.accounting import FLOPS_FORMULA, parameter_count
+from llama_jax.accounting import MFU_FORMULA, parameter_count
 from llama_jax.checkpoint import Checkpoints, abstract
 from llama_jax.config import Config
 from llama_jax.data.corpus import Corpus, open_corpus
@@ -24,7 +24,7 @@ from llama_jax.inference.generate import sample_text
 from llama_jax.model.transformer import Transformer
 from llama_jax.ops.attention import choose
 from llama_jax.sharding import check_batch, check_model, make_mesh, shardings
-from llama_jax.training.directory import open_run
+from llama_jax.training.directory import open_run, record
 from llama_jax.training.metrics import Meter, bits_per_byte, total_peak
 from llama_jax.training.optimizer import make_optimizer
 from llama_jax.training.step import Params, TrainState, init_state, make_eval_step, make_train_step
@@ -55,6 +55,8 @@ class Run(NamedTuple):
     checkpoints: Checkpoints
     writers: Writers
     evaluators: tuple[Evaluator, ...]
+    peak: float
+    """FLOP/s of all devices together."""
 
 
 def build(config: Config, mesh: Mesh) -> Program:
@@ -92,11 +94,13 @@ def fit(config: Config, workdir: Path, evaluators: Iterable[Evaluator] = ()) -> 
     check_batch(config.training.batch_size, config.training.accumulation_steps, mesh)
     checkpoints, start, notes = open_run(config, workdir)
     corpus = shared_corpus(config, workdir)
+    record(config, workdir)
     writers = Writers(workdir, config.training.num_steps, start=start, active=jax.process_index() == 0)
-    run = Run(config, workdir, mesh, build(config, mesh), corpus, checkpoints, writers, tuple(evaluators))
+    peak, peak_source = total_peak(config)
+    run = Run(config, workdir, mesh, build(config, mesh), corpus, checkpoints, writers, tuple(evaluators), peak)
     try:
         with jax.set_mesh(mesh):
-            for line in [*notes, *describe(config, corpus)]:
+            for line in [*notes, *describe(config, corpus), f"{MFU_FORMULA}; peak {peak / 1e12:.3g} TFLOP/s ({peak_source})"]:
                 writers.text(line)
             state = checkpoints.restore(start, run.program.abstract_state) if start else run.program.init()
             state = train(run, state, start)
@@ -137,9 +141,7 @@ def train(run: Run, state: TrainState, start: int) -> TrainState:
     """Dispatch step n, then read the metrics of step n - 1 while n runs."""
     config, last = run.config, run.config.training.num_steps
     mixture = Mixture(run.corpus.sources, run.corpus.shares, config.training.seed)
-    peak, peak_source = total_peak(config)
-    run.writers.text(f"MFU = tokens/s x FLOPs/token / peak; {FLOPS_FORMULA}; peak {peak / 1e12:.3g} TFLOP/s ({peak_source})")
-    meter = Meter(config, mixture, peak)
+    meter = Meter(config, mixture, run.peak)
     batches = load_batches(mixture, run.mesh, batch_size=config.training.batch_size, start=start, stop=last)
     train_step, pending = None, None
     with stop_requests() as requests:

@@ -56,26 +56,28 @@ def make_train_step(
     model: Transformer, optimizer: optax.GradientTransformation, config: TrainingConfig
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """(state, batch) -> (state, {loss, grad_norm, tokens}); loss is the mean nll of the batch's weighted tokens."""
-    value_and_grad = jax.value_and_grad(make_loss(model, config), has_aux=True)
+    loss = make_loss(model, config)
 
-    def gradients(params: Params, batch: Batch):
-        if config.accumulation_steps == 1:
-            (_, sums), grads = value_and_grad(params, batch)
-            return grads, sums
+    def gradients(params: Params, batch: Batch, tokens: Array):
+        """Gradients and nll of the batch's sums over `tokens`: a micro-batch's own mean would weigh it wrongly."""
+        (_, (nll, _)), grads = jax.value_and_grad(
+            lambda params: jax.tree.map(lambda x: x / tokens, loss(params, batch)), has_aux=True
+        )(params)
+        return grads, nll
 
-        def micro(carry, batch: Batch):
-            (_, sums), grads = value_and_grad(params, batch)
-            return jax.tree.map(jnp.add, carry, (grads, sums)), None
+    def accumulated(params: Params, batch: Batch, tokens: Array):
+        def micro(sums, batch: Batch):
+            return jax.tree.map(jnp.add, sums, gradients(params, batch, tokens)), None
 
-        zeros = (jax.tree.map(jnp.zeros_like, params), (jnp.float32(0), jnp.float32(0)))
+        zeros = (jax.tree.map(jnp.zeros_like, params), jnp.float32(0))
         return lax.scan(micro, zeros, micro_batches(batch, config.accumulation_steps))[0]
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        grads, (nll, tokens) = gradients(state.params, batch)
-        grads = jax.tree.map(lambda g: g / tokens, grads)  # once, over all micro-batches: means of means are wrong
+        tokens = jnp.maximum(batch.weights.sum(), 1.0)
+        grads, nll = (gradients if config.accumulation_steps == 1 else accumulated)(state.params, batch, tokens)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": nll / tokens, "grad_norm": optax.tree.norm(grads), "tokens": tokens}
+        metrics = {"loss": nll, "grad_norm": optax.tree.norm(grads), "tokens": tokens}
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     return train_step
