@@ -165,7 +165,7 @@ class TrainingConfig:
     """Seed of initialisation, of the order of the data and of samples."""
     z_loss: float = 0.0
     """Weight of log(Z)^2, which keeps logits from drifting (0: as the paper)."""
-    loss_chunk: int = 512
+    loss_chunk: int = 1024
     """Tokens a device for which float32 logits exist at one time."""
     log_every: int = 10
     """Steps between metric lines."""

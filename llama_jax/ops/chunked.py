@@ -18,13 +18,13 @@ dot = partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 def attend_chunked(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, *, chunk: int | None = None) -> Array:
-    """As `attend_reference`, in tiles of `chunk` tokens (default: an eighth of T, within 128 and 512).
+    """As `attend_reference`, in tiles of `chunk` tokens (default: a quarter of T, within 64 and 512).
 
     A length that does not divide is padded at its end.
     """
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
-    chunk = min(T, chunk or min(512, max(128, T // 8)))
+    chunk = min(T, chunk or min(512, max(64, T // 4)))
     padding = -T % chunk  # padded keys lie after every real query: causality hides them
 
     def pad(x: Array, axis: int) -> Array:

@@ -30,8 +30,8 @@ def _forward(x: Array, w: Array, contract: int, out_dtype: jnp.dtype):
     return _linear(x, w, contract, out_dtype), (x, w)
 
 
-def _weight_gradient(x: Array, g: Array, *, batch: int) -> Array:
-    """Sum over the first `batch` axes of x (outer) g, float32."""
+def weight_gradient(x: Array, g: Array, *, batch: int) -> Array:
+    """Outer products of x and g summed over their first `batch` axes, float32: (..x axes.., ..g axes..)."""
     axes = tuple(range(batch))
 
     def explicit_transpose(x: Array, g: Array) -> Array:
@@ -47,7 +47,7 @@ def _backward(contract: int, out_dtype: jnp.dtype, saved, g: Array):
     g = g.astype(x.dtype)
     outputs = tuple(range(g.ndim - w.ndim + contract, g.ndim))
     dx = _dot(g, w.astype(x.dtype), outputs, tuple(range(contract, w.ndim)))
-    return dx.astype(x.dtype), _weight_gradient(x, g, batch=x.ndim - contract).astype(w.dtype)
+    return dx.astype(x.dtype), weight_gradient(x, g, batch=x.ndim - contract).astype(w.dtype)
 
 
 _linear.defvjp(_forward, _backward)

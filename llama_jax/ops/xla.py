@@ -16,7 +16,7 @@ def attend_reference(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask) ->
     Query head n reads kv head n // (N / K) (Ainslie et al. 2023); nothing is repeated in memory.
     """
     B, T, N, H = q_BTNH.shape
-    S, K = k_BSKH.shape[1:3]
+    K = k_BSKH.shape[2]
     q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
     scores = jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32) * H**-0.5
     weights = jax.nn.softmax(jnp.where(mask.materialize(T)[:, None, None], scores, MASKED), axis=-1)

@@ -153,18 +153,20 @@ def train(run: Run, state: TrainState, start: int) -> TrainState:
             if pending:
                 report(run, meter, *pending)
             pending = (step, metrics)
-            evaluates = due(step, config.training.heldout_every, last)
-            saves = due(step, config.checkpoint.every, last) or bool(requests)
-            if evaluates or saves:
+            if due(step, config.training.heldout_every, last):
                 report(run, meter, *pending)
                 pending = None
-                if evaluates:
-                    evaluate(run, state.params, step)
-                if saves:
-                    save(run, state, step)
+                evaluate(run, state.params, step)
                 meter.restart(step)
-            if requests:
-                run.writers.text(f"{requests[0]}: saved step {step}; the same command goes on from here")
+            stop = list(requests)  # read once: a request that comes later waits for the next step
+            if stop or due(step, config.checkpoint.every, last):
+                if pending:
+                    report(run, meter, *pending)
+                    pending = None
+                save(run, state, step)
+                meter.restart(step)
+            if stop:
+                run.writers.text(f"{stop[0]}: saved step {step}; the same command goes on from here")
                 break
     return state
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from llama_jax.ops.linear import weight_gradient
 from llama_jax.sharding import constrain
 
 
@@ -55,7 +56,7 @@ def _sweep(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, *, gradients: 
         d_logits = exp_BCV * slope_BC[..., None] - jnp.where(hit_BCV, weights_BC[..., None], 0.0)
         d_logits = constrain(d_logits.astype(h_BTD.dtype), "batch", "seq", "vocab")
         d_h_BCD = jnp.einsum("BCV,DV->BCD", d_logits, head, preferred_element_type=jnp.float32)
-        d_head += jnp.einsum("BCD,BCV->DV", h_BCD, d_logits, preferred_element_type=jnp.float32)
+        d_head += weight_gradient(h_BCD, d_logits, batch=2)
         return (total, nll_total + nll, d_head), d_h_BCD.astype(h_BTD.dtype)
 
     d_head = jnp.zeros(head_DV.shape, jnp.float32) if gradients else None

@@ -177,7 +177,8 @@ def test_changed_text_is_not_taken_for_the_old(raw, open_it):
 
 @pytest.mark.parametrize("name, content", [
     ("empty.txt", b""), ("blank.txt", b"\n \n"), ("latin.txt", b"caf\xe9"), ("broken.jsonl", b"{"),
-    ("cut.txt.gz", b"\x1f\x8b\x08"), ("small.txt", b"too little for 512 pieces"), ("folder/notes.md", b"x"), ("keyless.jsonl", b'{"body": "x"}'),
+    ("cut.txt.gz", b"\x1f\x8b\x08"), ("small.txt", b"too little for 512 pieces"),
+    ("folder/notes.md", b"x"), ("keyless.jsonl", b'{"body": "x"}'),
 ])
 def test_bad_text_ends_in_one_sentence(tmp_path, open_it, name, content):
     (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -4,6 +4,8 @@ import errno
 import gzip
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -261,3 +263,29 @@ def test_places_that_cannot_be_written(tmp_path, source, tokenizer, monkeypatch)
     with pytest.raises(DataError, match=r"cannot write .*shard_00000.bin: No space left on device\."):
         prepare([source], tokenizer, tmp_path / "out", workers=1)
     assert not list((tmp_path / "out").iterdir())
+
+
+LONG_LINE = """
+import json, resource, sys
+from pathlib import Path
+from llama_jax.data.prepare import prepare
+from llama_jax.data.tokenizer import Tokenizer
+manifest = prepare([sys.argv[1]], Tokenizer.load(sys.argv[2]), Path(sys.argv[3]), workers=1)
+print(manifest.bytes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["line.txt", "line.jsonl"])
+def test_a_line_of_fifty_megabytes_takes_half_a_gigabyte(tmp_path, play, tokenizer, name):
+    """Without a space or a line end; SentencePiece alone would take 50 bytes for each of them."""
+    text = ("".join(play.split()) * 400)[:50_000_000]
+    (tmp_path / name).write_text(text if name == "line.txt" else json.dumps({"text": text}))
+    tokenizer.save(tmp_path)
+    command = [sys.executable, "-c", LONG_LINE, tmp_path / name, tmp_path, tmp_path / "out"]
+    output = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True).stdout
+    size, megabytes = map(int, output.split())
+    assert size == len(text) == 50_000_000
+    assert megabytes < 1000
+    ids = tokens_of(tmp_path / "out")
+    assert tokenizer.decode(ids[1:200_000]) == text[: len(tokenizer.decode(ids[1:200_000]))]

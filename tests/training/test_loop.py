@@ -17,9 +17,9 @@ import pytest
 from llama_jax.checkpoint import Checkpoints
 from llama_jax.config import Config, to_dict
 from llama_jax.errors import LlamaError
+from llama_jax.sharding import make_mesh
 from llama_jax.training.command import load_config
 from llama_jax.training.loop import build, fit
-from llama_jax.sharding import make_mesh
 
 ROOT = Path(__file__).parents[2]
 

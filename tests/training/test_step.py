@@ -103,7 +103,7 @@ def on_one_device():
 def test_eight_devices_equal_one(shape, on_one_device):
     state, losses, evaluated = trained_on(MeshConfig(*shape), 8)
     chex.assert_trees_all_close((jax.device_get(state.params), losses, evaluated), on_one_device, rtol=1e-4, atol=1e-5)
-    data, fsdp, tensor = shape
+    _, fsdp, tensor = shape
     wq = state.params["layers"]["attention"]["wq"]
     assert wq.addressable_shards[0].data.size == wq.size // (fsdp * tensor)
     moment = jax.tree.leaves(state.opt_state)[1:]
