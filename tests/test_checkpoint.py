@@ -1,5 +1,6 @@
 """What is saved comes back bit for bit, into any sharding; what is damaged is named."""
 
+import gc
 import os
 import shutil
 from dataclasses import replace
@@ -17,10 +18,17 @@ from llama_jax.config import CheckpointConfig, Config, MeshConfig
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.sharding import make_mesh
 
-# after an error orbax closes its event loop under tensorstore's last callbacks
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning")
+# after an error orbax closes its event loop under tensorstore's last callbacks and unfinished reads
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.:pytest.PytestUnraisableExceptionWarning")
 
 CONFIG = Config(name="x")
+
+
+@pytest.fixture(autouse=True)
+def leave_nothing_behind():
+    """Those reads are collected here, not in the midst of another module's test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
