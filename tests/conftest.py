@@ -1,11 +1,16 @@
 """A strict climate: eight CPU devices, no silent broadcasting of ranks; warnings are errors (setup.cfg)."""
 
 import os
+import tempfile
 from importlib import resources
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# one program is compiled once a session, also by the commands that tests start
+compiled = tempfile.TemporaryDirectory(prefix="llama_jax_compiled_")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", compiled.name)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import jax
 import pytest
