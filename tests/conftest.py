@@ -7,10 +7,6 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# one program is compiled once a session, also by the commands that tests start
-compiled = tempfile.TemporaryDirectory(prefix="llama_jax_compiled_")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", compiled.name)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import jax
 import pytest
@@ -18,6 +14,11 @@ import pytest
 from llama_jax.data.sources import documents
 from llama_jax.data.tokenizer import Tokenizer, train
 
+# one program is compiled once a session, also by the commands that tests start
+COMPILED = tempfile.TemporaryDirectory(prefix="llama_jax_compiled_")
+for name, value in {"jax_compilation_cache_dir": COMPILED.name, "jax_persistent_cache_min_compile_time_secs": 0.3}.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
