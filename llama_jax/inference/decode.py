@@ -44,18 +44,18 @@ class Made:
 @partial(jax.jit, static_argnames=("config", "slots"))
 def prefill(config: ModelConfig, weights: Weights, tokens_BT: Array, counts_B: Array, *, slots: int) -> tuple[Cache, Array]:
     """A cache of `slots` slots that holds the first counts_B tokens of each row, and the logits (B, V) after them."""
-    h_BTD, new = forward(config, weights, tokens_BT)
-    cache = Cache.empty(config, tokens_BT.shape[0], slots).append(new, counts_B)
+    h_BTD, kvs = forward(config, weights, tokens_BT)
     last_BD = jnp.take_along_axis(h_BTD, (counts_B - 1)[:, None, None], axis=1)[:, 0]
-    return cache, logits_of(weights, last_BD)
+    return Cache.holding(kvs, counts_B, slots), logits_of(weights, last_BD)
 
 
 @jax.jit
 def start(cache: Cache, logits_BV: Array, budget_B: Array, draw: Draw) -> Rows:
     """Rows that have given out nothing yet; each prefilled row serves as many samples as there are per row."""
     count = budget_B.shape[0] // logits_BV.shape[0]
-    return Rows(cache=cache.repeat(count), logits_BV=jnp.repeat(logits_BV, count, axis=0),
-                made_B=jnp.zeros_like(budget_B), budget_B=budget_B, done_B=budget_B < 1, draw=draw)
+    cache, logits_BV = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), (cache, logits_BV))
+    return Rows(cache=cache, logits_BV=logits_BV, made_B=jnp.zeros_like(budget_B), budget_B=budget_B,
+                done_B=budget_B < 1, draw=draw)
 
 
 @partial(jax.jit, static_argnames=("config", "eos_ids", "length", "top"), donate_argnames="rows")
@@ -79,8 +79,9 @@ def decode(
         made = record(made, n, next_B, rows.logits_BV, alive_B)
         made_B = rows.made_B + alive_B
         ends_B = jnp.isin(next_B, jnp.asarray(eos_ids, jnp.int32)) | (made_B >= rows.budget_B)
-        h_BTD, new = forward(config, weights, next_B[:, None], rows.cache)
-        rows = rows.replace(cache=rows.cache.append(new, alive_B.astype(jnp.int32)), made_B=made_B,
+        h_BTD, kvs = forward(config, weights, next_B[:, None], rows.cache)
+        cache = Cache(*zip(*kvs, strict=True), rows.cache.lengths_B + alive_B)
+        rows = rows.replace(cache=cache, made_B=made_B,
                             logits_BV=logits_of(weights, h_BTD[:, 0]), done_B=rows.done_B | ends_B)
         return n + 1, rows, made
 

@@ -4,14 +4,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.sharding import Mesh
 
 from llama_jax.config import ModelConfig
@@ -222,21 +222,13 @@ def empty_rows(config: ModelConfig, count: int) -> Rows:
 @jax.jit
 def rearrange(rows: Rows, index_B: Array, free_B: Array) -> Rows:
     """Rows `index_B`; those that are free are done."""
-    cache = Cache(rows.cache.k_LBSKH[:, index_B], rows.cache.v_LBSKH[:, index_B], rows.cache.lengths_B[index_B])
-    others = jax.tree.map(lambda x: x[index_B], replace(rows, cache=None))
-    return replace(others, cache=cache, done_B=others.done_B | free_B)
+    rows = jax.tree.map(lambda x: x[index_B], rows)
+    return rows.replace(done_B=rows.done_B | free_B)
 
 
 @partial(jax.jit, donate_argnames="rows")
 def insert(rows: Rows, slot: Array, cache: Cache, logits_BV: Array, budget_B: Array, draw: Draw) -> Rows:
     """`rows` with one prefilled row in `slot`, about to give out its first token."""
-    def put(many: Array, one: Array, axis: int = 0) -> Array:
-        return lax.dynamic_update_slice_in_dim(many, one.astype(many.dtype), slot, axis)
-
-    held = Cache(put(rows.cache.k_LBSKH, cache.k_LBSKH, 1), put(rows.cache.v_LBSKH, cache.v_LBSKH, 1),
-                 put(rows.cache.lengths_B, cache.lengths_B))
-    drawn = Draw(*(put(getattr(rows.draw, name), getattr(draw, name)) for name in
-                   ("temperature_B", "top_k_B", "top_p_B", "min_p_B")),
-                 key_B=rows.draw.key_B.at[slot].set(draw.key_B[0]))
-    return replace(rows, cache=held, logits_BV=put(rows.logits_BV, logits_BV), made_B=put(rows.made_B, jnp.zeros(1)),
-                   budget_B=put(rows.budget_B, budget_B), done_B=put(rows.done_B, budget_B < 1), draw=drawn)
+    one = Rows(cache=cache, logits_BV=logits_BV, made_B=jnp.zeros_like(budget_B), budget_B=budget_B, done_B=budget_B < 1,
+               draw=draw)
+    return jax.tree.map(lambda many, one: many.at[slot].set(one[0].astype(many.dtype)), rows, one)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax import Array
 
@@ -72,13 +73,18 @@ class Draw:
     def of(cls, choices: list[tuple[Sampling, int]]) -> "Draw":
         """Rows of (what is asked for, number of the sample)."""
         def column(name: str, dtype) -> Array:
-            return jnp.asarray([getattr(choice, name) for choice, _ in choices], dtype)
+            return jnp.asarray(np.array([getattr(choice, name) for choice, _ in choices], dtype))
 
-        seeds = column("seed", jnp.uint32)
-        numbers = jnp.asarray([number for _, number in choices], jnp.uint32)
-        keys = jax.vmap(lambda seed, number: jax.random.fold_in(jax.random.key(seed), number))(seeds, numbers)
-        return cls(column("temperature", jnp.float32), column("top_k", jnp.int32), column("top_p", jnp.float32),
-                   column("min_p", jnp.float32), keys)
+        numbers = np.array([number for _, number in choices], np.uint32)
+        return cls(column("temperature", np.float32), column("top_k", np.int32), column("top_p", np.float32),
+                   column("min_p", np.float32), keys_of(column("seed", np.uint32), numbers))
+
+
+@jax.jit
+@jax.vmap
+def keys_of(seed: Array, number: Array) -> Array:
+    """Keys of samples: their numbers folded into their seeds."""
+    return jax.random.fold_in(jax.random.key(seed), number)
 
 
 def filtered(logits_BV: Array, draw: Draw) -> Array:

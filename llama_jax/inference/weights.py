@@ -47,16 +47,19 @@ def make_weights(config: ModelConfig, params: Any, *, int8: bool = False) -> Wei
 def forward(
     config: ModelConfig, weights: Weights, tokens_BT: Array, cache: Cache | None = None
 ) -> tuple[Array, list[KeysValues]]:
-    """What the head reads (B, T, D), and each layer's new keys and values; the tokens follow what the cache holds."""
+    """What the head reads (B, T, D), and each layer's keys and values.
+
+    With a cache the tokens follow what it holds, and the keys and values are the cache's with theirs among them.
+    """
     positions_BT = jnp.arange(tokens_BT.shape[1])[None, :]
     if cache is not None:
         positions_BT += cache.lengths_B[:, None]
-    tables, x_BTD, new = rope(config, positions_BT), weights.embedding_VD[tokens_BT], []
+    tables, x_BTD, kvs = rope(config, positions_BT), weights.embedding_VD[tokens_BT], []
     for n, layer in enumerate(weights.layers):
         cached = None if cache is None else cache.layer(n)
         x_BTD, kv = Block(config, keeps_kv=True).apply({"params": layer}, x_BTD, tables, Mask(), cached)
-        new.append(kv)
-    return RMSNorm(config.norm_eps).apply({"params": weights.final_norm}, x_BTD), new
+        kvs.append(kv)
+    return RMSNorm(config.norm_eps).apply({"params": weights.final_norm}, x_BTD), kvs
 
 
 def logits_of(weights: Weights, h_BD: Array) -> Array:

@@ -11,7 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 from llama_jax.config import ModelConfig
 from llama_jax.model.initializers import matrix
 from llama_jax.ops.attention import attend, choose
-from llama_jax.ops.cached import attend_cached
+from llama_jax.ops.cached import attend_cached, write
 from llama_jax.ops.linear import linear
 from llama_jax.ops.masks import Mask
 from llama_jax.ops.positions import rotate
@@ -19,7 +19,7 @@ from llama_jax.ops.problem import Problem
 from llama_jax.sharding import constrain, fitting, ways
 
 KeysValues = tuple[Array, Array]
-"""Rotated keys and values of new tokens, (B, T, K, H) each."""
+"""Rotated keys and values: (B, T, K, H) each of tokens, (B, K, S, H) each in a cache."""
 
 
 class Attention(nn.Module):
@@ -31,9 +31,10 @@ class Attention(nn.Module):
     def __call__(
         self, x_BTD: Array, rope: tuple[Array, Array], mask: Mask, cached: tuple[Array, Array, Array] | None = None
     ) -> tuple[Array, KeysValues]:
-        """The output, and the keys and values a cache would keep.
+        """The output, and the tokens' keys and values.
 
-        `cached` (keys, values, lengths) holds what came before: the mask is then causality alone.
+        `cached` is a layer of a cache, (k_BKSH, v_BKSH, lengths_B): the tokens follow what it holds, the mask is causality
+        alone, and the keys and values returned are the cache's with the tokens' among them.
         """
         c = self.config
         D, N, K, H = c.dim, c.num_heads, c.num_kv_heads, c.head_size
@@ -44,20 +45,23 @@ class Attention(nn.Module):
         wo_NHD = self.param("wo", out_init, (N, H, D), jnp.float32)
 
         x_BTD = constrain(x_BTD, "batch", "seq", "features")
-        q_BTNH, k_BSKH, v_BSKH = (
+        q_BTNH, k_BTKH, v_BTKH = (
             checkpoint_name(constrain(linear(x_BTD, w), "batch", "seq", heads, "head_dim"), "linear")
             for w, heads in ((wq_DNH, "heads"), (wk_DKH, "kv_heads"), (wv_DKH, "kv_heads"))
         )
         # named once more, so that what is exchanged below are whole heads in the compute dtype, not the halves being rotated
         q_BTNH = constrain(rotate(q_BTNH, rope), "batch", "seq", "heads", "head_dim")
-        k_BSKH = constrain(rotate(k_BSKH, rope), "batch", "seq", "kv_heads", "head_dim")
+        k_BTKH = constrain(rotate(k_BTKH, rope), "batch", "seq", "kv_heads", "head_dim")
         if cached is None:
             with jax.named_scope("attend"):
-                out_BTNH = attend_over_mesh(q_BTNH, k_BSKH, v_BSKH, mask, c.attention)
+                out_BTNH = attend_over_mesh(q_BTNH, k_BTKH, v_BTKH, mask, c.attention)
+            kv = k_BTKH, v_BTKH
         else:
-            out_BTNH = attend_cached(q_BTNH, k_BSKH, v_BSKH, cached)
+            k_BKSH, v_BKSH, lengths_B = cached
+            kv = write(k_BKSH, k_BTKH, lengths_B), write(v_BKSH, v_BTKH, lengths_B)
+            out_BTNH = attend_cached(q_BTNH, *kv, lengths_B)
         out_BTD = constrain(linear(out_BTNH, wo_NHD, contract=2), "batch", "stream", "features")
-        return checkpoint_name(out_BTD, "linear"), (k_BSKH, v_BSKH)
+        return checkpoint_name(out_BTD, "linear"), kv
 
 
 def attend_over_mesh(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, impl: str) -> Array:

@@ -34,7 +34,7 @@ class Block(nn.Module):
 
     config: ModelConfig
     keeps_kv: bool = False
-    """Return the keys and values of the tokens too: inference caches them."""
+    """Return what Attention says of keys and values too: inference keeps it."""
 
     @nn.compact
     def __call__(

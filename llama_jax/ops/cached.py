@@ -1,36 +1,40 @@
-"""Attention of new tokens over a key-value cache and over each other."""
+"""A layer's keys and values in a cache: writing new tokens, and attention over all that is held."""
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from llama_jax.ops.xla import MASKED
 
 
-def attend_cached(
-    q_BTNH: Array, k_BTKH: Array, v_BTKH: Array, cached: tuple[Array, Array, Array]
-) -> Array:
-    """(B, T, N, H) in q's dtype: causal attention of T new tokens that follow what the cache holds; softmax in float32.
+@jax.vmap
+@jax.vmap
+def _write(old_SH: Array, new_TH: Array, length: Array) -> Array:
+    return lax.dynamic_update_slice_in_dim(old_SH, new_TH.astype(old_SH.dtype), length, 0)
 
-    `cached` is (k_BSKH, v_BSKH, lengths_B): row b holds lengths_B[b] tokens, and slots from there on are not seen.
-    Query head n reads kv head n // (N / K); nothing is repeated in memory.
+
+def write(held_BKSH: Array, new_BTKH: Array, lengths_B: Array) -> Array:
+    """With each row's T new tokens in its slots from lengths_B on; the caller sees to it that S has them.
+
+    Head by head, because XLA does an update of a single slice twice on a CPU, once for each reader, in copies of the cache.
+    """
+    return _write(held_BKSH, new_BTKH.swapaxes(1, 2), jnp.broadcast_to(lengths_B[:, None], held_BKSH.shape[:2]))
+
+
+def attend_cached(q_BTNH: Array, k_BKSH: Array, v_BKSH: Array, lengths_B: Array) -> Array:
+    """(B, T, N, H) in q's dtype: causal attention of T new tokens over a cache they are written in; softmax in float32.
+
+    Row b held lengths_B[b] tokens before; slots behind the new ones are not seen. Query head n reads kv head n // (N / K);
+    nothing is repeated in memory.
     """
     B, T, N, H = q_BTNH.shape
-    k_BSKH, v_BSKH, lengths_B = cached
-    S, K = k_BSKH.shape[1:3]
-    q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
-
-    def scores(keys: Array) -> Array:
-        return jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, keys, preferred_element_type=jnp.float32) * H**-0.5
-
-    held = (jnp.arange(S)[None, :] < lengths_B[:, None])[:, None, None, None, :]
-    causal = jnp.tri(T, dtype=bool)[None, None, None]
-    old = jnp.where(held, scores(k_BSKH), MASKED)
-    new = jnp.where(causal, scores(k_BTKH), MASKED)
-    weights = jax.nn.softmax(jnp.concatenate([old, new], axis=-1), axis=-1).astype(v_BTKH.dtype)
-
-    def values(weights: Array, v: Array) -> Array:
-        return jnp.einsum("BKGTS,BSKH->BTKGH", weights, v, preferred_element_type=jnp.float32)
-
-    out = values(weights[..., :S], v_BSKH) + values(weights[..., S:], v_BTKH)
-    return out.astype(q_BTNH.dtype).reshape(B, T, N, H)
+    K, S = k_BKSH.shape[1:3]
+    q_BKRH = q_BTNH.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4).reshape(B, K, -1, H)  # R: group by query
+    last_BT = lengths_B[:, None] + jnp.arange(T)[None, :]
+    seen_BTS = jnp.arange(S)[None, None, :] <= last_BT[:, :, None]
+    scores_BKRS = jnp.einsum("BKSH,BKRH->BKRS", k_BKSH, q_BKRH, preferred_element_type=jnp.float32) * H**-0.5
+    seen_BKRS = jnp.tile(seen_BTS, (1, N // K, 1))[:, None]
+    weights_BKRS = jax.nn.softmax(jnp.where(seen_BKRS, scores_BKRS, MASKED), axis=-1).astype(v_BKSH.dtype)
+    out_BKRH = jnp.einsum("BKRS,BKSH->BKRH", weights_BKRS, v_BKSH, preferred_element_type=jnp.float32)
+    out_BTKGH = out_BKRH.astype(q_BTNH.dtype).reshape(B, K, N // K, T, H).transpose(0, 3, 1, 2, 4)
+    return out_BTKGH.reshape(B, T, N, H)

@@ -1,5 +1,6 @@
 """x @ w whose three products (forward, dx, dw) all accumulate in float32, in the form each platform runs fastest."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -7,6 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
+
+PARTS = 4
+"""Of one vector's product with a matrix on a CPU."""
 
 
 def _dot(a: Array, b: Array, a_axes: tuple[int, ...], b_axes: tuple[int, ...]) -> Array:
@@ -45,10 +49,23 @@ def linear(x: Array, w: Array | Int8, *, contract: int = 1, out_dtype: DTypeLike
     return _linear(x, w, contract, jnp.dtype(out_dtype or x.dtype))
 
 
+def _product(x: Array, w: Array, contract: int) -> Array:
+    return _dot(x, w, tuple(range(x.ndim - contract, x.ndim)), tuple(range(contract)))
+
+
+def _vector_product(x: Array, w: Array, contract: int) -> Array:
+    """As _product where x is a single vector, added up from parts: so XLA's CPU reads w a fifth faster."""
+    x_PK = x.reshape(PARTS, -1)
+    parts_PO = jnp.einsum("PK,PKO->PO", x_PK, w.reshape(*x_PK.shape, -1), preferred_element_type=jnp.float32)
+    return parts_PO.sum(axis=0).reshape(x.shape[: x.ndim - contract] + w.shape[contract:])
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _linear(x: Array, w: Array, contract: int, out_dtype: jnp.dtype) -> Array:
-    x_axes, w_axes = tuple(range(x.ndim - contract, x.ndim)), tuple(range(contract))
-    return _dot(x, w.astype(x.dtype), x_axes, w_axes).astype(out_dtype)
+    product, w = partial(_product, contract=contract), w.astype(x.dtype)
+    if math.prod(x.shape[: x.ndim - contract]) > 1 or x.size % PARTS:
+        return product(x, w).astype(out_dtype)
+    return lax.platform_dependent(x, w, cpu=partial(_vector_product, contract=contract), default=product).astype(out_dtype)
 
 
 def _forward(x: Array, w: Array, contract: int, out_dtype: jnp.dtype):

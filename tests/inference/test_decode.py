@@ -23,8 +23,8 @@ def cached_logits(model, weights, ids: list[int], parts: list[int], slots: int =
     cache, out, at = Cache.empty(model.config, 1, slots), [], 0
     step = jax.jit(lambda weights, tokens, cache: forward(model.config, weights, tokens, cache))
     for part in parts:
-        h_BTD, new = step(weights, jnp.asarray([ids[at : at + part]]), cache)
-        cache = cache.append(new, jnp.asarray([part]))
+        h_BTD, kvs = step(weights, jnp.asarray([ids[at : at + part]]), cache)
+        cache = Cache(*zip(*kvs, strict=True), cache.lengths_B + part)
         out.append(logits_of(weights, h_BTD[0]))
         at += part
     assert int(cache.lengths_B[0]) == len(ids)
@@ -41,10 +41,12 @@ def test_cached_equals_uncached(small, parts):
 
 def test_the_cache_keeps_kv_heads_as_they_are(gqa):
     model, params = gqa
-    assert Cache.empty(model.config, 3, 8).k_LBSKH.shape == (3, 3, 8, 2, 8)
+    empty = Cache.empty(model.config, 3, 8)
+    assert [k_BKSH.shape for k_BKSH in empty.k_LBKSH] == [(3, 2, 8, 8)] * 3
     cache, logits_BV = prefill(model.config, make_weights(model.config, params), jnp.asarray([tokens(8)]),
                                jnp.asarray([5]), slots=16)
-    assert cache.k_LBSKH.shape == (3, 1, 16, 2, 8) and cache.lengths_B.tolist() == [5] and logits_BV.shape == (1, 512)
+    assert [v_BKSH.shape for v_BKSH in cache.v_LBKSH] == [(1, 2, 16, 8)] * 3
+    assert cache.lengths_B.tolist() == [5] and logits_BV.shape == (1, 512)
 
 
 def naive(model, params, ids: list[int], count: int) -> list[int]:
@@ -142,4 +144,4 @@ def test_decoding_spread_over_devices(gqa):
         weights = make_weights(model.config, placed)
         assert greedy_rows(model, weights, prompts) == alone
         cache, _ = prefill(model.config, weights, jnp.ones((4, 16), jnp.int32), jnp.full(4, 3), slots=32)
-    assert cache.k_LBSKH.addressable_shards[0].data.shape == (3, 1, 32, 1, 8)
+    assert cache.k_LBKSH[0].addressable_shards[0].data.shape == (1, 1, 32, 8)
