@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jax import Array
+from jax import Array, lax
 
 from llama_jax.errors import ConfigError
 
@@ -96,17 +96,24 @@ def filtered(logits_BV: Array, draw: Draw) -> Array:
     wanted = (draw.top_k_B > 0) | (draw.top_p_B < 1)
 
     def threshold(logits_BV: Array) -> Array:
-        """The least probability that stays, (B, 1)."""
-        probability = jax.nn.softmax(logits_BV, axis=-1)
-        ordered = -jnp.sort(-probability, axis=-1)
-        before = jnp.cumsum(ordered, axis=-1) - ordered
-        rank = jnp.arange(ordered.shape[1])[None, :]
-        k = jnp.where(draw.top_k_B > 0, draw.top_k_B, ordered.shape[1])[:, None]
-        p = jnp.where(draw.top_p_B < 1, draw.top_p_B, jnp.inf)[:, None]
-        return jnp.min(jnp.where((rank < k) & (before <= p), ordered, jnp.inf), axis=-1, keepdims=True)
+        """The least probability that stays, (B, 1): sought by halving, which sorts nothing."""
+        probability_BV = jax.nn.softmax(logits_BV, axis=-1)
+        k_B = jnp.where(draw.top_k_B > 0, draw.top_k_B, logits_BV.shape[1])
+        p_B = jnp.where(draw.top_p_B < 1, draw.top_p_B, jnp.inf)
+
+        def halve(_, between: tuple[Array, Array]) -> tuple[Array, Array]:
+            low_B, high_B = between
+            middle_B = low_B + (high_B - low_B) // 2
+            above_BV = probability_BV > lax.bitcast_convert_type(middle_B, jnp.float32)[:, None]
+            stays_B = (above_BV.sum(-1) < k_B) & (jnp.where(above_BV, probability_BV, 0.0).sum(-1) <= p_B)
+            return jnp.where(stays_B, low_B, middle_B), jnp.where(stays_B, middle_B, high_B)
+
+        one_B = lax.bitcast_convert_type(jnp.ones_like(p_B), jnp.int32)  # below 2**30; bits of positive floats order as they do
+        _, least_B = lax.fori_loop(0, 30, halve, (jnp.zeros_like(one_B), one_B))
+        return lax.bitcast_convert_type(least_B, jnp.float32)[:, None]
 
     B = logits_BV.shape[0]
-    least = jax.lax.cond(wanted.any(), threshold, lambda _: jnp.zeros((B, 1), jnp.float32), logits_BV)
+    least = lax.cond(wanted.any(), threshold, lambda _: jnp.zeros((B, 1), jnp.float32), logits_BV)
     top = logits_BV.max(-1, keepdims=True)
     probability = jax.nn.softmax(logits_BV, axis=-1)
     keep = (probability >= jnp.where(wanted[:, None], least, 0.0)) & (
@@ -127,7 +134,8 @@ def sample(logits_BV: Array, draw: Draw, step_B: Array) -> Array:
 
     def drawn() -> Array:
         keys = jax.vmap(jax.random.fold_in)(draw.key_B, step_B)
-        sampled_B = jax.vmap(jax.random.categorical)(keys, filtered(logits_BV, draw))
+        noise_BV = jax.vmap(lambda key: jax.random.gumbel(key, logits_BV.shape[1:]))(keys)
+        sampled_B = likeliest(filtered(logits_BV, draw) + noise_BV)
         return jnp.where(draw.temperature_B > 0, sampled_B, greedy_B)
 
-    return jax.lax.cond((draw.temperature_B > 0).any(), drawn, lambda: greedy_B).astype(jnp.int32)
+    return lax.cond((draw.temperature_B > 0).any(), drawn, lambda: greedy_B).astype(jnp.int32)
