@@ -61,8 +61,8 @@ class Answerer:
         """Parameters as decoding wants them."""
         return make_weights(self.model.config, self.params)
 
-    def scores(self, requests: Sequence[Choice | Whole], report: Report | None = None) -> tuple[list[Score], int]:
-        """Answers in order, and how many tokens were scored or read; `report` hears the share that is newly done.
+    def scores(self, requests: Sequence[Choice | Whole], report: Report | None = None) -> tuple[list[Score], list[int]]:
+        """Answers in order, and how many tokens were scored or read for each; `report` hears the share that is newly done.
 
         A context that does not fit loses its beginning, which the Score counts; a continuation longer than the model's
         context is scored in windows.
@@ -76,7 +76,7 @@ class Answerer:
             parts = [next(scored) for _ in pieces]
             answers.append(Score(sum(part.logprob for part in parts), sum(len(part.token_logprobs) for part in parts),
                                  all(part.is_greedy for part in parts), lost))
-        return answers, sum(len(context) + len(continuation) for context, continuation in pairs)
+        return answers, [sum(len(context) + len(continuation) for context, continuation in pieces) for pieces, _ in cut]
 
     def pairs_of(self, request: Choice | Whole) -> tuple[Pairs, int]:
         """(context, continuation) ids that together answer a request, and how many ids the context loses."""
@@ -88,8 +88,8 @@ class Answerer:
             return list(windows([context[-1], *continuation], most)), len(context) - 1
         return [(context, continuation)], max(0, len(context) + len(continuation) - 1 - most)
 
-    def texts(self, prompts: Sequence[Prompt], report: Report | None = None) -> tuple[list[Texts], int]:
-        """Answers to prompts that differ in their text only, and how many tokens were read or written.
+    def texts(self, prompts: Sequence[Prompt], report: Report | None = None) -> tuple[list[Texts], list[int]]:
+        """Answers to prompts that differ in their text only, and how many tokens were read or written for each.
 
         A prompt loses its beginning where it leaves less room than max_tokens or half of the model's context.
         """
@@ -101,7 +101,7 @@ class Answerer:
         padded = [*ids, *[ids[-1]] * (-len(ids) % ways)]
         rows = max(ROWS.get(jax.default_backend(), DEFAULT_ROWS), ways)
         made: list[list[tuple[str, str]]] = [[] for _ in prompts]
-        written = 0
+        tokens = [len(some) for some in ids]
         for block, begin in enumerate(range(0, asked.num_samples, rows)):
             count = min(rows, asked.num_samples - begin)
             sampling = Sampling(max_new_tokens=asked.max_tokens, temperature=asked.temperature, top_p=asked.top_p,
@@ -112,10 +112,10 @@ class Answerer:
             results = generate(self.model, self.weights, self.tokenizer, padded, sampling, batch_size=batch, report=heard)
             for number, result in enumerate(results[: len(ids) * count]):
                 made[number // count].append((result.text, result.finish_reason))
-                written += len(result.tokens)
+                tokens[number // count] += len(result.tokens)
         answers = [Texts(tuple(text for text, _ in some), tuple(reason for _, reason in some), lost)
                    for some, (_, lost) in zip(made, cut, strict=True)]
-        return answers, written + sum(map(len, ids))
+        return answers, tokens
 
     def ids_of(self, prompt: Prompt) -> tuple[list[int], int]:
         """What begins a text and the prompt's last ids that fit, and how many do not."""

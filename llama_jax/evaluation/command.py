@@ -19,7 +19,7 @@ from llama_jax.evaluation import page, record
 from llama_jax.evaluation.answers import Answerer, run_of
 from llama_jax.evaluation.compare import compare
 from llama_jax.evaluation.grids import grids
-from llama_jax.evaluation.harness import Result, characters, chunks, evaluate
+from llama_jax.evaluation.harness import Result, characters, evaluate, owners
 from llama_jax.evaluation.jobs import Job, plan
 from llama_jax.evaluation.options import Evaluate
 from llama_jax.evaluation.store import Store
@@ -114,7 +114,7 @@ def warnings(results: Sequence[Result], length: int) -> Iterator[str]:
 @contextmanager
 def progress(console: Console, jobs: Sequence[Job]) -> Iterator[Callable[[str, float], None]]:
     """A bar with the time left on a terminal, else a line now and then; the result hears of characters done."""
-    total = max(1, sum(characters(request) for job in jobs for chunk in chunks(job) for request in chunk))
+    total = max(1, sum(map(characters, owners(jobs))))
     done, begin, printed = 0.0, time.perf_counter(), time.perf_counter()
 
     def plain(name: str, new: float) -> None:

@@ -1,7 +1,8 @@
 """Requests of all tasks to a model, answers to numbers; what was answered is not asked again."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -33,6 +34,7 @@ class Result:
     tokens: int
     """Read, scored or written in this session; what an earlier one answered is not counted."""
     seconds: float
+    """Spent on its requests; where they were asked together with other tasks', their share by characters."""
 
     @property
     def truncated(self) -> tuple[int, int]:
@@ -47,34 +49,57 @@ class Result:
 
 
 def evaluate(jobs: Sequence[Job], model: Answerer, settings: Settings, store: Store, progress: Progress) -> list[Result]:
-    """Ask and judge one task after the other."""
-    return [evaluate_one(job, model, settings, store, progress) for job in jobs]
-
-
-def evaluate_one(job: Job, model: Answerer, settings: Settings, store: Store, progress: Progress) -> Result:
-    """All answers of a task, then its numbers."""
-    begin, tokens = time.perf_counter(), 0
+    """Ask everything, then judge task by task. Requests of different tasks share rows, so that none fills up its own."""
+    asked_by = owners(jobs)
     given: dict[Request, Answer] = {}
-    for chunk in chunks(job):
-        answers, count = answered(job, chunk, model, store, progress)
+    tokens, seconds = Counter[str](), Counter[str]()
+    for chunk in chunks(asked_by):
+        begin, shares = time.perf_counter(), Counter[str]()
+        for request in chunk:
+            shares[asked_by[request]] += characters(request)
+
+        def heard(part: float, shares=shares) -> None:
+            for name, size in shares.items():
+                progress(name, part * size)
+
+        answers, counts = answered(chunk, model, store, heard)
         given |= zip(chunk, answers, strict=True)
-        tokens += count
+        for request, count in zip(chunk, counts, strict=True):
+            tokens[asked_by[request]] += count
+        spent = time.perf_counter() - begin
+        for name, size in shares.items():
+            seconds[name] += spent * size / shares.total()
+    return [judge(job, given, settings, tokens[job.task.name], seconds[job.task.name]) for job in jobs]
+
+
+def owners(jobs: Sequence[Job]) -> dict[Request, str]:
+    """The different requests in order, each with the first task that asks it."""
+    found: dict[Request, str] = {}
+    for job in jobs:
+        for item in job.items:
+            for request in item.requests:
+                found.setdefault(request, job.task.name)
+    return found
+
+
+def judge(job: Job, given: Mapping[Request, Answer], settings: Settings, tokens: int, seconds: float) -> Result:
+    """A task's numbers."""
     answers = [[given[request] for request in item.requests] for item in job.items]
     verdicts = job.task.judge(job.items, answers, settings)
     numbers = means(verdicts) | (job.task.total(job.items, verdicts) if job.task.total else {})
-    return Result(job, answers, verdicts, numbers, by_tag(job.items, verdicts), tokens, time.perf_counter() - begin)
+    return Result(job, answers, verdicts, numbers, by_tag(job.items, verdicts), tokens, seconds)
 
 
-def answered(job: Job, chunk: Sequence[Request], model: Answerer, store: Store,
-             progress: Progress) -> tuple[list[Answer], int]:
-    """A chunk's answers from the store or the model, and how many tokens the model saw."""
-    key, size = store.key(chunk), sum(map(characters, chunk))
+def answered(chunk: Sequence[Request], model: Answerer, store: Store,
+             report: Callable[[float], None]) -> tuple[list[Answer], list[int]]:
+    """A chunk's answers from the store or the model, and how many tokens the model saw for each."""
+    key = store.key(chunk)
     answers = store.get(key)
     if answers is not None:
-        progress(job.task.name, size)
-        return answers, 0
+        report(1.0)
+        return answers, [0] * len(chunk)
     ask = model.texts if isinstance(chunk[0], Prompt) else model.scores
-    answers, tokens = ask(chunk, lambda share: progress(job.task.name, share * size))
+    answers, tokens = ask(chunk, report)
     store.put(key, answers)
     return answers, tokens
 
@@ -86,9 +111,9 @@ def characters(request: Request) -> int:
     return len(request.text) if isinstance(request, Whole) else len(request.context) + len(request.continuation)
 
 
-def chunks(job: Job) -> Iterator[list[Request]]:
-    """The different requests of a task in a fixed order, those of an item together, cut into chunks."""
-    requests = list(dict.fromkeys(request for item in job.items for request in item.requests))
+def chunks(requests: Iterable[Request]) -> Iterator[list[Request]]:
+    """Different requests cut into chunks, those that want scores before those that want texts, else in order."""
+    requests = list(requests)
     scored = [request for request in requests if not isinstance(request, Prompt)]
     prompts = [request for request in requests if isinstance(request, Prompt)]
     backend = jax.default_backend()

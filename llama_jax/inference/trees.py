@@ -74,6 +74,12 @@ def power_of_two(size: int) -> int:
     return 1 << (size - 1).bit_length()
 
 
+def few_sizes(size: int) -> int:
+    """The least of 1, 2, 3, 4, 6, 8, 12, 16 ... that is no smaller than `size`."""
+    above = power_of_two(size)
+    return above * 3 // 4 if above > 2 and above * 3 // 4 >= size else above
+
+
 def pack(trees: Sequence[Tree]) -> list[Row]:
     """Every tree into the fullest row of its length that still holds it, largest trees first."""
     shortest = min(ROW, max(32, power_of_two(sum(tree.size for tree in trees))))
@@ -101,7 +107,7 @@ def batches(rows: Sequence[Row], tokens: int, multiple: int = 1) -> Iterator[Row
         most = max(1, tokens // length // multiple) * multiple
         for at in range(0, len(alike), most):
             chosen = alike[at : at + most]
-            count = min(most, -(-power_of_two(len(chosen)) // multiple) * multiple)
+            count = min(most, -(-few_sizes(len(chosen)) // multiple) * multiple)
             yield lay_out(chosen, count, length)
 
 
