@@ -8,9 +8,10 @@ bytes; both sides hold the same float32 weights and their sums are compared. The
 over rounds of our requests/s divided by theirs. HFLM runs at the fastest of its batch sizes, found in a first round.
 
 With --slices the work is a whole evaluation: the eight common-sense tasks from the official files in DATA_DIR, asked by that
-harness's own task definitions on its side and by `--protocol lm_eval` on ours, which scores every choice after "Answer:" as
-well. Seconds go from records to accuracies, the first of ours holds the compilation; tokens are those of the choices after
-their contexts, the same number for both.
+harness's own task definitions on its side and by `--protocol lm_eval` on ours. Ours scores every choice after "Answer:" as
+well, which the harness's tasks do not; it runs a second time with its metric acc_mutual_info, for which it scores every
+choice alone, so that both sides do the same work. Seconds go from records to accuracies, the first of ours holds the
+compilation; tokens are those of the choices after their contexts, the same number for all.
 """
 
 import argparse
@@ -39,6 +40,8 @@ from tests.golden.shapes import random_model
 
 COUNTS = {"S": 400, "M": 100}
 BATCH_SIZES = (4, 8, 16)
+MUTUAL_INFORMATION = "metric_list:\n" + "".join(f"  - {{metric: {name}, aggregation: mean, higher_is_better: true}}\n"
+                                               for name in ("acc", "acc_mutual_info"))
 
 
 def requests_of(count: int, vocab: int) -> list[tuple[list[int], list[int]]]:
@@ -116,7 +119,7 @@ def whole_evaluation(shape: str, rounds: int, asked: argparse.Namespace) -> dict
         results = evaluate(jobs, answerer, settings, Store(None, ""), lambda name, new: None)
         return {result.job.task.name: result.numbers["acc_raw"].value for result in results}
 
-    def theirs(size: int, limit: int | None) -> dict[str, float]:
+    def theirs(manager: TaskManager, size: int, limit: int | None) -> dict[str, float]:
         lm.batch_size_per_gpu = size
         given = lm_eval.simple_evaluate(model=lm, tasks=[f"ours_{name}" for name in COMMON_SENSE], task_manager=manager,
                                         num_fewshot=0, limit=limit, log_samples=False, bootstrap_iters=0, verbosity="ERROR")
@@ -126,29 +129,38 @@ def whole_evaluation(shape: str, rounds: int, asked: argparse.Namespace) -> dict
     choices = {request for job in jobs for item in job.items for request in item.requests[: len(item.requests) // 2]}
     tokens = sum(len(a) + len(b) for choice in choices for pair in [answerer.pairs_of(choice)[0]] for a, b in pair)
     with tempfile.TemporaryDirectory() as folder:
-        write_tasks(Path(folder), Path(asked.slices))
-        manager = TaskManager(include_path=folder, include_defaults=False)
+        managers = {}
+        for name, more in (("plain", ""), ("mutual", MUTUAL_INFORMATION)):
+            (Path(folder) / name).mkdir()
+            write_tasks(Path(folder) / name, Path(asked.slices), more)
+            managers[name] = TaskManager(include_path=str(Path(folder) / name), include_defaults=False)
         first, mine = timed(ours)
-        size = min(BATCH_SIZES, key=lambda size: timed(theirs, size, 3)[0])
+        size = min(BATCH_SIZES, key=lambda size: timed(theirs, managers["plain"], size, 3)[0])
         seconds, same = [], True
         for _ in range(rounds):
-            (a, mine), (b, other) = timed(ours), timed(theirs, size, asked.limit or None)
-            seconds.append((a, b))
-            same &= mine == other
+            a, mine = timed(ours)
+            row = {"ours": a}
+            for name, manager in managers.items():
+                row[name], other = timed(theirs, manager, size, asked.limit or None)
+                same &= mine == other
+            seconds.append(row)
     return {"shape": shape, "items": sum(len(job.items) for job in jobs), "tokens": tokens, "batch_size": size, "first": first,
-            "seconds": seconds, "same_accuracies": same, "ours": statistics.median(a for a, _ in seconds),
-            "lm_eval": statistics.median(b for _, b in seconds), "ratio": statistics.median(b / a for a, b in seconds)}
+            "seconds": seconds, "same_accuracies": same}
 
 
 def show_whole(row: dict, rounds: int) -> None:
     """Seconds and tokens/s of both sides, then the ratios."""
     print(f"{row['shape']} float32, eight common-sense tasks, {row['items']} items, {row['tokens']:,} tokens; accuracies "
           f"{'equal' if row['same_accuracies'] else 'DIFFER'}")
-    for name, seconds in (("ours, first", row["first"]), ("ours", row["ours"]),
-                          (f"lm-eval HFLM, batch {row['batch_size']}", row["lm_eval"])):
-        print(f"  {name:24s} {seconds:9.1f} s {row['tokens'] / seconds:10,.0f} tokens/s")
-    print(f"ratio slices-{row['shape']}-first-lm_eval: {row['lm_eval'] / row['first']:.2f} (theirs / ours, with compilation)")
-    print(f"ratio slices-{row['shape']}-lm_eval: {row['ratio']:.2f} (theirs / ours in seconds, median of {rounds})")
+    middle = {name: statistics.median(some[name] for some in row["seconds"]) for name in row["seconds"][0]}
+    for name, seconds in (("ours, first", row["first"]), ("ours", middle["ours"]),
+                          (f"lm-eval HFLM, batch {row['batch_size']}", middle["plain"]),
+                          ("the same, with mutual information", middle["mutual"])):
+        print(f"  {name:34s} {seconds:9.1f} s {row['tokens'] / seconds:10,.0f} tokens/s")
+    for name, title in (("plain", "lm_eval"), ("mutual", "lm_eval-mutual-info")):
+        ratio = statistics.median(some[name] / some["ours"] for some in row["seconds"])
+        print(f"ratio slices-{row['shape']}-{title}: {ratio:.2f} (theirs / ours in seconds, median of {rounds}; "
+              f"{middle[name] / row['first']:.2f} with our compilation)")
 
 
 def timed(action, *arguments) -> tuple[float, Any]:

@@ -89,8 +89,8 @@ def records(data: Path) -> dict[str, dict[str, list[dict]]]:
     }
 
 
-def write_tasks(folder: Path, data: Path) -> None:
-    """Their YAMLs, reading local files."""
+def write_tasks(folder: Path, data: Path, more: str = "") -> None:
+    """Their YAMLs, reading local files; `more` lines end each."""
     for name, splits in records(data).items():
         files = {}
         for split, rows in splits.items():
@@ -99,7 +99,7 @@ def write_tasks(folder: Path, data: Path) -> None:
         unused = "".join(f"{kind}_split: null\n" for kind in ("training", "validation", "test") if kind not in splits)
         (folder / f"{name}.yaml").write_text(
             f"include: {TASKS / NAMES[name]}.yaml\ntask: ours_{name}\ndataset_path: json\ndataset_name: null\ntag: null\n"
-            f"{unused}dataset_kwargs:\n  data_files: {json.dumps(files)}\n")
+            f"{unused}dataset_kwargs:\n  data_files: {json.dumps(files)}\n{more}")
 
 
 def spelled(tokenizer: Tokenizer) -> transformers.PreTrainedTokenizer:
