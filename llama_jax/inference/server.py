@@ -140,6 +140,8 @@ class Answer:
         loop, sampling = asyncio.get_running_loop(), asked.sampling()
 
         def hear(job: Job, text: str, reason: Any) -> None:
+            if not (asked.stream or reason):  # who waits for the whole is not woken for pieces
+                return
             with suppress(RuntimeError):  # the loop may be gone when the last token comes
                 loop.call_soon_threadsafe(self.heard.put_nowait, (job, text, reason))
 
@@ -173,12 +175,11 @@ class Answer:
 
     async def whole(self) -> dict:
         """The answer when all is there."""
-        texts, reasons = [""] * len(self.jobs), [""] * len(self.jobs)
-        async for index, text, reason in self.pieces():
-            texts[index] += text
-            reasons[index] = reason
-        choices = [choice(n, self.before(n) + text, reason, self.logprobs(n))
-                   for n, (text, reason) in enumerate(zip(texts, reasons, strict=True))]
+        async for _ in self.pieces():
+            pass
+        results = [job.row.result() for job in self.jobs]
+        choices = [choice(n, self.before(n) + result.text, result.finish_reason, self.logprobs(n))
+                   for n, result in enumerate(results)]
         return completion(self.number, self.server.name, choices, self.usage())
 
     async def events(self) -> AsyncIterator[str]:
