@@ -1,5 +1,7 @@
 """A layer's keys and values in a cache: writing new tokens, and attention over all that is held."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -7,18 +9,21 @@ from jax import Array, lax
 from llama_jax.ops.xla import MASKED
 
 
-@jax.vmap
-@jax.vmap
-def _write(old_SH: Array, new_TH: Array, length: Array) -> Array:
-    return lax.dynamic_update_slice_in_dim(old_SH, new_TH.astype(old_SH.dtype), length, 0)
-
-
 def write(held_BKSH: Array, new_BTKH: Array, lengths_B: Array) -> Array:
-    """With each row's T new tokens in its slots from lengths_B on; the caller sees to it that S has them.
+    """With each row's T new tokens in its slots from lengths_B on; the caller sees to it that S has them."""
+    new_BKTH = new_BTKH.swapaxes(1, 2).astype(held_BKSH.dtype)
+    return lax.platform_dependent(held_BKSH, new_BKTH, lengths_B, cpu=write_heads, default=write_rows)
 
-    Head by head, because XLA does an update of a single slice twice on a CPU, once for each reader, in copies of the cache.
-    """
-    return _write(held_BKSH, new_BTKH.swapaxes(1, 2), jnp.broadcast_to(lengths_B[:, None], held_BKSH.shape[:2]))
+
+def write_rows(held_BKSH: Array, new_BKTH: Array, lengths_B: Array) -> Array:
+    """One update a row."""
+    return jax.vmap(partial(lax.dynamic_update_slice_in_dim, axis=1))(held_BKSH, new_BKTH, lengths_B)
+
+
+def write_heads(held_BKSH: Array, new_BKTH: Array, lengths_B: Array) -> Array:
+    """One update a head: XLA's CPU does that of a single row twice, once for each reader, and in copies of the cache."""
+    put = jax.vmap(jax.vmap(partial(lax.dynamic_update_slice_in_dim, axis=0)))
+    return put(held_BKSH, new_BKTH, jnp.broadcast_to(lengths_B[:, None], held_BKSH.shape[:2]))
 
 
 def attend_cached(q_BTNH: Array, k_BKSH: Array, v_BKSH: Array, lengths_B: Array) -> Array:
