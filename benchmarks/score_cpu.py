@@ -10,7 +10,7 @@ over rounds of our requests/s divided by theirs. HFLM runs at the fastest of its
 With --slices the work is a whole evaluation: the eight common-sense tasks from the official files in DATA_DIR, asked by that
 harness's own task definitions on its side and by `--protocol lm_eval` on ours. Ours scores every choice after "Answer:" as
 well, which the harness's tasks do not; it runs a second time with its metric acc_mutual_info, for which it scores every
-choice alone, so that both sides do the same work. Seconds go from records to accuracies, the first of ours holds the
+choice alone, so that both sides do about the same work. Seconds go from records to accuracies, the first of ours holds the
 compilation; tokens are those of the choices after their contexts, the same number for all.
 """
 

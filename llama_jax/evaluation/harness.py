@@ -32,9 +32,9 @@ class Result:
     numbers: dict[str, Estimate]
     by_tag: dict[str, dict[str, dict[str, Estimate]]]
     tokens: int
-    """Read, scored or written in this session; what an earlier one answered is not counted."""
+    """Read, scored or written in this session; what an earlier one, or an earlier task, answered is not counted."""
     seconds: float
-    """Spent on its requests; where they were asked together with other tasks', their share by characters."""
+    """Spent on asking and judging; where other tasks' requests were asked with its own, their share by characters."""
 
     @property
     def truncated(self) -> tuple[int, int]:
@@ -83,11 +83,13 @@ def owners(jobs: Sequence[Job]) -> dict[Request, str]:
 
 
 def judge(job: Job, given: Mapping[Request, Answer], settings: Settings, tokens: int, seconds: float) -> Result:
-    """A task's numbers."""
+    """A task's numbers; `tokens` and `seconds` are what asking took."""
+    begin = time.perf_counter()
     answers = [[given[request] for request in item.requests] for item in job.items]
     verdicts = job.task.judge(job.items, answers, settings)
     numbers = means(verdicts) | (job.task.total(job.items, verdicts) if job.task.total else {})
-    return Result(job, answers, verdicts, numbers, by_tag(job.items, verdicts), tokens, seconds)
+    tags = by_tag(job.items, verdicts)
+    return Result(job, answers, verdicts, numbers, tags, tokens, seconds + time.perf_counter() - begin)
 
 
 def answered(chunk: Sequence[Request], model: Answerer, store: Store,
