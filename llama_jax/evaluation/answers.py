@@ -1,6 +1,6 @@
 """A model answers requests: likelihoods in packed rows, generations in batches, spread over the mesh in use."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -15,7 +15,7 @@ from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.errors import ConfigError
 from llama_jax.evaluation.task import Choice, Prompt, Score, Texts, Whole
 from llama_jax.inference.generate import generate
-from llama_jax.inference.likelihood import encode_pair, token_loglikelihood, windows
+from llama_jax.inference.likelihood import Likelihood, encode_pair, in_batches, windows
 from llama_jax.inference.sampling import Sampling
 from llama_jax.inference.weights import Weights, make_weights
 from llama_jax.model.transformer import Transformer
@@ -37,6 +37,13 @@ def run_of(checkpoint: str) -> tuple[Path, int | None]:
     if path.is_dir() and path.parent.name != "checkpoints" and not (path / "checkpoints").is_dir():
         return path, None
     return find_step(path)
+
+
+def joined(parts: Mapping[int, Likelihood], truncated: int) -> Score:
+    """One score of the parts of a text, which are numbered in its order."""
+    ordered = [parts[place] for place in sorted(parts)]
+    return Score(sum(part.logprob for part in ordered), sum(len(part.token_logprobs) for part in ordered),
+                 all(part.is_greedy for part in ordered), truncated)
 
 
 @dataclass(frozen=True)
@@ -61,22 +68,23 @@ class Answerer:
         """Parameters as decoding wants them."""
         return make_weights(self.model.config, self.params)
 
-    def scores(self, requests: Sequence[Choice | Whole], report: Report | None = None) -> tuple[list[Score], list[int]]:
-        """Answers in order, and how many tokens were scored or read for each; `report` hears the share that is newly done.
+    def scores(self, requests: Sequence[Choice | Whole], known: Container[int] = ()) -> Iterator[dict[int, tuple[Score, int]]]:
+        """Answers by the number of their request, each with how many tokens were scored or read for it, as they come.
 
-        A context that does not fit loses its beginning, which the Score counts; a continuation longer than the model's
-        context is scored in windows.
+        What is `known` is asked again only where it shares a batch with what is not. A context that does not fit loses
+        its beginning, which the Score counts; a continuation longer than the model's context is scored in windows.
         """
         cut = [self.pairs_of(request) for request in requests]
         pairs = [pair for pieces, _ in cut for pair in pieces]
-        heard = (lambda count: report(count / len(pairs))) if report else None
-        scored = iter(token_loglikelihood(self.model, self.params, pairs, report=heard))
-        answers = []
-        for pieces, lost in cut:
-            parts = [next(scored) for _ in pieces]
-            answers.append(Score(sum(part.logprob for part in parts), sum(len(part.token_logprobs) for part in parts),
-                                 all(part.is_greedy for part in parts), lost))
-        return answers, [sum(len(context) + len(continuation) for context, continuation in pieces) for pieces, _ in cut]
+        owners = [number for number, (pieces, _) in enumerate(cut) for _ in pieces]
+        done = {place for place, number in enumerate(owners) if number in known}
+        parts: list[dict[int, Likelihood]] = [{} for _ in requests]
+        for some in in_batches(self.model, self.params, pairs, done):
+            for place, part in some.items():
+                parts[owners[place]][place] = part
+            touched = {owners[place] for place in some}
+            yield {number: (joined(parts[number], cut[number][1]), sum(len(a) + len(b) for a, b in cut[number][0]))
+                   for number in touched if len(parts[number]) == len(cut[number][0])}
 
     def pairs_of(self, request: Choice | Whole) -> tuple[Pairs, int]:
         """(context, continuation) ids that together answer a request, and how many ids the context loses."""

@@ -8,15 +8,14 @@ from itertools import groupby
 
 import jax
 
-from llama_jax.evaluation.answers import ROWS, Answerer
+from llama_jax.evaluation.answers import DEFAULT_ROWS, ROWS, Answerer
 from llama_jax.evaluation.jobs import Job
 from llama_jax.evaluation.scoring import by_tag, means
 from llama_jax.evaluation.store import Store
 from llama_jax.evaluation.task import Answer, Choice, Estimate, Prompt, Request, Settings, Verdict, Whole
 
-CHUNK_CHARACTERS = {"cpu": 1 << 16}
-"""Characters of requests scored between two writes to disk; others take the default."""
-DEFAULT_CHUNK_CHARACTERS = 1 << 20
+CHUNK_CHARACTERS = 1 << 20
+"""Characters of the requests that are laid out in batches together."""
 
 Progress = Callable[[str, float], None]
 """Called with a task's name and the characters that are newly done."""
@@ -96,14 +95,23 @@ def answered(chunk: Sequence[Request], model: Answerer, store: Store,
              report: Callable[[float], None]) -> tuple[list[Answer], list[int]]:
     """A chunk's answers from the store or the model, and how many tokens the model saw for each."""
     key = store.key(chunk)
-    answers = store.get(key)
-    if answers is not None:
-        report(1.0)
-        return answers, [0] * len(chunk)
-    ask = model.texts if isinstance(chunk[0], Prompt) else model.scores
-    answers, tokens = ask(chunk, report)
-    store.put(key, answers)
-    return answers, tokens
+    answers, tokens = store.get(key), [0] * len(chunk)
+    report(len(answers) / len(chunk))
+    if len(answers) == len(chunk):
+        pass
+    elif isinstance(chunk[0], Prompt):
+        texts, tokens = model.texts(chunk, report)
+        answers = dict(enumerate(texts))
+        store.put(key, answers)
+    else:
+        for some in model.scores(chunk, answers.keys()):
+            new = {number: score for number, (score, _) in some.items()}
+            store.put(key, new)
+            report(len(new.keys() - answers.keys()) / len(chunk))
+            answers |= new
+            for number, (_, count) in some.items():
+                tokens[number] = count
+    return [answers[number] for number in range(len(chunk))], tokens
 
 
 def characters(request: Request) -> int:
@@ -118,10 +126,10 @@ def chunks(requests: Iterable[Request]) -> Iterator[list[Request]]:
     requests = list(requests)
     scored = [request for request in requests if not isinstance(request, Prompt)]
     prompts = [request for request in requests if isinstance(request, Prompt)]
-    backend = jax.default_backend()
-    yield from cut(scored, CHUNK_CHARACTERS.get(backend, DEFAULT_CHUNK_CHARACTERS), characters)
+    yield from cut(scored, CHUNK_CHARACTERS, characters)
+    most = ROWS.get(jax.default_backend(), DEFAULT_ROWS)
     for asked, alike in groupby(prompts, key=lambda prompt: replace(prompt, text="")):
-        yield from cut(list(alike), ROWS.get(backend, 256), lambda prompt, asked=asked: asked.num_samples)
+        yield from cut(list(alike), most, lambda prompt, asked=asked: asked.num_samples)
 
 
 def cut(requests: Sequence[Request], most: int, size: Callable[[Request], int]) -> Iterator[list[Request]]:

@@ -30,13 +30,12 @@ from tqdm import tqdm
 from llama_jax.config import MeshConfig
 from llama_jax.errors import ConfigError, DataError, exit_code_of
 from llama_jax.evaluation.answers import Answerer, run_of
-from llama_jax.evaluation.task import Choice, Prompt, Score, Whole
+from llama_jax.evaluation.harness import CHUNK_CHARACTERS, characters, cut
+from llama_jax.evaluation.task import Choice, Prompt, Whole
 from llama_jax.inference.load import load
 
 MAX_TOKENS = 256
 """Generated at most where a task does not say."""
-CHUNK = 512
-"""Requests between two words to that harness's cache."""
 KNOWN = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
 
 
@@ -68,24 +67,27 @@ class LlamaJax(LM):
         asked = [Choice(*request.args) for request in requests]
         if any(not choice.continuation for choice in asked):
             raise DataError("a request has an empty continuation; there is nothing to score.")
-        return self._in_chunks("loglikelihood", requests, asked, lambda score: (score.logprob, score.is_greedy), disable_tqdm)
+        return self._scored("loglikelihood", requests, asked, lambda score: (score.logprob, score.is_greedy), disable_tqdm)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-probability of each whole text after BOS."""
         asked = [Whole(request.args[0]) for request in requests]
-        return self._in_chunks("loglikelihood_rolling", requests, asked, lambda score: score.logprob, disable_tqdm)
+        return self._scored("loglikelihood_rolling", requests, asked, lambda score: score.logprob, disable_tqdm)
 
-    def _in_chunks(self, kind: str, requests: Sequence[Instance], asked: Sequence[Choice | Whole], part,
+    def _scored(self, kind: str, requests: Sequence[Instance], asked: Sequence[Choice | Whole], part,
                    quiet: bool) -> list[Any]:
-        """Answers in order; each chunk is told to the cache."""
-        results = []
+        """Answers in order; each is told to the cache as it comes."""
+        results: list[Any] = [None] * len(asked)
         with jax.set_mesh(self._mesh), tqdm(total=len(asked), desc=kind, disable=quiet) as bar:
-            for at in range(0, len(asked), CHUNK):
-                scores: list[Score] = self._answerer.scores(asked[at : at + CHUNK])[0]
-                for request, score in zip(requests[at : at + CHUNK], scores, strict=True):
-                    results.append(part(score))
-                    self.cache_hook.add_partial(kind, request.args, results[-1])
-                bar.update(len(scores))
+            begin = 0
+            for chunk in cut(asked, CHUNK_CHARACTERS, characters):
+                for some in self._answerer.scores(chunk):
+                    for number, (score, _) in some.items():
+                        at = begin + number
+                        results[at] = part(score)
+                        self.cache_hook.add_partial(kind, requests[at].args, results[at])
+                    bar.update(len(some))
+                begin += len(chunk)
         return results
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -13,17 +14,17 @@ from llama_jax.evaluation.task import Answer, Request, Score, Texts
 
 
 class Store:
-    """Chunks of answers in one file of JSON lines, each under the hash of its requests and of the model.
+    """Answers in one file of JSON lines, a batch a line, under the hash of the model and of all the requests of a chunk.
 
-    A chunk is answered as a whole or not at all: the requests of a batch are then the same in every run, and so are
-    their scores, to the last bit.
+    What is batched together depends on the chunk alone: the requests of a batch are then the same in every run, and so
+    are their scores, to the last bit.
     """
 
     FILE = "answers.jsonl"
 
     def __init__(self, folder: Path | None, fingerprint: str):
         self._fingerprint = fingerprint
-        self._known: dict[str, list[Answer]] = {}
+        self._known: defaultdict[str, dict[int, Answer]] = defaultdict(dict)
         self._file = folder / self.FILE if folder else None
         if folder:
             make_folder(folder)
@@ -37,7 +38,7 @@ class Store:
             for number, line in enumerate(whole.splitlines(), 1):
                 try:
                     row = json.loads(line)
-                    self._known[row["chunk"]] = [answer_of(answer) for answer in row["answers"]]
+                    self._known[row["chunk"]] |= {number: answer_of(*answer) for number, *answer in row["answers"]}
                 except (ValueError, KeyError, TypeError):
                     raise DataError(f"{file}, line {number} is damaged; remove the file to ask everything anew.") from None
             if len(whole) < len(content):
@@ -50,15 +51,16 @@ class Store:
         asked = [[type(request).__name__, *asdict(request).values()] for request in requests]
         return sha256(f"{self._fingerprint} {json.dumps(asked)}".encode()).hexdigest()
 
-    def get(self, key: str) -> list[Answer] | None:
-        """The answers of a chunk, where there are some."""
-        return self._known.get(key)
+    def get(self, key: str) -> dict[int, Answer]:
+        """The answers of a chunk, those that there are, by the number of the request."""
+        return dict(self._known[key])
 
-    def put(self, key: str, answers: Sequence[Answer]) -> None:
+    def put(self, key: str, answers: Mapping[int, Answer]) -> None:
         """Keep them; they are on disk when this returns."""
-        self._known[key] = list(answers)
+        self._known[key] |= answers
         if self._file is not None:
-            line = json.dumps({"chunk": key, "answers": [[type(a).__name__, *asdict(a).values()] for a in answers]})
+            rows = [[number, type(answer).__name__, *asdict(answer).values()] for number, answer in answers.items()]
+            line = json.dumps({"chunk": key, "answers": rows})
             try:
                 with self._file.open("ab") as stream:
                     stream.write(line.encode() + b"\n")
@@ -66,9 +68,8 @@ class Store:
                 raise DataError(f"cannot write {self._file}: {error.strerror}; the same command goes on from there.") from None
 
 
-def answer_of(row: list) -> Answer:
+def answer_of(kind: str, *values) -> Answer:
     """What `put` wrote."""
-    kind, *values = row
     if kind == "Score":
         return Score(*values)
     texts, reasons, truncated = values

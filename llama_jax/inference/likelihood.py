@@ -1,6 +1,6 @@
 """How likely a text is: exact log-probabilities of continuations and of whole documents."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ LOGITS_CHUNK = 256
 """Scored positions whose float32 logits exist at one time."""
 
 LONGEST_SHARED = 2048
-"""Tokens of a context with its continuations that share one row even where the model's own context is shorter."""
+"""Tokens of texts that begin alike that share one row even where the model's own context is shorter."""
 
 Ids = Sequence[int]
 
@@ -107,9 +107,21 @@ def windows(ids: Ids, length: int) -> Iterator[tuple[Ids, Ids]]:
 def token_loglikelihood(
     model: Transformer, params: Any, requests: Sequence[tuple[Ids, Ids]], *, report: Callable[[int], None] | None = None
 ) -> list[Likelihood]:
-    """Of (context, continuation) ids, in order; `report` hears how many more are done.
+    """Of (context, continuation) ids, in order; `report` hears how many more are done. For the rest see `in_batches`."""
+    results: dict[int, Likelihood] = {}
+    for some in in_batches(model, params, requests):
+        results |= some
+        if report:
+            report(len(some))
+    return [results[number] for number in range(len(requests))]
 
-    A context that does not fit loses its beginning. Requests with equal contexts compute them once; what a request
+
+def in_batches(
+    model: Transformer, params: Any, requests: Sequence[tuple[Ids, Ids]], known: Container[int] = ()
+) -> Iterator[dict[int, Likelihood]]:
+    """Of (context, continuation) ids, by their number, batch by batch; a batch is passed over where all of it is `known`.
+
+    A context that does not fit loses its beginning. What requests begin with alike is computed once; what a request
     gets does not depend on the others. Raises DataError for a continuation longer than the model's context.
     """
     most = model.config.max_length
@@ -119,17 +131,15 @@ def token_loglikelihood(
             raise DataError(f"request {number} has {len(context)} ids of context and {len(continuation)} to score; both need "
                             f"one at least, and the model's context holds {most}.")
         cut.append((context[-(most + 1 - len(continuation)) :], continuation))
-    results: dict[int, Likelihood] = {}
     limit = BATCH_TOKENS.get(jax.default_backend(), DEFAULT_BATCH_TOKENS)
-    for rows in batches(pack(plant(cut, max(most, LONGEST_SHARED))), limit, row_ways()):
+    for rows in batches(pack(plant(cut, max(most, LONGEST_SHARED))), cut, limit, row_ways()):
+        if all(number in known for number in rows.scored):
+            continue
         logprobs_M, greedy_M = jax.device_get(score(model.config, params, rows.arrays, rows.where_M, rows.targets_M,
                                                      rows.count))
-        for request, begin, end in rows.spans:
-            values = tuple(logprobs_M[begin:end].tolist())
-            results[request] = Likelihood(sum(values), values, bool(greedy_M[begin:end].all()))
-        if report:
-            report(len(rows.spans))
-    return [results[number] for number in range(len(requests))]
+        values = {number: tuple(logprobs_M[places].tolist()) for number, places in rows.scored.items()}
+        yield {number: Likelihood(sum(values[number]), values[number], bool(greedy_M[places].all()))
+               for number, places in rows.scored.items()}
 
 
 @partial(jax.jit, static_argnames="config")
@@ -138,10 +148,11 @@ def score(
 ) -> tuple[Array, Array]:
     """Log-probability (float32) of each target after the token at its position, and whether no token is likelier.
 
-    `arrays` are tokens, positions, segment ids and branch ids, (B, T) each; where_M counts through B x T, and
-    the first `count` of it are real.
+    `arrays` are tokens, positions and ends, (B, T) each, as in `Rows`; where_M counts through B x T, and the first
+    `count` of it are real.
     """
-    h_BTD = Transformer(config).apply({"params": params}, *arrays, method=Transformer.hidden)
+    tokens_BT, positions_BT, ends_BT = arrays
+    h_BTD = Transformer(config).apply({"params": params}, tokens_BT, positions_BT, ends_BT=ends_BT, method=Transformer.hidden)
     h_MD = h_BTD.reshape(-1, h_BTD.shape[-1])[where_M]
     head_DV = head_matrix(params)
 

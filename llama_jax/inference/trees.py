@@ -1,27 +1,32 @@
-"""Contexts with their continuations as trees, and trees packed into rows so that little of a row is padding."""
+"""Texts that begin alike as trees, and trees packed into rows so that nothing is computed twice and little is padding."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-ROW = 512
-"""Tokens of a row; longer trees get rows of the next power of two, and few short ones a smaller row."""
+ROW = 256
+"""Tokens of a row; larger trees get rows of the next power of two, and few small ones a smaller row."""
+LEAST = 128
+"""Tokens of texts that begin alike which stay together; small trees pack better."""
+TRUNKS = 8
+"""Texts that begin alike stay together up to so many times what they share: of a tree that is cut, an eighth is repeated."""
+
+Ids = Sequence[int]
+Request = tuple[Ids, Ids]
+"""A context and its continuation."""
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A context and continuations of it. The trunk's last token predicts the first token of every branch."""
+    """Requests whose texts share their beginnings. The last token of a continuation predicts nothing and is not in it."""
 
-    trunk: tuple[int, ...]
-    branches: tuple[tuple[int, ...], ...]
+    paths: tuple[tuple[int, ...], ...]
+    """From the root to where each request ends, in the order of their tokens: depth first."""
     requests: tuple[int, ...]
-    """Number of the request that each branch answers."""
-
-    @property
-    def size(self) -> int:
-        """Tokens that go into a row: the last token of a branch predicts nothing."""
-        return len(self.trunk) + sum(len(branch) - 1 for branch in self.branches)
+    """Number of the request that each path answers."""
+    size: int
+    """Tokens that go into a row: different beginnings of the paths."""
 
 
 @dataclass
@@ -30,43 +35,63 @@ class Row:
 
     length: int
     trees: list[Tree] = field(default_factory=list)
-    used: int = 0
+    room: int = 0
 
 
 @dataclass(frozen=True)
 class Rows:
-    """One batch: four int32 (B, T) arrays, and the M of its B x T positions where a target is scored."""
+    """One batch: three int32 (B, T) arrays, and the M of its B x T positions where a target is scored."""
 
     arrays: tuple[np.ndarray, ...]
-    """Tokens, positions, segment ids (0: padding) and branch ids."""
+    """Tokens, positions and ends: the first index of the row that does not continue the text of a token (`masks.Mask`)."""
     where_M: np.ndarray
     targets_M: np.ndarray
     count: np.ndarray
     """int32, how many of the M are real."""
-    spans: tuple[tuple[int, int, int], ...]
-    """(request, first, last + 1) of the scored positions that answer a request."""
+    scored: dict[int, list[int]]
+    """Which of the M are a request's continuation, token by token; requests that begin alike share some."""
 
 
-def plant(requests: Sequence[tuple[Sequence[int], Sequence[int]]], most: int) -> list[Tree]:
-    """Trees of (context, continuation) ids: equal contexts become one trunk, of at most `most` tokens a tree."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for number, (context, _) in enumerate(requests):
-        groups.setdefault(tuple(context), []).append(number)
-    trees = []
-    for trunk, numbers in groups.items():
-        size, chosen = len(trunk), []
-        for number in numbers:
-            extra = len(requests[number][1]) - 1
-            if chosen and size + extra > most:
-                trees.append(_tree(requests, trunk, chosen))
-                size, chosen = len(trunk), []
-            size, chosen = size + extra, [*chosen, number]
-        trees.append(_tree(requests, trunk, chosen))
-    return trees
+def plant(requests: Sequence[Request], most: int) -> list[Tree]:
+    """Trees of (context, continuation) ids, none over `most` tokens unless a single text is.
+
+    A text joins the one before it, in the order of their tokens, where they share half of the longer context at least.
+    """
+    paths = [(*context, *continuation[:-1]) for context, continuation in requests]
+    families: list[list[int]] = []
+    for number in sorted(range(len(requests)), key=paths.__getitem__):
+        if families:
+            last = families[-1][-1]
+            if 2 * shared(paths[last], paths[number]) >= max(len(requests[n][0]) for n in (last, number)):
+                families[-1].append(number)
+                continue
+        families.append([number])
+    return [tree for family in families for tree in grow([(paths[number], number) for number in family], most)]
 
 
-def _tree(requests, trunk: tuple[int, ...], numbers: list[int]) -> Tree:
-    return Tree(trunk, tuple(tuple(requests[n][1]) for n in numbers), tuple(numbers))
+def grow(family: Sequence[tuple[tuple[int, ...], int]], most: int) -> Iterator[Tree]:
+    """A family's (path, request) in as few trees as hold it."""
+    trunk = shared(family[0][0], family[-1][0])
+    most = min(most, max(LEAST, TRUNKS * trunk))
+    chosen, size = [], 0
+    for path, number in family:
+        new = len(path) - (shared(chosen[-1][0], path) if chosen else 0)
+        if chosen and size + new > most:
+            yield Tree(*zip(*chosen, strict=True), size)
+            chosen, size, new = [], 0, len(path)
+        chosen.append((path, number))
+        size += new
+    yield Tree(*zip(*chosen, strict=True), size)
+
+
+def shared(one: Ids, other: Ids) -> int:
+    """Tokens that both begin with."""
+    count = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
 
 
 def power_of_two(size: int) -> int:
@@ -81,26 +106,25 @@ def few_sizes(size: int) -> int:
 
 
 def pack(trees: Sequence[Tree]) -> list[Row]:
-    """Every tree into the fullest row of its length that still holds it, largest trees first."""
+    """Every tree into the fullest row that still holds it, largest trees first."""
     shortest = min(ROW, max(32, power_of_two(sum(tree.size for tree in trees))))
     rows: list[Row] = []
-    unfilled: dict[int, list[Row]] = {}
+    unfilled: list[Row] = []
     for tree in sorted(trees, key=lambda tree: -tree.size):
-        length = max(shortest, power_of_two(tree.size))
-        fitting = [row for row in unfilled.setdefault(length, []) if row.used + tree.size <= length]
-        row = max(fitting, key=lambda row: row.used, default=None)
+        row = min((row for row in unfilled if row.room >= tree.size), key=lambda row: row.room, default=None)
         if row is None:
-            row = Row(length)
+            length = max(shortest, power_of_two(tree.size))
+            row = Row(length, room=length)
             rows.append(row)
-            unfilled[length].append(row)
+            unfilled.append(row)
         row.trees.append(tree)
-        row.used += tree.size
-        if row.used == length:
-            unfilled[length].remove(row)
+        row.room -= tree.size
+        if not row.room:
+            unfilled.remove(row)
     return rows
 
 
-def batches(rows: Sequence[Row], tokens: int, multiple: int = 1) -> Iterator[Rows]:
+def batches(rows: Sequence[Row], requests: Sequence[Request], tokens: int, multiple: int = 1) -> Iterator[Rows]:
     """Rows of one length at a time, about `tokens` tokens a batch and a `multiple` of rows; few shapes."""
     for length in sorted({row.length for row in rows}):
         alike = [row for row in rows if row.length == length]
@@ -108,26 +132,28 @@ def batches(rows: Sequence[Row], tokens: int, multiple: int = 1) -> Iterator[Row
         for at in range(0, len(alike), most):
             chosen = alike[at : at + most]
             count = min(most, -(-few_sizes(len(chosen)) // multiple) * multiple)
-            yield lay_out(chosen, count, length)
+            yield lay_out(chosen, requests, count, length)
 
 
-def lay_out(rows: Sequence[Row], count: int, length: int) -> Rows:
+def lay_out(rows: Sequence[Row], requests: Sequence[Request], count: int, length: int) -> Rows:
     """Arrays of `count` rows, the last of which may be empty."""
-    fields = np.zeros((4, count, length), np.int32)
-    where, targets, spans = [], [], []
+    tokens, positions, ends = fields = np.zeros((3, count, length), np.int32)
+    targets: dict[tuple[int, int], int] = {}  # (position, token) to be scored: which of the M
+    scored = {}
     for r, row in enumerate(rows):
         at = 0
-        for segment, tree in enumerate(row.trees, 1):
-            n = len(tree.trunk)
-            fields[:, r, at : at + n] = tree.trunk, range(n), [segment] * n, [0] * n
-            last, at = at + n - 1, at + n
-            for branch, (tokens, request) in enumerate(zip(tree.branches, tree.requests, strict=True), 1):
-                m = len(tokens) - 1
-                fields[:, r, at : at + m] = tokens[:-1], range(n, n + m), [segment] * m, [branch] * m
-                spans.append((request, len(where), len(where) + m + 1))
-                where += [r * length + position for position in (last, *range(at, at + m))]
-                targets += tokens
-                at += m
-    padding = [0] * (max(count * length, power_of_two(len(where))) - len(where))  # few shapes: one for nearly all batches alike
-    return Rows(tuple(fields), np.array(where + padding, np.int32), np.array(targets + padding, np.int32),
-                np.int32(len(where)), tuple(spans))
+        for tree in row.trees:
+            path, place = (), []  # where in the row the text so far lies
+            for text, number in zip(tree.paths, tree.requests, strict=True):
+                depth, begin = shared(path, text), at
+                at += len(text) - depth
+                ends[r, place[depth:]] = begin
+                tokens[r, begin:at], positions[r, begin:at] = text[depth:], range(depth, len(text))
+                path, place = text, [*place[:depth], *range(begin, at)]
+                context, continuation = requests[number]
+                asked = zip(place[len(context) - 1 :], continuation, strict=True)
+                scored[number] = [targets.setdefault((r * length + before, token), len(targets)) for before, token in asked]
+            ends[r, place] = at
+    M = max(count * length, power_of_two(len(targets)))  # few shapes: one for nearly all batches alike
+    where_M, targets_M = np.pad(np.array(list(targets), np.int32).T, ((0, 0), (0, M - len(targets))))
+    return Rows(tuple(fields), where_M, targets_M, np.int32(len(targets)), scored)

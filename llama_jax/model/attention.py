@@ -74,7 +74,7 @@ def attend_over_mesh(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, im
     sliced = not mesh.empty and is_sliced(q_BTNH.shape[2], k_BSKH.shape[2], mesh) and q_BTNH.shape[1] % ways("seq", mesh) == 0
     if mesh.empty or impl == "auto":
         problem = Problem(jax.devices()[0], q_BTNH.shape[1], q_BTNH.shape[3], q_BTNH.dtype, mask.segment_ids_BT is not None,
-                          mask.branch_ids_BT is not None, sliced)
+                          mask.ends_BT is not None, sliced)
         impl, _ = choose(impl, problem)
     if mesh.empty or mesh.size == 1:
         return attend(q_BTNH, k_BSKH, v_BSKH, mask, impl)

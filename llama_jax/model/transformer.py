@@ -75,18 +75,18 @@ class Transformer(nn.Module):
 
     def hidden(
         self, tokens_BT: Array, positions_BT: Array | None = None, segment_ids_BT: Array | None = None,
-        branch_ids_BT: Array | None = None,
+        ends_BT: Array | None = None,
     ) -> Array:
         """What the head reads, (B, T, D) in the compute dtype; positions default to 0..T-1, segments to one a row.
 
-        Branches are those of `Mask`: alternatives that follow the same beginning, side by side in one row.
+        Ends are those of `Mask`: texts that begin alike share a row as a tree, whose branches do not see each other.
         """
         c = self.config
         if positions_BT is None:
             positions_BT = jnp.arange(tokens_BT.shape[1])[None, :]
         x_BTD = look_up(self.embedding, tokens_BT, c.dtype)
         x_BTD = constrain(x_BTD, "batch", "stream", "features")
-        x_BTD, _ = self.layers(x_BTD, rope(c, positions_BT), Mask(segment_ids_BT, branch_ids_BT))
+        x_BTD, _ = self.layers(x_BTD, rope(c, positions_BT), Mask(segment_ids_BT, ends_BT))
         return self.final_norm(x_BTD)
 
     def __call__(

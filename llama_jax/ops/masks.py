@@ -10,13 +10,13 @@ from jax import Array, lax
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Mask:
-    """Causal attention, optionally within segments, and within a segment along the branches of a tree."""
+    """Causal attention, optionally within segments, and along the branches of trees."""
 
     segment_ids_BT: Array | None = None
     """int32 document of each token, numbered from 0 within a row (below 65,536), or None where a row is one document."""
-    branch_ids_BT: Array | None = None
-    """int32 branch of each token: 0 is the trunk, which all of its segment sees; other branches see the trunk and
-    themselves. None where nothing branches."""
+    ends_BT: Array | None = None
+    """int32 index of the row at which the tree below each token ends, laid out depth first: tokens from there on do not
+    see it. None where nothing branches."""
 
     def materialize(self, length: int, first: Array | int = 0, count: int | None = None) -> Array:
         """bool (B or 1, T, S) of what may be seen, for S = length and the `count` queries from `first` (default: all)."""
@@ -35,7 +35,6 @@ class Mask:
         visible = (q_index[:, None] >= k_index[None, :])[None]
         if q.segment_ids_BT is not None:
             visible &= q.segment_ids_BT[:, :, None] == k.segment_ids_BT[:, None, :]
-        if q.branch_ids_BT is not None:
-            trunk = (k.branch_ids_BT == 0)[:, None, :]
-            visible &= trunk | (q.branch_ids_BT[:, :, None] == k.branch_ids_BT[:, None, :])
+        if k.ends_BT is not None:
+            visible &= q_index[None, :, None] < k.ends_BT[:, None, :]
         return visible

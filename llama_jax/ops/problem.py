@@ -21,7 +21,7 @@ class Problem:
     segments: bool = False
     """Rows hold documents that do not see each other."""
     branches: bool = False
-    """Documents branch: the mask of a tree."""
+    """Texts branch: the mask of a tree."""
     sliced: bool = False
     """A device has a slice of a row's queries against all of its keys."""
 

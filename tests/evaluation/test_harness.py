@@ -15,7 +15,8 @@ from llama_jax.evaluation.answers import Answerer
 from llama_jax.evaluation.harness import chunks, evaluate, owners
 from llama_jax.evaluation.jobs import Job, check_item, plan
 from llama_jax.evaluation.store import Store
-from llama_jax.evaluation.task import Choice, Item, Prompt, Settings, Whole
+from llama_jax.evaluation.task import Choice, Item, Prompt, Score, Settings, Whole
+from llama_jax.inference import likelihood
 from llama_jax.inference.likelihood import loglikelihood, rolling_loglikelihood
 from llama_jax.inference.load import load
 
@@ -32,16 +33,23 @@ class Killed(Exception):
 
 @pytest.fixture
 def jobs(eval_data, monkeypatch) -> list[Job]:
-    """Six items each, in several chunks."""
-    monkeypatch.setitem(harness.CHUNK_CHARACTERS, "cpu", 1500)
+    """Six items each, in several chunks of several batches."""
+    monkeypatch.setattr(harness, "CHUNK_CHARACTERS", 3000)
+    monkeypatch.setitem(likelihood.BATCH_TOKENS, "cpu", 256)
     return plan(["siqa", "openbookqa"], str(eval_data), SETTINGS, 6)
+
+
+def scores(answerer: Answerer, requests: list) -> list[Score]:
+    """In order."""
+    given = dict(pair for some in answerer.scores(requests) for pair in some.items())
+    return [given[number][0] for number in range(len(requests))]
 
 
 def test_answers_are_those_of_one_request_at_a_time(jobs, small_run):
     a = small_run.answerer
     done = []
     results = evaluate(jobs, a, SETTINGS, Store(None, ""), lambda name, new: done.append(new))
-    assert len(list(chunks(owners(jobs)))) > 2
+    assert len(list(chunks(owners(jobs)))) > 1
     for result in results:
         for item, answers in zip(result.job.items, result.answers, strict=True):
             pairs = [(request.context, request.continuation) for request in item.requests]
@@ -56,6 +64,8 @@ def test_answers_are_those_of_one_request_at_a_time(jobs, small_run):
 def test_killed_and_resumed_equals_uninterrupted(jobs, small_run, tmp_path):
     a = small_run.answerer
     whole = evaluate(jobs, a, SETTINGS, Store(tmp_path / "whole", a.fingerprint), quiet)
+    lines = (tmp_path / "whole" / Store.FILE).read_text().count("\n")
+    assert lines > 2 * len(list(chunks(owners(jobs)))), "a chunk has several batches"
     store = Store(tmp_path / "broken", a.fingerprint)
     put, left = store.put, [3]
 
@@ -76,9 +86,24 @@ def test_killed_and_resumed_equals_uninterrupted(jobs, small_run, tmp_path):
     assert [result.answers for result in again] == [result.answers for result in whole]
     assert [result.numbers for result in again] == [result.numbers for result in whole]
     assert 0 < again[0].tokens + again[1].tokens < whole[0].tokens + whole[1].tokens
-    assert file.read_text().count("\n") == len(list(chunks(owners(jobs))))
+    assert file.read_text() == (tmp_path / "whole" / Store.FILE).read_text(), "nothing was asked twice"
     third = evaluate(jobs, replace(a, model=None), SETTINGS, Store(tmp_path / "broken", a.fingerprint), quiet)
     assert [result.numbers for result in third] == [result.numbers for result in whole]
+
+
+def test_what_is_known_of_a_chunk_is_not_asked_again(small_run, play, monkeypatch):
+    """Known up to any batch, bit for bit; a text in windows is known when all of them are."""
+    monkeypatch.setitem(likelihood.BATCH_TOKENS, "cpu", 256)
+    requests = [Whole(play[:2500]), *(Choice(play[at : at + 300], play[at + 300 : at + 320]) for at in range(0, 3000, 300))]
+    batches = list(small_run.answerer.scores(requests))
+    assert len(batches) > 4 and any(0 not in some for some in batches)
+    every = {number: score for some in batches for number, score in some.items()}
+    assert every.keys() == set(range(len(requests)))
+    for count in range(len(batches) + 1):
+        known = {number: score for some in batches[:count] for number, score in some.items()}
+        new = list(small_run.answerer.scores(requests, known))
+        assert known | {number: score for some in new for number, score in some.items()} == every
+        assert len(new) <= len(batches) - count + (0 not in known) * len(batches)
 
 
 def test_another_model_is_asked_anew(jobs, small_run, tmp_path):
@@ -86,8 +111,10 @@ def test_another_model_is_asked_anew(jobs, small_run, tmp_path):
     other = replace(a, params=jax.tree.map(lambda x: x * 1.01, a.params))
     assert a.fingerprint != other.fingerprint == replace(other).fingerprint
     store = Store(tmp_path, a.fingerprint)
-    store.put(store.key([Choice("a", "b")]), [])
-    assert Store(tmp_path, other.fingerprint).get(Store(None, other.fingerprint).key([Choice("a", "b")])) is None
+    key = store.key([Choice("a", "b")])
+    store.put(key, {0: Score(-1.0, 1, False)})
+    assert Store(tmp_path, a.fingerprint).get(key) == {0: Score(-1.0, 1, False)}
+    assert not Store(tmp_path, other.fingerprint).get(Store(None, other.fingerprint).key([Choice("a", "b")]))
 
 
 def test_a_damaged_store_is_named(tmp_path):
@@ -115,7 +142,7 @@ def test_long_contexts_lose_their_beginning_and_are_counted(small_run):
     long = "To be, or not to be, that is the question. " * 40
     ids = a.tokenizer.encode(long + "yes")
     most = a.model.config.max_length
-    [choice, short, whole], _ = a.scores([Choice(long.strip(), " yes"), Choice("Is it?", " yes"), Whole(long + "yes")])
+    choice, short, whole = scores(a, [Choice(long.strip(), " yes"), Choice("Is it?", " yes"), Whole(long + "yes")])
     assert short.truncated == whole.truncated == 0
     assert choice.truncated == len(a.tokenizer.encode(long.strip() + " yes")) + 1 - 1 - most > 0
     assert whole.tokens == len(ids)
@@ -128,7 +155,7 @@ def test_long_contexts_lose_their_beginning_and_are_counted(small_run):
 def test_a_continuation_longer_than_the_context_is_scored_in_windows(small_run):
     a = small_run.answerer
     long = " And so it goes, from hour to hour, we ripe and ripe." * 30
-    [score], _ = a.scores([Choice("Hear me:", long)])
+    [score] = scores(a, [Choice("Hear me:", long)])
     assert score.tokens > a.model.config.max_length and score.truncated > 0 and math.isfinite(score.logprob)
 
 
@@ -147,7 +174,7 @@ def test_equal_requests_are_asked_once(eval_data):
 
 
 def test_chunks_keep_a_context_together():
-    items = [Item(str(n), tuple(Choice(f"{n}" * 50_000, c) for c in "abcd")) for n in range(3)]
+    items = [Item(str(n), tuple(Choice(f"{n}" * 500_000, c) for c in "abcd")) for n in range(3)]
     job = Job(plan_task(), items, {})
     assert [[request.context[0] for request in chunk] for chunk in chunks(owners([job]))] == [["0"] * 4, ["1"] * 4, ["2"] * 4]
 

@@ -73,16 +73,15 @@ def test_rows_hold_every_request_once(seed, count, multiple):
     requests = random_requests(rng, count, most=int(rng.choice([16, 200, 700])))
     trees = plant(requests, 300)
     answered = []
-    for rows in batches(pack(trees), 1024, multiple):
-        tokens, positions, segments, branches = rows.arrays
+    for rows in batches(pack(trees), requests, 1024, multiple):
+        tokens, positions, ends = rows.arrays
         assert len(tokens) % multiple == 0
-        for request, begin, end in rows.spans:
+        for request, places in rows.scored.items():
             context, continuation = requests[request]
             answered.append(request)
-            assert rows.targets_M[begin:end].tolist() == list(continuation)
-            row, last = divmod(int(rows.where_M[end - 1]), tokens.shape[1])
-            seen = (segments[row] == segments[row, last]) & (np.arange(tokens.shape[1]) <= last)
-            seen &= (branches[row] == 0) | (branches[row] == branches[row, last])
+            assert rows.targets_M[places].tolist() == list(continuation)
+            row, last = divmod(int(rows.where_M[places[-1]]), tokens.shape[1])
+            seen = (np.arange(tokens.shape[1]) <= last) & (last < ends[row])
             assert tokens[row][seen].tolist() == [*context, *continuation][:-1]
             assert positions[row][seen].tolist() == list(range(seen.sum()))
     assert sorted(answered) == list(range(len(requests)))
@@ -94,7 +93,7 @@ def test_little_of_a_row_is_padding():
     requests = [(rng.integers(0, 9, length).tolist(), rng.integers(0, 9, rng.integers(5, 30)).tolist())
                 for length in rng.integers(20, 120, 100) for _ in range(4)]
     rows = pack(plant(requests, 2048))
-    assert sum(row.used for row in rows) > 0.9 * sum(row.length for row in rows)
+    assert sum(row.room for row in rows) < 0.1 * sum(row.length for row in rows)
 
 
 def test_a_long_context_loses_its_beginning(gqa):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from llama_jax.errors import ConfigError
+from llama_jax.ops import chunked
 from llama_jax.ops.attention import attend, choose
 from llama_jax.ops.chunked import attend_chunked
 from llama_jax.ops.cudnn import attend_fused
@@ -56,6 +57,17 @@ def test_mask_is_drawn_as_it_is_described():
     np.testing.assert_array_equal(Mask().materialize(5)[0], np.tril(np.ones((5, 5))))
 
 
+def test_a_tree_is_drawn_depth_first():
+    """Two texts that share their first token, then another text, then padding."""
+    drawn = np.array([[1, 0, 0, 0, 0, 0],
+                      [1, 1, 0, 0, 0, 0],
+                      [1, 1, 1, 0, 0, 0],
+                      [1, 0, 0, 1, 0, 0],
+                      [0, 0, 0, 0, 1, 0],
+                      [0, 0, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(Mask(ends_BT=jnp.array([[4, 3, 3, 4, 5, 0]])).materialize(6)[0], drawn)
+
+
 @pytest.mark.parametrize("heads", HEADS)
 @pytest.mark.parametrize("segments", [False, True])
 @pytest.mark.parametrize("backend", [attend_reference, attend_chunked])
@@ -66,10 +78,13 @@ def test_backends_equal_float64(heads, segments, backend):
 
 
 @pytest.mark.parametrize("heads", HEADS)
-@pytest.mark.parametrize("segments", [False, True])
-@pytest.mark.parametrize("chunk", [8, 16, 40])  # 16 does not divide 40: the last tile is padded
-def test_chunked_equals_reference_forward_and_backward(heads, segments, chunk):
-    q, k, v, mask = inputs(*HEADS[heads], segments=segments)
+@pytest.mark.parametrize("kind", ["causal", "documents", "tree"])
+@pytest.mark.parametrize("chunk, short", [(8, 0), (16, 0), (40, 0), (16, 512)])  # 16 does not divide 40: the last tile is padded
+def test_chunked_equals_reference_forward_and_backward(heads, kind, chunk, short, monkeypatch):
+    monkeypatch.setattr(chunked, "SHORT", short)
+    q, k, v, mask = inputs(*HEADS[heads], segments=kind == "documents")
+    if kind == "tree":
+        mask = Mask(ends_BT=jnp.minimum(jnp.arange(40)[None] + jax.random.randint(jax.random.key(3), (2, 40), 1, 30), 40))
     cotangent = jax.random.normal(jax.random.key(2), q.shape)
 
     @partial(jax.jit, static_argnums=0)
@@ -98,7 +113,9 @@ def test_no_query_depends_on_later_keys(impl):
         assert float(jnp.abs(dv[:, : t + 1]).min()) > 0.0
 
 
-def test_masked_tiles_are_never_computed():
+@pytest.mark.parametrize("short", [0, 512])
+def test_masked_tiles_are_never_computed(short, monkeypatch):
+    monkeypatch.setattr(chunked, "SHORT", short)
     q, k, v, mask = inputs(4, 2, segments=False, T=32)
     late = jnp.arange(32)[None, :, None, None] >= 16
 
