@@ -68,23 +68,29 @@ class Answerer:
         """Parameters as decoding wants them."""
         return make_weights(self.model.config, self.params)
 
-    def scores(self, requests: Sequence[Choice | Whole], known: Container[int] = ()) -> Iterator[dict[int, tuple[Score, int]]]:
+    def scores(self, requests: Sequence[Choice | Whole], known: Container[int] = (),
+               report: Report | None = None) -> Iterator[dict[int, tuple[Score, int]]]:
         """Answers by the number of their request, each with how many tokens were scored or read for it, as they come.
 
-        What is `known` is asked again only where it shares a batch with what is not. A context that does not fit loses
-        its beginning, which the Score counts; a continuation longer than the model's context is scored in windows.
+        What is `known` is asked again only where it shares a batch with what is not; `report` hears the share of the work
+        that is newly done. A context that does not fit loses its beginning, which the Score counts; a continuation longer
+        than the model's context is scored in windows.
         """
         cut = [self.pairs_of(request) for request in requests]
         pairs = [pair for pieces, _ in cut for pair in pieces]
         owners = [number for number, (pieces, _) in enumerate(cut) for _ in pieces]
         done = {place for place, number in enumerate(owners) if number in known}
+        heard = report or (lambda share: None)
+        heard(len(done) / len(pairs))
         parts: list[dict[int, Likelihood]] = [{} for _ in requests]
         for some in in_batches(self.model, self.params, pairs, done):
             for place, part in some.items():
                 parts[owners[place]][place] = part
-            touched = {owners[place] for place in some}
-            yield {number: (joined(parts[number], cut[number][1]), sum(len(a) + len(b) for a, b in cut[number][0]))
-                   for number in touched if len(parts[number]) == len(cut[number][0])}
+            heard(len(some.keys() - done) / len(pairs))
+            whole = [number for number in {owners[place] for place in some} if len(parts[number]) == len(cut[number][0])]
+            if whole:
+                yield {number: (joined(parts[number], cut[number][1]), sum(len(a) + len(b) for a, b in cut[number][0]))
+                       for number in whole}
 
     def pairs_of(self, request: Choice | Whole) -> tuple[Pairs, int]:
         """(context, continuation) ids that together answer a request, and how many ids the context loses."""

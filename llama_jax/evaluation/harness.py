@@ -96,18 +96,16 @@ def answered(chunk: Sequence[Request], model: Answerer, store: Store,
     """A chunk's answers from the store or the model, and how many tokens the model saw for each."""
     key = store.key(chunk)
     answers, tokens = store.get(key), [0] * len(chunk)
-    report(len(answers) / len(chunk))
     if len(answers) == len(chunk):
-        pass
+        report(1.0)
     elif isinstance(chunk[0], Prompt):
         texts, tokens = model.texts(chunk, report)
         answers = dict(enumerate(texts))
         store.put(key, answers)
     else:
-        for some in model.scores(chunk, answers.keys()):
+        for some in model.scores(chunk, set(answers), report):
             new = {number: score for number, (score, _) in some.items()}
             store.put(key, new)
-            report(len(new.keys() - answers.keys()) / len(chunk))
             answers |= new
             for number, (_, count) in some.items():
                 tokens[number] = count

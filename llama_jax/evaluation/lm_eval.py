@@ -75,7 +75,7 @@ class LlamaJax(LM):
         return self._scored("loglikelihood_rolling", requests, asked, lambda score: score.logprob, disable_tqdm)
 
     def _scored(self, kind: str, requests: Sequence[Instance], asked: Sequence[Choice | Whole], part,
-                   quiet: bool) -> list[Any]:
+                quiet: bool) -> list[Any]:
         """Answers in order; each is told to the cache as it comes."""
         results: list[Any] = [None] * len(asked)
         with jax.set_mesh(self._mesh), tqdm(total=len(asked), desc=kind, disable=quiet) as bar:

@@ -101,7 +101,9 @@ def test_what_is_known_of_a_chunk_is_not_asked_again(small_run, play, monkeypatc
     assert every.keys() == set(range(len(requests)))
     for count in range(len(batches) + 1):
         known = {number: score for some in batches[:count] for number, score in some.items()}
-        new = list(small_run.answerer.scores(requests, known))
+        heard: list[float] = []
+        new = list(small_run.answerer.scores(requests, known, heard.append))
+        assert sum(heard) == pytest.approx(1.0)
         assert known | {number: score for some in new for number, score in some.items()} == every
         assert len(new) <= len(batches) - count + (0 not in known) * len(batches)
 
