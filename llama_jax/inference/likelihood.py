@@ -12,7 +12,7 @@ from jax import Array, lax
 from llama_jax.config import ModelConfig
 from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.errors import DataError
-from llama_jax.inference.trees import batches, pack, plant
+from llama_jax.inference.trees import Rows, batches, pack, plant
 from llama_jax.model.transformer import Transformer, head_matrix
 from llama_jax.ops.linear import linear
 from llama_jax.sharding import row_ways
@@ -132,14 +132,22 @@ def in_batches(
                             f"one at least, and the model's context holds {most}.")
         cut.append((context[-(most + 1 - len(continuation)) :], continuation))
     limit = BATCH_TOKENS.get(jax.default_backend(), DEFAULT_BATCH_TOKENS)
+    running: list[tuple[Rows, tuple[Array, Array]]] = []
     for rows in batches(pack(plant(cut, max(most, LONGEST_SHARED))), cut, limit, row_ways()):
-        if all(number in known for number in rows.scored):
-            continue
-        logprobs_M, greedy_M = jax.device_get(score(model.config, params, rows.arrays, rows.where_M, rows.targets_M,
-                                                     rows.count))
-        values = {number: tuple(logprobs_M[places].tolist()) for number, places in rows.scored.items()}
-        yield {number: Likelihood(sum(values[number]), values[number], bool(greedy_M[places].all()))
-               for number, places in rows.scored.items()}
+        if not all(number in known for number in rows.scored):
+            running.append((rows, score(model.config, params, rows.arrays, rows.where_M, rows.targets_M, rows.count)))
+        if len(running) == 2:  # a batch is laid out, and compiled where its shape is new, while the one before is computed
+            yield likelihoods(*running.pop(0))
+    for last in running:
+        yield likelihoods(*last)
+
+
+def likelihoods(rows: Rows, scores: tuple[Array, Array]) -> dict[int, Likelihood]:
+    """What `score` says of a batch, by the number of the request; waits for it."""
+    logprobs_M, greedy_M = jax.device_get(scores)
+    values = {number: tuple(logprobs_M[places].tolist()) for number, places in rows.scored.items()}
+    return {number: Likelihood(sum(values[number]), values[number], bool(greedy_M[places].all()))
+            for number, places in rows.scored.items()}
 
 
 @partial(jax.jit, static_argnames="config")
