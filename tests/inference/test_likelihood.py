@@ -96,6 +96,23 @@ def test_little_of_a_row_is_padding():
     assert sum(row.room for row in rows) < 0.1 * sum(row.length for row in rows)
 
 
+@pytest.mark.parametrize("examples, repeated", [(60, 1), (300, 9 / 8)])
+def test_what_texts_begin_with_alike_is_there_once(examples, repeated):
+    """Questions after the same worked examples, choices that differ at their end: one token for each different beginning.
+
+    Where 2,048 tokens do not hold them all, an eighth is there again at most.
+    """
+    rng = np.random.default_rng(5)
+    start, requests = rng.integers(0, 512, examples).tolist(), []
+    for _ in range(12 if examples == 60 else 100):
+        question, choice = (rng.integers(0, 512, size).tolist() for size in (20, 6))
+        requests += [([*start, *question], [*choice, *rng.integers(0, 512, 3).tolist()]) for _ in range(4)]
+    texts = [[*context, *continuation[:-1]] for context, continuation in requests]
+    beginnings = {tuple(text[:count]) for text in texts for count in range(1, len(text) + 1)}
+    size = sum(tree.size for tree in plant(requests, 2048))
+    assert len(beginnings) <= size <= repeated * len(beginnings)
+
+
 def test_a_long_context_loses_its_beginning(gqa):
     model, params = gqa
     ids = np.random.default_rng(3).integers(0, 512, 200).tolist()
