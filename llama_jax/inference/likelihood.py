@@ -12,7 +12,7 @@ from jax import Array, lax
 from llama_jax.config import ModelConfig
 from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.errors import DataError
-from llama_jax.inference.trees import Rows, batches, pack, plant
+from llama_jax.inference.trees import Ids, Rows, batches, pack, plant
 from llama_jax.model.transformer import Transformer, head_matrix
 from llama_jax.ops.linear import linear
 from llama_jax.sharding import row_ways
@@ -25,8 +25,6 @@ LOGITS_CHUNK = 256
 
 LONGEST_SHARED = 2048
 """Tokens of texts that begin alike that share one row even where the model's own context is shorter."""
-
-Ids = Sequence[int]
 
 
 @dataclass(frozen=True)

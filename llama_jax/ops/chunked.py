@@ -1,7 +1,8 @@
 """The portable blockwise backend: online softmax over tiles, causal tiles only, forward and backward.
 
 Neither the T x T weights nor the scores above the diagonal exist at any time (section 2.4; Rabe & Staats 2021;
-Dao et al. 2022). Tiles are C x C; query tile i visits key tiles 0..i.
+Dao et al. 2022) but for short rows, whose forward pass writes the tiles out and may hold their weights together. Tiles are
+C x C; query tile i visits key tiles 0..i.
 Inside, queries are (B, K, G, T, H) and keys (B, K, T, H), so that every product is a plain batched matmul.
 """
 
@@ -15,7 +16,7 @@ from llama_jax.ops.masks import Mask
 from llama_jax.ops.xla import MASKED
 
 SHORT = 512
-"""A tile of queries meets all keys of a row up to here at once, which XLA's CPU computes in little more than half the time."""
+"""Tokens of rows whose forward pass needs no online softmax: a tile of queries meets all its keys at once, in fewer steps."""
 
 dot = partial(jnp.einsum, preferred_element_type=jnp.float32)
 
