@@ -74,8 +74,8 @@ def join() -> None:
     if arguments is None:
         return
     try:
-        # jax's own watch ends a process with a stack trace of C++; ours comes first, with a sentence
-        jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=2 * LOST_SECONDS)
+        # jax's own watch ends a process with a stack trace of C++, from half of its time on; ours comes first, with a sentence
+        jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=4 * LOST_SECONDS)
     except (RuntimeError, ValueError) as error:  # jax's own errors are RuntimeErrors
         raise LlamaError(f"the processes of this run did not find each other: {first_line(error)}") from None
     if jax.process_count() > 1:
