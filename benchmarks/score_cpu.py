@@ -7,11 +7,12 @@
 bytes; both sides hold the same float32 weights and their sums are compared. The sides take turns; a ratio is the median
 over rounds of our requests/s divided by theirs. HFLM runs at the fastest of its batch sizes, found in a first round.
 
-With --slices the work is a whole evaluation: the eight common-sense tasks from the official files in DATA_DIR, asked by that
-harness's own task definitions on its side and by `--protocol lm_eval` on ours. Ours scores every choice after "Answer:" as
-well, which the harness's tasks do not; it runs a second time with its metric acc_mutual_info, for which it scores every
-choice alone, so that both sides do about the same work. Seconds go from records to accuracies, the first of ours holds the
-compilation; tokens are those of the choices after their contexts, the same number for all.
+With --slices the work is a whole evaluation of the eight common-sense tasks from the official files in DATA_DIR, and each side
+is the command that a user types, on the same Hugging Face folder: `eval.py --protocol lm_eval` and `lm_eval --model hf` with
+that harness's own task definitions, at the fastest of its batch sizes. Seconds are those of the whole process: start,
+loading, our compilation, report. Ours scores every choice after "Answer:" as well, which the harness's tasks do not; theirs
+runs a second time with its metric acc_mutual_info, for which it scores every choice alone, so that both sides do about the
+same work. tokens/s count the tokens of each different choice and its context, the same number for all.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,11 +35,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from llama_jax.allocator import keep_freed_memory
+from llama_jax.data.tokenizer import Tokenizer
+from llama_jax.evaluation.jobs import plan
+from llama_jax.evaluation.task import Settings
+from llama_jax.evaluation.tasks import COMMON_SENSE
 from llama_jax.inference.likelihood import token_loglikelihood
 from llama_jax.model.transformer import Transformer
 from tests.golden.make_transformers import hf_model
 from tests.golden.shapes import random_model
 
+ROOT = Path(__file__).resolve().parent.parent
 COUNTS = {"S": 400, "M": 100}
 BATCH_SIZES = (4, 8, 16)
 MUTUAL_INFORMATION = "metric_list:\n" + "".join(f"  - {{metric: {name}, aggregation: mean, higher_is_better: true}}\n"
@@ -56,11 +63,11 @@ def requests_of(count: int, vocab: int) -> list[tuple[list[int], list[int]]]:
 
 def harness(model, config):
     """lm-eval's HFLM around a transformers model, with the least of tokenizers: requests are ids already."""
+    import tokenizers
     from lm_eval.models.huggingface import HFLM
-    from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    words = Tokenizer(models.WordLevel({"<unk>": 0, "<s>": 1, "</s>": 2}, unk_token="<unk>"))
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0, "<s>": 1, "</s>": 2}, unk_token="<unk>"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
     return HFLM(pretrained=model, tokenizer=tokenizer, max_length=config.max_length, device="cpu")
 
@@ -94,73 +101,76 @@ def compare(shape: str, rounds: int) -> dict:
 
 
 def whole_evaluation(shape: str, rounds: int, asked: argparse.Namespace) -> dict:
-    """The eight common-sense tasks on both sides: seconds a round, and whether the accuracies are the same."""
-    import lm_eval
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
+    """The eight common-sense tasks, each side as the command that a user types: seconds a round, and the accuracies."""
+    from tests.peers.test_lm_eval import write_tasks
 
-    from llama_jax.data.tokenizer import Tokenizer
-    from llama_jax.evaluation.answers import Answerer
-    from llama_jax.evaluation.harness import evaluate
-    from llama_jax.evaluation.jobs import plan
-    from llama_jax.evaluation.store import Store
-    from llama_jax.evaluation.task import Settings
-    from llama_jax.evaluation.tasks import COMMON_SENSE
-    from tests.peers.test_lm_eval import spelled, write_tasks
-
-    config, params = random_model(shape)
-    tokenizer, settings = Tokenizer.load(asked.tokenizer), Settings(protocol="lm_eval")
-    answerer = Answerer(Transformer(config), jax.tree.map(jnp.asarray, params), tokenizer)
-    lm = HFLM(pretrained=hf_model(config, params).eval(), tokenizer=spelled(tokenizer), max_length=config.max_length,
-              device="cpu", add_bos_token=True)
-
-    def ours() -> dict[str, float]:
-        jobs = plan(COMMON_SENSE, asked.slices, settings, asked.limit)
-        results = evaluate(jobs, answerer, settings, Store(None, ""), lambda name, new: None)
-        return {result.job.task.name: result.numbers["acc_raw"].value for result in results}
-
-    def theirs(manager: TaskManager, size: int, limit: int | None) -> dict[str, float]:
-        lm.batch_size_per_gpu = size
-        given = lm_eval.simple_evaluate(model=lm, tasks=[f"ours_{name}" for name in COMMON_SENSE], task_manager=manager,
-                                        num_fewshot=0, limit=limit, log_samples=False, bootstrap_iters=0, verbosity="ERROR")
-        return {name: given["results"][f"ours_{name}"]["acc,none"] for name in COMMON_SENSE}
-
-    jobs = plan(COMMON_SENSE, asked.slices, settings, asked.limit)
-    choices = {request for job in jobs for item in job.items for request in item.requests[: len(item.requests) // 2]}
-    tokens = sum(len(a) + len(b) for choice in choices for pair in [answerer.pairs_of(choice)[0]] for a, b in pair)
     with tempfile.TemporaryDirectory() as folder:
-        managers = {}
+        model, tasks = Path(folder) / "model", Path(folder) / "tasks"
+        save_model(model, shape, asked.tokenizer)
         for name, more in (("plain", ""), ("mutual", MUTUAL_INFORMATION)):
-            (Path(folder) / name).mkdir()
-            write_tasks(Path(folder) / name, Path(asked.slices), more)
-            managers[name] = TaskManager(include_path=str(Path(folder) / name), include_defaults=False)
-        first, mine = timed(ours)
-        size = min(BATCH_SIZES, key=lambda size: timed(theirs, managers["plain"], size, 3)[0])
-        seconds, same = [], True
-        for _ in range(rounds):
-            a, mine = timed(ours)
-            row = {"ours": a}
-            for name, manager in managers.items():
-                row[name], other = timed(theirs, manager, size, asked.limit or None)
-                same &= mine == other
-            seconds.append(row)
-    return {"shape": shape, "items": sum(len(job.items) for job in jobs), "tokens": tokens, "batch_size": size, "first": first,
-            "seconds": seconds, "same_accuracies": same}
+            (tasks / name).mkdir(parents=True)
+            write_tasks(tasks / name, Path(asked.slices), more)
+        ours = [ROOT / "eval.py", "--checkpoint", model, "--tasks", "common_sense", "--protocol", "lm_eval", "--data_dir",
+                asked.slices, "--limit", asked.limit, "--output"]
+        theirs = ["-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={model},dtype=float32,add_bos_token=True",
+                  "--device", "cpu", "--num_fewshot", 0, "--tasks", ",".join(f"ours_{name}" for name in COMMON_SENSE),
+                  *(["--limit", asked.limit] if asked.limit else []), "--include_path"]
+        harness_at = {size: [*theirs, tasks / "plain", "--batch_size", size, "--output_path"] for size in BATCH_SIZES}
+        first = {size: run(command, Path(folder) / f"size_{size}") for size, command in harness_at.items()}  # prepares its data
+        size = min(first, key=lambda size: first[size][0])
+        sides = {"ours": ours, "plain": harness_at[size],
+                 "mutual": [*theirs, tasks / "mutual", "--batch_size", size, "--output_path"]}
+        runs = [{name: run(command, Path(folder) / f"{name}_{turn}") for name, command in sides.items()}
+                for turn in range(rounds)]
+    accuracies = {name: result for name, (_, result) in runs[-1].items() if name != "mutual"}
+    return {"shape": shape, "batch_size": size, "seconds": [{name: some[name][0] for name in some} for some in runs],
+            "accuracies": accuracies} | amount(asked)
+
+
+def save_model(folder: Path, shape: str, tokenizer: str) -> None:
+    """A Hugging Face folder that both sides read."""
+    config, params = random_model(shape)
+    hf_model(config, params).save_pretrained(folder)
+    Tokenizer.load(tokenizer).save(folder)
+    named = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "bos_token": "<s>", "eos_token": "</s>",
+             "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(named))
+
+
+def run(command: list, output: Path) -> tuple[float, dict[str, float]]:
+    """Seconds of a whole command from the shell's point of view, and the accuracies it wrote."""
+    words = [sys.executable, *map(str, command), str(output)]
+    seconds, done = timed(lambda: subprocess.run(words, capture_output=True, text=True, check=False))
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)}\n{done.stderr}")
+    if (output / "results.json").exists():
+        tasks = json.loads((output / "results.json").read_text())["tasks"]
+        return seconds, {name: tasks[name]["numbers"]["acc_raw"]["value"] for name in COMMON_SENSE}
+    results = json.loads(next(output.rglob("results_*.json")).read_text())["results"]
+    return seconds, {name: results[f"ours_{name}"]["acc,none"] for name in COMMON_SENSE}
+
+
+def amount(asked: argparse.Namespace) -> dict[str, int]:
+    """Items, and tokens of the choices after their contexts."""
+    tokenizer = Tokenizer.load(asked.tokenizer)
+    jobs = plan(COMMON_SENSE, asked.slices, Settings(protocol="lm_eval"), asked.limit)
+    choices = {request for job in jobs for item in job.items for request in item.requests[: len(item.requests) // 2]}
+    return {"items": sum(len(job.items) for job in jobs),
+            "tokens": sum(len(tokenizer.encode(choice.context + choice.continuation)) for choice in choices)}
 
 
 def show_whole(row: dict, rounds: int) -> None:
-    """Seconds and tokens/s of both sides, then the ratios."""
-    print(f"{row['shape']} float32, eight common-sense tasks, {row['items']} items, {row['tokens']:,} tokens; accuracies "
-          f"{'equal' if row['same_accuracies'] else 'DIFFER'}")
-    middle = {name: statistics.median(some[name] for some in row["seconds"]) for name in row["seconds"][0]}
-    for name, seconds in (("ours, first", row["first"]), ("ours", middle["ours"]),
-                          (f"lm-eval HFLM, batch {row['batch_size']}", middle["plain"]),
-                          ("the same, with mutual information", middle["mutual"])):
-        print(f"  {name:34s} {seconds:9.1f} s {row['tokens'] / seconds:10,.0f} tokens/s")
+    """Seconds and tokens/s of both sides, their accuracies, then the ratios."""
+    print(f"{row['shape']} float32, eight common-sense tasks, {row['items']} items, {row['tokens']:,} tokens, whole commands")
+    for name, title in (("ours", "eval.py"), ("plain", f"lm_eval --model hf, batch {row['batch_size']}"),
+                        ("mutual", "the same, with mutual information")):
+        seconds = statistics.median(some[name] for some in row["seconds"])
+        print(f"  {title:34s} {seconds:9.1f} s {row['tokens'] / seconds:10,.0f} tokens/s")
+    for name, pair in {task: [side[task] for side in row["accuracies"].values()] for task in COMMON_SENSE}.items():
+        print(f"  {name:34s} {pair[0]:9.4f}   {pair[1]:9.4f}{'' if pair[0] == pair[1] else '   differ'}")
     for name, title in (("plain", "lm_eval"), ("mutual", "lm_eval-mutual-info")):
         ratio = statistics.median(some[name] / some["ours"] for some in row["seconds"])
-        print(f"ratio slices-{row['shape']}-{title}: {ratio:.2f} (theirs / ours in seconds, median of {rounds}; "
-              f"{middle[name] / row['first']:.2f} with our compilation)")
+        print(f"ratio slices-{row['shape']}-{title}: {ratio:.2f} (theirs / ours in seconds, median of {rounds})")
 
 
 def timed(action, *arguments) -> tuple[float, Any]:

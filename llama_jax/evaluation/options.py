@@ -14,7 +14,7 @@ class Evaluate:
     """
 
     checkpoint: str = ""
-    """A run directory of train.py (its newest step) or DIR/checkpoints/STEP."""
+    """A run directory of train.py (its newest step), DIR/checkpoints/STEP, a Hugging Face or a Meta folder."""
     tasks: tuple[str, ...] = ()
     """Tasks and groups, separated by commas or spaces."""
     compare: tuple[str, str] | None = None
