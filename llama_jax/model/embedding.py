@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from llama_jax.sharding import as_tuple, fitting, ways
+from llama_jax.sharding import as_tuple, fitting, mesh_axes, ways
 
 
 def look_up(table_VD: Array, tokens_BT: Array, dtype: DTypeLike) -> Array:
@@ -19,14 +19,18 @@ def look_up(table_VD: Array, tokens_BT: Array, dtype: DTypeLike) -> Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return table_VD[tokens_BT].astype(dtype)
-    table, tokens = fitting(table_VD.shape, "vocab", "embed"), fitting(tokens_BT.shape, "batch", "seq")
+    tokens = fitting(tokens_BT.shape, "batch", "seq")
+    split = {axis for axes in tokens for axis in as_tuple(axes)}
+    # a device gathers columns only from devices with other tokens than its own, whose gradients it has to sum anyway
+    table = fitting(table_VD.shape, "vocab", "embed" if set(mesh_axes("embed")) <= split else None)
     scattered = bool(table[0]) and tokens_BT.shape[1] % ways("stream", mesh) == 0
     stream = fitting(tokens_BT.shape, "batch", "stream") if scattered else tokens
 
-    @partial(jax.shard_map, in_specs=(table, tokens), out_specs=stream, check_vma=False)
+    @partial(jax.shard_map, in_specs=(table, tokens), out_specs=stream)
     def on_device(table_VD: Array, tokens_BT: Array) -> Array:
-        if as_tuple(table[1]):  # gathered here, so that its gradient is scattered as it is summed
-            table_VD = lax.all_gather(table_VD, as_tuple(table[1]), axis=1, tiled=True)
+        # in this order, so that its gradient is scattered as it is summed, and only then summed over the other devices
+        table_VD = lax.pcast(table_VD, tuple(split - set(as_tuple(table[1]))), to="varying")
+        table_VD = lax.all_gather(table_VD, as_tuple(table[1]), axis=1, tiled=True)
         if not table[0]:
             return table_VD[tokens_BT].astype(dtype)
         own_BT = tokens_BT - lax.axis_index("tensor") * table_VD.shape[0]

@@ -45,14 +45,24 @@ def test_depth_does_not_change_the_program():
     assert len(many) < 1.01 * len(few)
 
 
+def temporaries(steps: int, *, rows: int, mesh: MeshConfig = CONFIG.mesh, devices: int = 1) -> int:
+    """Bytes that a train step of `steps` micro-batches of `rows` rows needs beside its state, on each device."""
+    config = replace(CONFIG, model=WIDE, data=DataConfig(sequence_length=16), mesh=mesh,
+                     training=replace(CONFIG.training, batch_size=rows * steps, accumulation_steps=steps))
+    return lowered(config, devices).compile().memory_analysis().temp_size_in_bytes
+
+
+WIDE = replace(CONFIG.model, dim=256, ffn_dim=512)
+"""Gradients of this model are larger than its activations."""
+
+
 def test_accumulation_holds_one_set_of_gradients():
-    config = replace(CONFIG, model=replace(CONFIG.model, dim=256, ffn_dim=512), data=DataConfig(sequence_length=16))
+    assert temporaries(4, rows=4) < temporaries(1, rows=4) + 0.5 * 4 * parameter_count(WIDE)
 
-    def temporaries(steps: int) -> int:
-        training = replace(config.training, batch_size=4 * steps, accumulation_steps=steps)
-        return lowered(replace(config, training=training)).compile().memory_analysis().temp_size_in_bytes
 
-    assert temporaries(4) < temporaries(1) + 0.5 * 4 * parameter_count(config.model)
+@pytest.mark.parametrize("mesh", [MeshConfig(4, 2), MeshConfig(1, 4, 2)], ids=str)
+def test_accumulation_over_devices_costs_the_same_memory_for_any_number_of_micro_batches(mesh):
+    assert temporaries(8, rows=8, mesh=mesh, devices=8) < 1.01 * temporaries(2, rows=8, mesh=mesh, devices=8)
 
 
 def states_after(config: Config, steps: int = 3):
