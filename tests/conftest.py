@@ -14,6 +14,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
+import hypothesis
 import jax
 import pytest
 import tokenizers
@@ -26,6 +27,8 @@ from llama_jax.data.tokenizer import Tokenizer
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+hypothesis.settings.register_profile("no_clock", deadline=None)  # a busy machine is no fault of the code
+hypothesis.settings.load_profile("no_clock")
 
 
 def pytest_configure(config):
