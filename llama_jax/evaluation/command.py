@@ -19,10 +19,11 @@ from llama_jax.errors import ConfigError
 from llama_jax.evaluation import page, record
 from llama_jax.evaluation.answers import Answerer, run_of
 from llama_jax.evaluation.compare import compare
-from llama_jax.evaluation.grids import grids
+from llama_jax.evaluation.grids import grids, published_grid
 from llama_jax.evaluation.harness import Result, characters, evaluate, owners
 from llama_jax.evaluation.jobs import Job, plan
 from llama_jax.evaluation.options import Evaluate
+from llama_jax.evaluation.paper import TABLES
 from llama_jax.evaluation.store import Store, read_answers
 from llama_jax.inference.load import load
 from llama_jax.version import VERSION
@@ -34,7 +35,7 @@ SECONDS_BETWEEN_LINES = 10.0
 def run_evaluate(asked: Evaluate) -> None:
     """All tasks, in this order: what can be wrong, the model, the answers, the report."""
     if not asked.checkpoint:
-        raise ConfigError("give --checkpoint DIR and --tasks NAMES, or --compare RUN_A RUN_B.")
+        raise ConfigError("give --checkpoint DIR and --tasks NAMES, or --compare RUN_A RUN_B, or --tables NUMBERS.")
     if not 0 < asked.tensor <= jax.device_count():
         raise ConfigError(f"tensor must lie in [1, {jax.device_count()}], the devices there are, got {asked.tensor}.")
     asked = replace(asked, checkpoint=pinned(asked.checkpoint))
@@ -73,6 +74,15 @@ def run_compare(asked: Evaluate) -> None:
         folder = Path(asked.output)
         page.write_text(folder / "compare.md", page.markdown("Comparison", [grid]))
         page.write_text(folder / "compare.html", page.html("Comparison", [grid]))
+
+
+def run_tables(asked: Evaluate) -> None:
+    """Print published tables."""
+    known = {table.number: table for table in TABLES}
+    numbers = [number for text in asked.tables for number in text.replace(",", " ").split()]
+    if unknown := [number for number in numbers if number not in known and number != "all"]:
+        raise ConfigError(f"the paper has no table {', '.join(unknown)} here; there are {', '.join(known)}, or all.")
+    page.show(stdout(), [published_grid(table) for number, table in known.items() if number in numbers or "all" in numbers])
 
 
 def stdout() -> Console:
