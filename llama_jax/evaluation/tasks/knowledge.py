@@ -43,8 +43,8 @@ def read(files: Files, settings: Settings) -> Records:
     """Whatever subjects the test folder holds, and their worked examples."""
     names = files.names("mmlu/test/*_test.csv")
     subjects = sorted(name.rpartition("/")[2].removesuffix("_test.csv") for name in names)
-    for subject, name in zip(subjects, names, strict=True):
-        files.require(subject in CATEGORY, name, 1, f"{subject} is none of the 57 subjects")
+    for subject in subjects:
+        files.require(subject in CATEGORY, f"mmlu/test/{subject}_test.csv", 1, f"{subject} is none of the 57 subjects")
     wanted = SHOTS if settings.num_fewshot is None else settings.num_fewshot
     shots = [row for subject in subjects for row in rows_of(files, "dev", subject)] if wanted else []
     return Records([row for subject in subjects for row in rows_of(files, "test", subject)], shots)
