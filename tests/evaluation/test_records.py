@@ -133,7 +133,8 @@ TABLES = {
     "winogender": {"winogender/occupations-stats.tsv": "occupation\tbls_pct_female\nnurse\t89.5\n",
                    "winogender/templates.tsv": "occupation(0)\tother-participant(1)\tanswer\tsentence\n"
                                                "nurse\tguest\t0\tThe $OCCUPATION met the $PARTICIPANT when $NOM_PRONOUN came.\n",
-                   "winogender/all_sentences.tsv": "sentid\tsentence\nnurse.guest.0.male.txt\tThe nurse met the guest when he came."},
+                   "winogender/all_sentences.tsv": "sentid\tsentence\n"
+                                                   "nurse.guest.0.male.txt\tThe nurse met the guest when he came."},
 }
 
 
@@ -160,8 +161,8 @@ CASES: list[tuple[str, Callable[[dict], dict], str]] = [
     ("boolq", lambda row: row | {"answer": "yes"}, "dev.jsonl, record 1: the answer should be true or false, got 'yes'"),
     ("boolq", lambda row: row | {"passage": 3}, "dev.jsonl, line 1: 'passage' should be a text, got 3"),
     ("arc_easy", lambda row: row | {"question": "S"}, "line 1: 'question' should be an object with 'stem', 'choices', got 'S'"),
-    ("arc_easy", lambda row: row | {"question": {"stem": "S", "choices": [{"text": "a"}]}}, "line 1: 'question.choices.0.' should "
-     "be an object with 'text', 'label', and 'label' is missing"),
+    ("arc_easy", lambda row: row | {"question": {"stem": "S", "choices": [{"text": "a"}]}}, "line 1: 'question.choices.0.' "
+     "should be an object with 'text', 'label', and 'label' is missing"),
     ("arc_easy", lambda row: row | {"answerKey": 2}, "line 1: 'answerKey' should be a text, got 2"),
     ("arc_easy", lambda row: row | {"question": {"stem": "S", "choices": CHOICES * 2}}, "record 1: two choices have one label"),
     ("hellaswag", lambda row: row | {"label": 2}, "record 1: label 2 names none of its 2 endings"),
