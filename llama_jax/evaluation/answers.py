@@ -56,7 +56,7 @@ class Answerer:
     @cached_property
     def fingerprint(self) -> str:
         """What decides an answer beside the request, as one text: every parameter, the config and the tokenizer."""
-        return fingerprint(self.model.config, self.params, self.tokenizer)
+        return fingerprint(self.model.config, self.params, tokenizer=self.tokenizer)
 
     @cached_property
     def weights(self) -> Weights:

@@ -29,11 +29,11 @@ def add_row(grid: Grid, name: str, runs: list[tuple[Path, dict[str, Any]]]) -> N
     """One task's row, and notes about items that are left out and about what else differs."""
     tasks = [report["tasks"][name] for _, report in runs]
     title, metric = tasks[0]["title"], tasks[0]["metric"]
-    items = [read_items(folder, name, task.get("items_sha256")) for (folder, _), task in zip(runs, tasks, strict=True)]
+    items = [read_items(folder, name, sha256=task.get("items_sha256")) for (folder, _), task in zip(runs, tasks, strict=True)]
     keys = [key for key, row in items[0].items() if key in items[1] and alike(row, items[1][key])]
     columns = [[some[key]["metrics"].get(metric) for key in keys] for some in items]
     both = [(x, y) for x, y in zip(*columns, strict=True) if x is not None and y is not None]
-    grid.notes += notes_of(tasks, max(map(len, items)) - len(keys), len(keys) - len(both))
+    grid.notes += notes_of(tasks, left_out=max(map(len, items)) - len(keys), without=len(keys) - len(both))
     if not both:
         grid.rows.append([title, metric, DASH, DASH, DASH, DASH, "0"])
         return
@@ -51,7 +51,7 @@ def alike(first: dict[str, Any], second: dict[str, Any]) -> bool:
     return first["sha256"] == second["sha256"] and first["gold"] == second["gold"]
 
 
-def notes_of(tasks: list[dict[str, Any]], left_out: int, without: int) -> list[str]:
+def notes_of(tasks: list[dict[str, Any]], *, left_out: int, without: int) -> list[str]:
     """What a reader of one task's row should know; `without` counts items that lack the metric in one of the runs."""
     title, metrics = tasks[0]["title"], [task["metric"] for task in tasks]
     scorers = [task.get("command", {}).get("scorer", "") for task in tasks]

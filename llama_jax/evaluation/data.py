@@ -22,7 +22,7 @@ fields and any others. `object` takes everything."""
 WORDS = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "an object"}
 
 
-def fault(value: Any, kind: Kind, name: str = "") -> str:
+def fault(value: Any, kind: Kind, *, name: str = "") -> str:
     """What is wrong with a JSON value that should be of `kind`, in words that name the field; empty where nothing is."""
     where = f"{name!r} should be" if name else "expected"
     if isinstance(kind, dict):
@@ -30,12 +30,12 @@ def fault(value: Any, kind: Kind, name: str = "") -> str:
             return f"{where} an object with {', '.join(map(repr, kind))}, got {value!r:.60}"
         if missing := [key for key in kind if key not in value]:
             return f"{where} an object with {', '.join(map(repr, kind))}, and {missing[0]!r} is missing"
-        found = (fault(value[key], inner, f"{name}.{key}" if name else key) for key, inner in kind.items())
+        found = (fault(value[key], inner, name=f"{name}.{key}" if name else key) for key, inner in kind.items())
         return next(filter(None, found), "")
     if isinstance(kind, list):
         if not isinstance(value, list) or not value:
             return f"{where} a list that is not empty, got {value!r:.60}"
-        return next(filter(None, (fault(one, kind[0], f"{name}[{place}]") for place, one in enumerate(value))), "")
+        return next(filter(None, (fault(one, kind[0], name=f"{name}[{place}]") for place, one in enumerate(value))), "")
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         return f"{where} {WORDS[kind]}, got {value!r:.60}"
     if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):

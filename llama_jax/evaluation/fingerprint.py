@@ -25,7 +25,7 @@ UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 """By bytes per element."""
 
 
-def fingerprint(config: ModelConfig, params: Any, tokenizer: Tokenizer) -> str:
+def fingerprint(config: ModelConfig, params: Any, *, tokenizer: Tokenizer) -> str:
     """Hash of all parameters (name, shape, dtype and bits of each), of the config and of the tokenizer with its rules.
 
     The same on every mesh, and for the same weights in any format of folder.

@@ -133,7 +133,7 @@ def read(folder: Path) -> dict[str, Any]:
     raise DataError(f"cannot use {file}: {reason}; name the folder that eval.py wrote.")
 
 
-def read_items(folder: Path, task: str, sha256: str | None = None) -> dict[str, dict[str, Any]]:
+def read_items(folder: Path, task: str, *, sha256: str | None = None) -> dict[str, dict[str, Any]]:
     """Lines of a task's per-item file by key; raises DataError where the file has another hash than results.json says."""
     file = items_file(folder, task)
     try:

@@ -39,7 +39,8 @@ class Store:
             for row in rows:
                 if row.get("model") == fingerprint:
                     self._known[row["chunk"]] |= {number: answer_of(*answer) for number, *answer in row["answers"]}
-            self.notes = notes_of(folder / self.FILE, [row.get("model", "") for row in rows], fingerprint)
+            self.notes = notes_of(folder / self.FILE, [row.get("model", "") for row in rows],
+                                  fingerprint=fingerprint)
 
     def key(self, requests: Sequence[Request]) -> str:
         """What a chunk is known by: the model and everything that was asked, generation settings included."""
@@ -94,7 +95,7 @@ def _row(line: bytes, where: str) -> dict[str, Any]:
     return row
 
 
-def notes_of(file: Path, models: Sequence[str], fingerprint: str) -> list[str]:
+def notes_of(file: Path, models: Sequence[str], *, fingerprint: str) -> list[str]:
     """What to say about lines of a file that are not used; `models` holds the fingerprint in each line, or nothing."""
     old = sum(not model for model in models)
     others = sum(bool(model) and model != fingerprint for model in models)

@@ -60,9 +60,9 @@ def test_config_and_tokenizer_count(small_run):
     a = small_run.answerer
     rules = replace(a.tokenizer.rules, adds_bos=False)
     silent = type(a.tokenizer)(a.tokenizer.model, rules)
-    others = [fingerprint(replace(a.model.config, rope_theta=5e5), a.params, a.tokenizer),
-              fingerprint(replace(a.model.config, dtype="bfloat16"), a.params, a.tokenizer),
-              fingerprint(a.model.config, a.params, silent)]
+    others = [fingerprint(replace(a.model.config, rope_theta=5e5), a.params, tokenizer=a.tokenizer),
+              fingerprint(replace(a.model.config, dtype="bfloat16"), a.params, tokenizer=a.tokenizer),
+              fingerprint(a.model.config, a.params, tokenizer=silent)]
     assert len({a.fingerprint, *others}) == 4
 
 

@@ -182,7 +182,7 @@ def read_toxicity(files: Files, settings: Settings) -> Records:
     name = "realtoxicityprompts/prompts.jsonl"
     rows = files.jsonl(name, {"prompt": object})
     for number, row in enumerate(rows, 1):
-        found = fault(row["prompt"], {"text": str}, "prompt")
+        found = fault(row["prompt"], {"text": str}, name="prompt")
         files.require(not found and row["prompt"]["text"], name, number, f"the prompt has no text ({found or 'it is empty'})")
     return Records(rows)
 
