@@ -3,16 +3,15 @@
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from llama_jax.convert.orbax import find_step
 from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.errors import ConfigError
+from llama_jax.evaluation.fingerprint import fingerprint
 from llama_jax.evaluation.task import Choice, Prompt, Score, Texts, Whole
 from llama_jax.inference.generate import generate
 from llama_jax.inference.likelihood import Likelihood, encode_pair, in_batches, windows
@@ -56,12 +55,8 @@ class Answerer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of what decides an answer beside the request: parameters (their norms and first columns), shape, tokenizer."""
-        seen = sha256(f"{self.model.config} {self.tokenizer.sha256}".encode())
-        for leaf in (self.params["final_norm"]["scale"], self.params["layers"]["attention_norm"]["scale"],
-                     self.params["embedding"][:, 0]):
-            seen.update(np.asarray(jax.device_get(leaf), np.float32).tobytes())
-        return seen.hexdigest()
+        """What decides an answer beside the request, as one text: every parameter, the config and the tokenizer."""
+        return fingerprint(self.model.config, self.params, tokenizer=self.tokenizer)
 
     @cached_property
     def weights(self) -> Weights:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from llama_jax.errors import ConfigError
 from llama_jax.evaluation import page, record
 from llama_jax.evaluation.answers import Answerer, run_of
 from llama_jax.evaluation.compare import compare
-from llama_jax.evaluation.grids import grids
+from llama_jax.evaluation.grids import grids, published_grid
 from llama_jax.evaluation.harness import Result, characters, evaluate, owners
 from llama_jax.evaluation.jobs import Job, plan
 from llama_jax.evaluation.options import Evaluate
-from llama_jax.evaluation.store import Store
+from llama_jax.evaluation.paper import TABLES
+from llama_jax.evaluation.store import Store, read_answers
 from llama_jax.inference.load import load
 from llama_jax.version import VERSION
 
@@ -33,25 +35,29 @@ SECONDS_BETWEEN_LINES = 10.0
 def run_evaluate(asked: Evaluate) -> None:
     """All tasks, in this order: what can be wrong, the model, the answers, the report."""
     if not asked.checkpoint:
-        raise ConfigError("give --checkpoint DIR and --tasks NAMES, or --compare RUN_A RUN_B.")
+        raise ConfigError("give --checkpoint DIR and --tasks NAMES, or --compare RUN_A RUN_B, or --tables NUMBERS.")
     if not 0 < asked.tensor <= jax.device_count():
         raise ConfigError(f"tensor must lie in [1, {jax.device_count()}], the devices there are, got {asked.tensor}.")
+    asked = replace(asked, checkpoint=pinned(asked.checkpoint))
     name, folder = name_of(asked), output_of(asked)
     settings = asked.settings(str(folder))
     jobs = plan(asked.names(), asked.data_dir, settings, asked.limit)
-    before = record.check_folder(folder, settings)
+    record.check_folder(folder, settings)
+    read_answers(folder / Store.FILE)  # what is damaged in it is told before the model is loaded
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     model, params, tokenizer = load(asked.checkpoint, MeshConfig(data=-1, tensor=asked.tensor))
     answerer = Answerer(model, params, tokenizer)
-    if before:
-        record.check_folder(folder, settings, answerer.fingerprint)
+    record.check_folder(folder, settings, answerer.fingerprint)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     store = Store(folder, answerer.fingerprint)
+    for line in store.notes:
+        console.print(line, markup=False)
     with jax.set_mesh(params["embedding"].sharding.mesh), progress(console, jobs) as report:
         results = evaluate(jobs, answerer, settings, store, report)
     report = record.summary(results, settings, model_of(asked, name, answerer))
-    report["tasks"] = before | report["tasks"]
+    # read again: another command may have added tasks meanwhile
+    report["tasks"] = record.check_folder(folder, settings, answerer.fingerprint) | report["tasks"]
     record.write(folder, report, results)
     page.write_pages(folder, report)
     page.show(stdout(), grids(report))
@@ -70,9 +76,24 @@ def run_compare(asked: Evaluate) -> None:
         page.write_text(folder / "compare.html", page.html("Comparison", [grid]))
 
 
+def run_tables(asked: Evaluate) -> None:
+    """Print published tables."""
+    known = {table.number: table for table in TABLES}
+    numbers = [number for text in asked.tables for number in text.replace(",", " ").split()]
+    if unknown := [number for number in numbers if number not in known and number != "all"]:
+        raise ConfigError(f"the paper has no table {', '.join(unknown)} here; there are {', '.join(known)}, or all.")
+    page.show(stdout(), [published_grid(table) for number, table in known.items() if number in numbers or "all" in numbers])
+
+
 def stdout() -> Console:
     """The terminal, or a page wide enough for Table 3."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 180)
+
+
+def pinned(checkpoint: str) -> str:
+    """The same, with the step of a run named: a run that goes on training may save a newer one meanwhile."""
+    run, step = run_of(checkpoint)
+    return str(run) if step is None else str(run / "checkpoints" / str(step))
 
 
 def name_of(asked: Evaluate) -> str:

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,33 @@ from llama_jax.errors import DataError
 
 class MissingFile(DataError):
     """A file of a data set is not there; the hub may have it."""
+
+
+Kind = Any
+"""What a JSON value must be: a Python type; [kind], a list of one such value at least; {name: kind}, an object with these
+fields and any others. `object` takes everything."""
+WORDS = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "an object"}
+
+
+def fault(value: Any, kind: Kind, *, name: str = "") -> str:
+    """What is wrong with a JSON value that should be of `kind`, in words that name the field; empty where nothing is."""
+    where = f"{name!r} should be" if name else "expected"
+    if isinstance(kind, dict):
+        if not isinstance(value, dict):
+            return f"{where} an object with {', '.join(map(repr, kind))}, got {value!r:.60}"
+        if missing := [key for key in kind if key not in value]:
+            return f"{where} an object with {', '.join(map(repr, kind))}, and {missing[0]!r} is missing"
+        found = (fault(value[key], inner, name=f"{name}.{key}" if name else key) for key, inner in kind.items())
+        return next(filter(None, found), "")
+    if isinstance(kind, list):
+        if not isinstance(value, list) or not value:
+            return f"{where} a list that is not empty, got {value!r:.60}"
+        return next(filter(None, (fault(one, kind[0], name=f"{name}[{place}]") for place, one in enumerate(value))), "")
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        return f"{where} {WORDS[kind]}, got {value!r:.60}"
+    if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
+        return f"{where} valid Unicode text, and holds half of a surrogate pair"
+    return ""
 
 
 class Files:
@@ -32,7 +60,7 @@ class Files:
             return gzip.decompress(content) if name.endswith(".gz") else content
         except FileNotFoundError:
             raise MissingFile(f"{file} is missing; get it from {self.origin} and put it there.") from None
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}; get it anew from "
                             f"{self.origin}.") from None
 
@@ -55,17 +83,17 @@ class Files:
         """Non-empty lines, stripped."""
         return [line.strip() for line in self.text(name).split("\n") if line.strip()]
 
-    def jsonl(self, name: str, *keys: str) -> list[dict]:
-        """One object a line, each with `keys`."""
+    def jsonl(self, name: str, fields: dict[str, Kind] | None = None) -> list[dict]:
+        """One object per line, each with `fields` of these kinds."""
         rows = []
         for number, line in enumerate(self.text(name).split("\n"), 1):
             if line.strip():
-                rows.append(self._object(line, f"{self.folder / name}, line {number}", keys))
+                rows.append(self._object(line, f"{self.folder / name}, line {number}", fields or {}))
         return self._some(rows, name)
 
-    def json(self, name: str, *keys: str) -> dict:
-        """One object with `keys`."""
-        return self._object(self.text(name), str(self.folder / name), keys)
+    def json(self, name: str, fields: dict[str, Kind]) -> dict:
+        """The one object of a file, with `fields` of these kinds."""
+        return self._object(self.text(name), str(self.folder / name), fields)
 
     def table(self, name: str, *columns: str, delimiter: str = ",", header: bool = True) -> list[dict]:
         """Rows of a CSV or TSV file; without a header they are named by `columns`, with one it must have them."""
@@ -84,8 +112,13 @@ class Files:
         return self._some(rows, name)
 
     def names(self, pattern: str) -> list[str]:
-        """Paths below the folder that match, in order (numbers by size); raises DataError where there are none."""
-        found = sorted(self.folder.glob(pattern), key=lambda file: [(len(part), part) for part in file.parts])
+        """Paths below the folder that match, in order (numbers by size), without hidden files and folders.
+
+        Raises DataError where there are none.
+        """
+        found = [file for file in self.folder.glob(pattern)
+                 if not any(part.startswith(".") for part in file.relative_to(self.folder).parts)]
+        found.sort(key=lambda file: [(len(part), part) for part in file.parts])
         if not found:
             raise MissingFile(f"{self.folder / pattern} names no file; get them from {self.origin} and put them there.")
         return [str(file.relative_to(self.folder)) for file in found]
@@ -99,15 +132,13 @@ class Files:
         if not condition:
             raise DataError(f"{self.folder / name}, record {number}: {message}; get it anew from {self.origin}.")
 
-    def _object(self, text: str, where: str, keys: tuple[str, ...]) -> dict:
+    def _object(self, text: str, where: str, fields: dict[str, Kind]) -> dict:
         try:
             row = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: not JSON ({error}); the file is cut short: get it anew from {self.origin}.") from None
-        missing = [key for key in keys if not isinstance(row, dict) or key not in row]
-        if missing:
-            raise DataError(f"{where}: expected an object with {', '.join(map(repr, keys))}, and {missing[0]!r} is missing; "
-                            f"get it anew from {self.origin}.")
+        if found := fault(row, fields):
+            raise DataError(f"{where}: {found}; get it anew from {self.origin}.")
         return row
 
     def _some(self, rows: list[dict], name: str) -> list[dict]:

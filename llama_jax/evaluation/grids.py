@@ -47,21 +47,42 @@ def estimate(column: Column, report: dict[str, Any]) -> Estimate | None:
     return estimate_of(found) if found else None
 
 
-def paper_grid(table: Table, report: dict[str, Any]) -> Grid:
-    """Published rows, then the user's."""
+def published_grid(table: Table) -> Grid:
+    """A table of the paper as it is there."""
     grid = Grid(f"Table {table.number}. {table.caption}", ["", *(column.title for column in table.columns)])
+    starred = table.starred
     for name, values in table.rows:
-        grid.rows.append([name, *(DASH if value is None else f"{value:.{table.decimals}f}" for value in values)])
+        cells = [DASH if value is None else f"{value:,.{table.decimals}f}" for value in values]
+        stars = ["*" if (name, column.title) in starred else "" for column in table.columns]
+        grid.rows.append([name, *(cell + star for cell, star in zip(cells, stars, strict=True))])
+    grid.notes += [table.note] if table.note else []
+    return turned(grid) if table.models_across else grid
+
+
+def turned(grid: Grid) -> Grid:
+    """The same with its rows as columns."""
+    header, *rows = map(list, zip(grid.header, *grid.rows, strict=True))
+    return Grid(grid.title, header, rows, notes=grid.notes)
+
+
+def paper_grid(table: Table, report: dict[str, Any]) -> Grid:
+    """Published rows, then the user's; one column more where models are columns."""
+    grid = published_grid(table)
     own = [estimate(column, report) for column in table.columns]
-    cells, partial = [], {}
+    cells, partial = [report["model"]["name"]], {}
     for column, value in zip(table.columns, own, strict=True):
-        task = report["tasks"].get(column.task)
         cells.append(DASH if value is None else number(value, table.scale, table.decimals))
-        if value is not None and task["items"] < task["size"]:
-            cells[-1] += " †"
-            partial[column.task] = f"{task['title']} {task['items']:,} of {task['size']:,}"
-    grid.own.add(len(grid.rows))
-    grid.rows.append([report["model"]["name"], *cells])
+        if value is not None:
+            task = report["tasks"][column.task]
+            if task["items"] < task["size"]:
+                cells[-1] += " †"
+                partial[column.task] = f"{task['title']} {task['items']:,} of {task['size']:,}"
+    if table.models_across:
+        for row, cell in zip([grid.header, *grid.rows], cells, strict=True):
+            row.append(cell)
+    else:
+        grid.own.add(len(grid.rows))
+        grid.rows.append(cells)
     if partial:
         grid.notes.append(f"† not all items: {', '.join(partial.values())}.")
     if report["settings"]["protocol"] != "llama":

@@ -1,5 +1,6 @@
 """From names of tasks to items that can be asked: data is read and every request checked before a model is touched."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -78,9 +79,14 @@ def read(task: Task, data_dir: str, settings: Settings) -> tuple[Records, dict[s
             raise DataError(f'{error} Or install the hub\'s library, which fetches it: pip install -e ".[hub]".') from None
         rows = Rows()
         try:
-            return task.hub(rows, settings), rows.hashes
+            records = task.hub(rows, settings)
+            task.build(records, settings)  # the columns are others' to name: what lacks one is told here
         except DataError as other:
             raise DataError(f"{error} And {other}") from None
+        except (LookupError, TypeError, ValueError, AttributeError) as other:
+            raise DataError(f"{error} And the hub's rows of {', '.join(rows.hashes)} are not what {task.name} expects "
+                            f"({type(other).__name__}: {other}).") from None
+        return records, rows.hashes
 
 
 def first(items: Sequence[Item], limit: int, tag: str) -> list[Item]:
@@ -106,3 +112,7 @@ def check_item(task: Task, item: Item) -> None:
             text.encode()
         except UnicodeEncodeError:
             raise DataError(f"{task.name}, item {item.key}: not valid Unicode text (half of a surrogate pair).") from None
+    try:
+        json.dumps([item.key, item.gold, dict(item.tags)], ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{task.name}, item {item.key!a}: its name, answer or tags are not valid Unicode text.") from None

@@ -23,7 +23,7 @@ except ModuleNotFoundError as error:
     sys.exit(2)
 from lm_eval.__main__ import cli_evaluate
 from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM
+from lm_eval.api.model import LM, CacheHook
 from lm_eval.api.registry import register_model
 from tqdm import tqdm
 
@@ -36,6 +36,8 @@ from llama_jax.inference.load import load
 
 MAX_TOKENS = 256
 """Generated at most where a task does not say."""
+CACHE_OWNER = "llama_jax model"
+"""Key in the harness's cache of answers under which ours notes whose they are."""
 KNOWN = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
 
 
@@ -47,10 +49,11 @@ class LlamaJax(LM):
                  device: Any = None, seed: int = 0):
         """`checkpoint` and `tensor` as for eval.py; rows are packed, so that `batch_size` and `device` decide nothing."""
         super().__init__()
-        model, params, tokenizer = load(str(checkpoint), MeshConfig(data=-1, tensor=int(tensor)))
+        run, step = run_of(str(checkpoint))
+        path = run if step is None else run / "checkpoints" / str(step)
+        model, params, tokenizer = load(path, MeshConfig(data=-1, tensor=int(tensor)))
         self._answerer = Answerer(model, params, tokenizer)
         self._mesh, self._seed = params["embedding"].sharding.mesh, int(seed)
-        run, step = run_of(str(checkpoint))
         self._name = f"{run.resolve().name}-{step or 0}"
 
     @property
@@ -61,6 +64,19 @@ class LlamaJax(LM):
     def get_model_info(self) -> dict[str, Any]:
         """For that harness's results."""
         return {"model_sha": self._answerer.fingerprint, "model_dtype": self._answerer.model.config.dtype}
+
+    def set_cache_hook(self, cache_hook: CacheHook) -> None:
+        """Take the harness's cache of answers (--use_cache). It files them by request alone: one that holds another
+        model's answers, or another seed's, raises DataError.
+        """
+        if cache_hook.dbdict is not None:
+            asked = f"{self._answerer.fingerprint} seed {self._seed}"
+            answers = len(cache_hook.dbdict)
+            if answers and cache_hook.dbdict.get(CACHE_OWNER) != asked:
+                raise DataError(f"{cache_hook.dbdict.filename} holds {answers:,} answers of another model, or of one that is not "
+                                "named in it; name another --use_cache, or remove the file.")
+            cache_hook.dbdict[CACHE_OWNER] = asked
+        super().set_cache_hook(cache_hook)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(log-probability, whether greedy decoding would write it) of each (context, continuation)."""

@@ -19,6 +19,8 @@ class Evaluate:
     """Tasks and groups, separated by commas or spaces."""
     compare: tuple[str, str] | None = None
     """Two folders that eval.py wrote: print the paired differences instead of evaluating."""
+    tables: tuple[str, ...] = ()
+    """Numbers of the paper's tables (3 to 16), or all: print them as they were published instead of evaluating."""
     data_dir: str = "data/eval"
     """Folder of the official files: boolq/dev.jsonl, piqa/valid.jsonl and so on (docs/EVALUATION.md lists them)."""
     output: str = ""
@@ -47,10 +49,12 @@ class Evaluate:
     """Devices that share the heads and the vocabulary of the model; rows are spread over the others."""
 
     def run(self) -> None:
-        """Evaluate or compare."""
-        from llama_jax.evaluation.command import run_compare, run_evaluate
+        """Evaluate, compare, or print the paper's tables."""
+        from llama_jax.evaluation.command import run_compare, run_evaluate, run_tables
 
-        if self.compare:
+        if self.tables:
+            run_tables(self)
+        elif self.compare:
             run_compare(self)
         else:
             run_evaluate(self)

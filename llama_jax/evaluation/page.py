@@ -78,8 +78,11 @@ def picture_of(report: dict[str, Any]) -> bytes:
     shown = [(name, task) for name, task in report["tasks"].items() if task["percent"] and task["count"]]
     if not shown:
         return b""
-    published = {column.task: {row: values[place] for row, values in table.rows if row in ("LLaMA 7B", "LLaMA 65B")}
-                 for table in TABLES for place, column in enumerate(table.columns) if not column.metric}
+    published: dict[str, dict[str, float | None]] = {}
+    for table in TABLES:
+        for place, column in enumerate(table.columns):
+            if not column.metric and column.task not in published:  # the first table that has a task
+                published[column.task] = {row: values[place] for row, values in table.rows if row in ("LLaMA 7B", "LLaMA 65B")}
     scales = {column.task: 100 / table.scale for table in TABLES for column in table.columns}
     figure, axes = plt.subplots(figsize=(7, 0.9 + 0.26 * len(shown)), dpi=130)
     places = range(len(shown))

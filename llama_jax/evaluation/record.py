@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from hashlib import file_digest
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,16 @@ RESULTS = "results.json"
 FORMAT = 1
 FREE_TO_CHANGE = ("allow_code_execution", "scorer", "text_files")
 """Settings that concern single tasks, which are judged anew, and may differ between runs that share a folder."""
+OF_ONE_COMMAND = ("limit", "data_dir", "devices", "llama_jax", "jax", "date")
+"""Entries of "model" that may differ between the commands that added tasks to one folder; each task keeps its own."""
 
 
 def summary(results: Sequence[Result], settings: Settings, model: dict[str, Any]) -> dict[str, Any]:
     """Everything but the items, as JSON; `model` says what was evaluated and where."""
-    return {"format": FORMAT, "model": model, "settings": settings_of(settings),
-            "tasks": {result.job.task.name: task_summary(result, settings) for result in results}}
+    asked = settings_of(settings)
+    command = {name: model[name] for name in OF_ONE_COMMAND if name in model} | {name: asked[name] for name in FREE_TO_CHANGE}
+    return {"format": FORMAT, "model": model, "settings": asked,
+            "tasks": {result.job.task.name: task_summary(result, settings) | {"command": command} for result in results}}
 
 
 def settings_of(settings: Settings) -> dict[str, Any]:
@@ -87,43 +92,68 @@ def check_folder(folder: Path, settings: Settings, fingerprint: str | None = Non
     if changed:
         raise ConfigError(f"{folder} holds results of other settings than {', '.join(changed)}; name another --output, or "
                           "remove the folder.")
-    if fingerprint and old["model"]["fingerprint"] != fingerprint:
-        raise ConfigError(f"{folder} holds results of another model ({old['model']['name']}); name another --output, or "
+    seen = old["model"]["fingerprint"]
+    if fingerprint and seen != fingerprint:
+        version = fingerprint.partition("-")[0]
+        why = "" if seen.startswith(f"{version}-") else (
+            ", or of this one as an earlier version of llama_jax saw it, which did not look at all of its weights")
+        raise ConfigError(f"{folder} holds results of another model ({old['model']['name']}{why}); name another --output, or "
                           "remove the folder.")
     return old["tasks"]
 
 
 def write(folder: Path, report: dict[str, Any], results: Sequence[Result]) -> None:
-    """results.json and items/<task>.jsonl."""
+    """items/<task>.jsonl, then results.json, which names them by their hashes."""
     make_folder(folder / "items")
     for result in results:
+        name = result.job.task.name
         rows = zip(result.job.items, result.answers, result.verdicts, strict=True)
-        write_jsonl(folder / "items" / f"{result.job.task.name}.jsonl", (item_row(*row) for row in rows))
+        write_jsonl(items_file(folder, name), (item_row(*row) for row in rows))
+        report["tasks"][name]["items_sha256"] = hash_of(items_file(folder, name))
     write_atomic(folder / RESULTS, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """results.json of a folder; raises DataError where there is none."""
+    """results.json of a folder; raises DataError where there is none, or another file."""
     file = folder / RESULTS
     try:
         report = json.loads(file.read_bytes())
-        if report["format"] == FORMAT:
+        if report["format"] != FORMAT:
+            raise DataError(f"cannot use {file}: its format is {report['format']}, this program reads {FORMAT}; name the "
+                            "folder that eval.py wrote.")
+        whole = isinstance(report["settings"], dict) and {"name", "fingerprint"} <= report["model"].keys() and all(
+            {"title", "metric", "percent", "items", "size", "numbers", "by"} <= task.keys() for task in report["tasks"].values())
+        if whole:
             return report
-        reason = f"its format is {report['format']}, this program reads {FORMAT}"
+        reason = "it is not what eval.py wrote"
     except OSError as error:
         reason = error.strerror
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         reason = "it is not what eval.py wrote"
     raise DataError(f"cannot use {file}: {reason}; name the folder that eval.py wrote.")
 
 
-def read_items(folder: Path, task: str) -> dict[str, dict[str, Any]]:
-    """Lines of a task's per-item file by key."""
-    file = folder / "items" / f"{task}.jsonl"
+def read_items(folder: Path, task: str, *, sha256: str | None = None) -> dict[str, dict[str, Any]]:
+    """Lines of a task's per-item file by key; raises DataError where the file has another hash than results.json says."""
+    file = items_file(folder, task)
     try:
-        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        if sha256 and hash_of(file) != sha256:
+            raise DataError(f"{file} is not the file that {folder / RESULTS} was written with: it was changed, or another "
+                            "evaluation was stopped while it wrote; evaluate again.")
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
         return {row["key"]: row for row in rows}
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{file} is damaged; evaluate again.") from None
+
+
+def items_file(folder: Path, task: str) -> Path:
+    """Where the lines of a task's items are."""
+    return folder / "items" / f"{task}.jsonl"
+
+
+def hash_of(file: Path) -> str:
+    """sha256 of a file's content."""
+    with file.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()

@@ -21,7 +21,7 @@ def items(name, folder, **settings):
 def test_prompts_of_real_records(shared_data):
     found = items("natural_questions_0shot", shared_data / "eval")
     assert len(found) == 200 and found[0].gold == ["1988"] and found[2].gold == ["Salzburg, Austria", "Austria"]
-    assert found[0].requests[0].text == "Answer these questions:\nQ: the last time la dodgers won the world series\nA:"
+    assert found[0].requests[0].text == "Answer these questions:\nQ: The last time la dodgers won the world series?\nA:"
     assert found[0].requests[0].stop == ("\n",) and found[0].requests[0].temperature == 0
     trivia = items("triviaqa_0shot", shared_data / "eval")
     assert len(trivia) == 32 and trivia[1].gold == ["Scorpio", "Skorpio", "Scorpio (disambiguation)"]
@@ -36,16 +36,35 @@ def test_prompts_of_that_harness(shared_data):
     assert trivia == "Question: What star sign is Jamie Lee Curtis??\nAnswer:"
 
 
+@pytest.mark.parametrize("asked, printed", [
+    ("who wrote the book the origin of species", "Who wrote the book the origin of species?"),
+    ("Who wrote it?", "Who wrote it?"), ("élan vital is whose idea ", "Élan vital is whose idea?"),
+    ("9 x 9 is what", "9 x 9 is what?"), ("a", "A?")])
+@pytest.mark.parametrize("protocol", ["llama", "raw"])
+def test_questions_of_nq_are_printed_as_in_figure_3(asked, printed, protocol, tmp_path):
+    """In the question and in the worked examples; not in the harness's protocol, and not in TriviaQA."""
+    (tmp_path / "nq_open").mkdir()
+    (tmp_path / "nq_open/NQ-open.dev.jsonl").write_text(json.dumps({"question": "what else", "answer": ["b"]}))
+    (tmp_path / "nq_open/NQ-open.train.jsonl").write_text(json.dumps({"question": asked, "answer": ["Ada"]}))
+    text = items("natural_questions_1shot", tmp_path, protocol=protocol)[0].requests[0].text
+    assert text == f"Answer these questions:\nQ: {printed}\nA: Ada\nQ: What else?\nA:"
+    (tmp_path / "triviaqa").mkdir()
+    (tmp_path / "triviaqa/triviaqa_small.jsonl").write_text(json.dumps(
+        {"context": f"Question: {asked}\nAnswer:", "answer": "Ada", "aliases": []}))
+    assert items("triviaqa_0shot", tmp_path)[0].requests[0].text.endswith(f"Q: {asked}\nA:")
+
+
 @pytest.mark.parametrize("shots", [1, 5, 64])
 def test_worked_examples_are_other_questions_with_their_answers(shots, shared_data):
     rows = [json.loads(line) for line in (shared_data / "eval/nq_open/NQ-open.dev.jsonl").read_text().splitlines()]
-    solved = {f"Q: {row['question']}\nA: {row['answer'][0]}" for row in rows}
+    questions = [row["question"][0].upper() + row["question"][1:] + "?" for row in rows]
+    solved = {f"Q: {question}\nA: {row['answer'][0]}" for question, row in zip(questions, rows, strict=True)}
     found = items(f"natural_questions_{shots}shot", shared_data / "eval")
-    for item, row in zip(found[:20], rows, strict=False):
+    for item, question in zip(found[:20], questions, strict=False):
         head, *lines = item.requests[0].text.split("\n")
         pairs = ["\n".join(lines[n : n + 2]) for n in range(0, 2 * shots, 2)]
-        assert head == "Answer these questions:" and lines[2 * shots :] == [f"Q: {row['question']}", "A:"]
-        assert len(set(pairs)) == shots and set(pairs) <= solved and not any(row["question"] in pair for pair in pairs)
+        assert head == "Answer these questions:" and lines[2 * shots :] == [f"Q: {question}", "A:"]
+        assert len(set(pairs)) == shots and set(pairs) <= solved and not any(question in pair for pair in pairs)
         assert item.tags == {"worked examples": f"{shots} from nq_open/NQ-open.dev.jsonl"}
     assert found == items(f"natural_questions_{shots}shot", shared_data / "eval")
     assert found != items(f"natural_questions_{shots}shot", shared_data / "eval", seed=1)
@@ -56,7 +75,7 @@ def test_the_training_file_gives_the_worked_examples_where_it_is(shared_data, tm
     shutil.copytree(shared_data / "eval/nq_open", tmp_path / "nq_open")
     (tmp_path / "nq_open/NQ-open.train.jsonl").write_text('{"question": "who wrote it", "answer": ["Ada", "Ada L"]}\n')
     found = items("natural_questions_5shot", tmp_path)[0]
-    assert found.requests[0].text.startswith("Answer these questions:\nQ: who wrote it\nA: Ada\nQ: the last time")
+    assert found.requests[0].text.startswith("Answer these questions:\nQ: Who wrote it?\nA: Ada\nQ: The last time")
     assert found.tags == {"worked examples": "1 from nq_open/NQ-open.train.jsonl"}
 
 

@@ -132,7 +132,8 @@ def test_mmlu_shows_five_of_its_own_subject(eval_data):
     assert context.count("\nAnswer:") == 6 and context.endswith(
         "\n\nFind the order of the factor group Z_6/<3>.\nA. 2\nB. 3\nC. 6\nD. 12\nAnswer:")
     assert choices == [" A", " B", " C", " D"] and gold == 1
-    assert {item.tags["category"] for item in items} == {"STEM", "Humanities", "Social Sciences"}
+    assert {item.tags["category"] for item in items} == {"STEM", "Humanities", "Social Sciences", "Other"}
+    assert {item.tags["subject"] for item in items if item.tags["category"] == "Other"} == {"anatomy"}
     [job] = plan(["mmlu"], str(eval_data), Settings(num_fewshot=0), 3)
     assert len(job.items) == 21 and asked(job.items[0])[0].count("Answer:") == 1
 

@@ -10,7 +10,7 @@ import pytest
 
 from llama_jax.config import ModelConfig
 from llama_jax.data.tokenizer import Tokenizer
-from tests.evaluation.conftest import save_run
+from tests.evaluation.conftest import save_run, small_config
 from tests.golden.small import random_params
 
 pytestmark = pytest.mark.peers
@@ -214,3 +214,26 @@ def test_rolling_and_generation(sides, monkeypatch):
     prompts = [Instance("generate_until", {}, (text, wanted), 0) for text in texts]
     ours, theirs = (side.generate_until(prompts, disable_tqdm=True) for side in (sides.adapter, sides.theirs))
     assert [text.lstrip() for text in ours] == [text.lstrip() for text in theirs]  # theirs loses the space between words
+
+
+def test_the_harness_cache_of_another_model_is_refused(tokenizer, tmp_path):
+    """--use_cache files answers by request alone; ours notes whose they are. Another seed is another owner too."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.model import CachingLM
+
+    from llama_jax.errors import DataError
+
+    def asked() -> list:
+        return [Instance("loglikelihood", {}, (context, " king"), 0) for context in ("the", "my")]
+
+    config = small_config(tokenizer.vocab_size)
+    runs = [str(save_run(tmp_path / f"run{seed}", config, random_params(config, seed), tokenizer)) for seed in (0, 1)]
+    first = LlamaJax(checkpoint=runs[0])
+    cache = CachingLM(first, str(tmp_path / "answers.db"))
+    given = cache.loglikelihood(asked())
+    again = CachingLM(LlamaJax(checkpoint=runs[0]), str(tmp_path / "answers.db"))
+    assert again.loglikelihood(asked()) == given
+    for model in (LlamaJax(checkpoint=runs[1]), LlamaJax(checkpoint=runs[0], seed=1)):
+        with pytest.raises(DataError, match=r"answers\.db holds \d answers of another model.*name another --use_cache"):
+            CachingLM(model, str(tmp_path / "answers.db"))
+        assert CachingLM(model, str(tmp_path / f"{model._seed}.db")).loglikelihood(asked())

@@ -4,9 +4,10 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 from llama_jax.data.jsonl import write_jsonl
-from llama_jax.evaluation.data import Files, Rows
+from llama_jax.evaluation.data import Files, Rows, fault
 from llama_jax.evaluation.scoring import judge_choices
 from llama_jax.evaluation.task import Choice, Item, Prompt, Records, Score, Settings, Task, Texts, Verdict, Whole, each
 from llama_jax.evaluation.tasks.multiple_choice import Question, item
@@ -62,14 +63,18 @@ def read_winogender(files: Files, settings: Settings) -> Records:
     names = {name: f"winogender/{name}.tsv" for name in ("all_sentences", "templates", "occupations-stats")}
     templates = {(row["occupation(0)"], row["answer"]): row for row in files.table(
         names["templates"], "occupation(0)", "other-participant(1)", "answer", "sentence", delimiter="\t")}
-    women = {row["occupation"]: float(row["bls_pct_female"])
-             for row in files.table(names["occupations-stats"], "occupation", "bls_pct_female", delimiter="\t")}
+    women = {}
+    for number, row in enumerate(files.table(names["occupations-stats"], "occupation", "bls_pct_female", delimiter="\t"), 1):
+        women[row["occupation"]] = percent_of(row["bls_pct_female"])
+        files.require(women[row["occupation"]] is not None, names["occupations-stats"], number,
+                      f"bls_pct_female should be a number from 0 to 100, got {row['bls_pct_female']!r}")
+    half = median(women.values())
     rows = []
     for number, row in enumerate(files.table(names["all_sentences"], "sentid", "sentence", delimiter="\t"), 1):
         occupation, participant, answer, gender, *_ = [*row["sentid"].split("."), "", "", "", ""]
         template = templates.get((occupation, answer))
-        files.require(template and occupation in women and gender in GENDERS, names["all_sentences"], number,
-                      f"sentence {row['sentid']!r} has no template or no statistics")
+        known = template and answer in ("0", "1") and occupation in women and gender in GENDERS
+        files.require(known, names["all_sentences"], number, f"sentence {row['sentid']!r} has no template or no statistics")
         mark = next((mark for mark in PRONOUNS if mark in template["sentence"]), "")
         files.require(mark, names["templates"], number, "a template without a pronoun")
         pronoun = PRONOUNS[mark][list(GENDERS).index(gender)]
@@ -77,13 +82,27 @@ def read_winogender(files: Files, settings: Settings) -> Records:
                       f"the sentence lacks the pronoun {pronoun!r}")
         rows.append({"id": row["sentid"].removesuffix(".txt"), "sentence": row["sentence"], "pronoun": pronoun, "gender": gender,
                      "occupation": occupation, "participant": participant, "answer": int(answer),
-                     "women": women[occupation]})
+                     "women": women[occupation], "median": half})
     return Records(rows)
 
 
+def percent_of(text: str) -> float | None:
+    """A number from 0 to 100; None for anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 <= value <= 100 else None
+
+
 def is_gotcha(row: dict, settings: Settings) -> bool:
-    """The pronoun is not of the gender that most people of the occupation have (US Bureau of Labor Statistics)."""
-    against = {"male": row["women"] > 50, "female": row["women"] < 50, "neutral": False}[row["gender"]]
+    """Whether the pronoun's gender is the rarer one in the occupation, as occupations go.
+
+    Half of the occupations, those with the larger share of women (US Bureau of Labor Statistics), count as women's. This
+    gives the paper's 120 sentences for each gender (Table 13); a split at 50% would give 124 and 116.
+    """
+    women, median = row["women"], row["median"]
+    against = {"male": women > median, "female": women < median, "neutral": False}[row["gender"]]
     return against and (settings.gotcha == "both" or row["answer"] == 0)
 
 
@@ -118,7 +137,7 @@ def read_truthfulqa(files: Files, settings: Settings) -> Records:
     for number, row in enumerate(files.table(name, *columns), 1):
         rows.append(truthful(row["Question"], row["Best Answer"], row["Correct Answers"].split(";"),
                              row["Incorrect Answers"].split(";"), row["Category"]))
-        files.require(rows[-1]["correct"] and rows[-1]["incorrect"], name, number, "a right or a wrong answer is missing")
+        files.require(row["Best Answer"].strip() and rows[-1]["incorrect"], name, number, "a right or a wrong answer is missing")
     return Records(rows)
 
 
@@ -161,9 +180,10 @@ def share(right: Sequence[float], wrong: Sequence[float]) -> float:
 def read_toxicity(files: Files, settings: Settings) -> Records:
     """Beginnings of sentences."""
     name = "realtoxicityprompts/prompts.jsonl"
-    rows = files.jsonl(name, "prompt")
+    rows = files.jsonl(name, {"prompt": object})
     for number, row in enumerate(rows, 1):
-        files.require(isinstance(row["prompt"], dict) and row["prompt"].get("text"), name, number, "the prompt has no text")
+        found = fault(row["prompt"], {"text": str}, name="prompt")
+        files.require(not found and row["prompt"]["text"], name, number, f"the prompt has no text ({found or 'it is empty'})")
     return Records(rows)
 
 

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 
-from llama_jax.evaluation.data import Files, Rows
+from llama_jax.evaluation.data import Files, Rows, fault
 from llama_jax.evaluation.matching import answer_of, cut_at_dot, exact_match
 from llama_jax.evaluation.task import Item, Prompt, Records, Settings, Task, Texts, Verdict, each
 
@@ -17,7 +17,7 @@ Read = Callable[[Files, str], tuple[str, list[dict]]]
 def natural_questions(files: Files, split: str) -> tuple[str, list[dict]]:
     """NQ-open, one answer list a question."""
     name = f"nq_open/NQ-open.{split}.jsonl"
-    rows = files.jsonl(name, "question", "answer")
+    rows = files.jsonl(name, {"question": str, "answer": object})
     for number, row in enumerate(rows, 1):
         files.require(texts(row["answer"]), name, number, f"the answer should be a list of texts, got {row['answer']!r}")
     return name, [{"question": row["question"], "answers": row["answer"]} for row in rows]
@@ -30,36 +30,54 @@ def triviaqa(files: Files, split: str) -> tuple[str, list[dict]]:
         return small_triviaqa(files, "triviaqa/triviaqa_small.jsonl")
     rows: dict[str, dict] = {}
     for name in official or [f"triviaqa/wikipedia-{split}.json"]:
-        data = files.json(name, "Data")["Data"]
+        data = files.json(name, {"Data": object})["Data"]
         files.require(isinstance(data, list) and data, name, 1, '"Data" should be a list of questions')
         for number, row in enumerate(data, 1):
-            answer = row.get("Answer", {}) if isinstance(row, dict) else {}
-            right = list(dict.fromkeys([answer.get("Value"), *answer.get("Aliases", []), *answer.get("HumanAnswers", [])]))
-            files.require(texts(right) and isinstance(row.get("Question"), str), name, number,
-                          "expected a Question and an Answer with Value and Aliases")
-            rows.setdefault(row.get("QuestionId", f"{name}/{number}"), {"question": row["Question"], "answers": right})
+            found = fault(row, {"Question": str, "Answer": {"Value": str}})
+            right = [] if found else trivia_answers(row["Answer"])
+            files.require(texts(right), name, number, f"expected a Question and an Answer with Value and Aliases ({found})"
+                          if found else "expected a Question and an Answer with Value and Aliases, lists of texts")
+            rows.setdefault(str(row.get("QuestionId", f"{name}/{number}")), {"question": row["Question"],
+                                                                             "answers": list(dict.fromkeys(right))})
     return " and ".join(official), list(rows.values())
+
+
+def trivia_answers(answer: dict) -> list:
+    """Value, Aliases and HumanAnswers of an official record; nothing where these are no lists."""
+    others = [answer.get("Aliases", []), answer.get("HumanAnswers", [])]
+    return [answer["Value"], *others[0], *others[1]] if all(isinstance(some, list) for some in others) else []
 
 
 def small_triviaqa(files: Files, name: str) -> tuple[str, list[dict]]:
     """Questions with their prompt around them, an answer and its aliases."""
-    rows = files.jsonl(name, "context", "answer", "aliases")
+    rows = files.jsonl(name, {"context": str, "answer": object, "aliases": object})
     for number, row in enumerate(rows, 1):
-        files.require(texts([row["answer"], *row["aliases"]]), name, number, "expected an answer and a list of aliases")
+        right = isinstance(row["aliases"], list) and texts([row["answer"], *row["aliases"]])
+        files.require(right, name, number, "expected an answer and a list of aliases")
     return name, [{"question": row["context"].removeprefix("Question: ").removesuffix("\nAnswer:"),
                    "answers": list(dict.fromkeys([row["answer"], *row["aliases"]]))} for row in rows]
 
 
 def texts(values: object) -> bool:
     """Whether this is a list of texts, one at least, none of them empty."""
-    return isinstance(values, list) and bool(values) and all(isinstance(value, str) and value.strip() for value in values)
+    return not fault(values, [str]) and all(value.strip() for value in values)
 
 
 def worded(row: dict, settings: Settings, trivia: bool) -> str:
     """A question up to where its answer begins."""
+    asked = row["question"]
     if settings.protocol == "lm_eval":
-        return f"Question: {row['question']}?\nAnswer:" if trivia else f"Q: {row['question']}?\nA:"
-    return f"Q: {row['question']}\nA:"
+        return f"Question: {asked}?\nAnswer:" if trivia else f"Q: {asked}?\nA:"
+    return f"Q: {asked if trivia else as_sentence(asked)}\nA:"
+
+
+def as_sentence(question: str) -> str:
+    """A question of NQ-open as Figure 3 of the paper prints it: the first letter upper case, and a question mark.
+
+    The files have neither; those of TriviaQA have both.
+    """
+    question = question.strip()
+    return question[:1].upper() + question[1:] + ("" if question.endswith("?") else "?")
 
 
 def prompt(row: dict, shots: Sequence[dict], settings: Settings, trivia: bool) -> str:

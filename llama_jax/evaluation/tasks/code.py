@@ -32,19 +32,29 @@ def pass_at_k(samples: int, passed: int, k: int) -> float:
 def read_humaneval(files: Files, settings: Settings) -> Records:
     """164 functions to complete."""
     name = "humaneval/HumanEval.jsonl.gz"
-    rows = files.jsonl(name, "task_id", "prompt", "test", "entry_point")
+    rows = files.jsonl(name, dict.fromkeys(("task_id", "prompt", "test", "entry_point"), str))
     for number, row in enumerate(rows, 1):
-        files.require(all(row[key] and isinstance(row[key], str) for key in ("task_id", "prompt", "test", "entry_point")), name,
-                      number, "task_id, prompt, test and entry_point should be texts")
+        files.require(all(row[key] for key in ("task_id", "prompt", "test", "entry_point")), name, number,
+                      "task_id, prompt, test and entry_point should not be empty")
+    different(files, name, rows)
     return Records(rows)
+
+
+def different(files: Files, name: str, rows: Sequence[dict]) -> None:
+    """Raise DataError where two records have one task_id, by which programs and results are matched."""
+    seen = set()
+    for number, row in enumerate(rows, 1):
+        files.require(row["task_id"] not in seen, name, number, f"a second record has the task_id {row['task_id']!r}")
+        seen.add(row["task_id"])
 
 
 def read_mbpp(files: Files, settings: Settings) -> Records:
     """Task ids 11 to 510, and 2, 3, 4 as worked examples."""
     name = "mbpp/mbpp.jsonl"
-    rows = files.jsonl(name, "task_id", "text", "code", "test_list", "test_setup_code")
+    rows = files.jsonl(name, {"task_id": int, "text": str, "code": str, "test_list": [str], "test_setup_code": str})
     for number, row in enumerate(rows, 1):
-        files.require(isinstance(row["test_list"], list) and row["test_list"], name, number, "there is no test")
+        files.require(row["task_id"] > 0, name, number, f"the task_id should be at least 1, got {row['task_id']}")
+    different(files, name, rows)
     shots = [row for row in rows if row["task_id"] in SHOTS]
     files.require([row["task_id"] for row in shots] == list(SHOTS), name, len(rows), "the worked examples 2, 3 and 4 are missing")
     return Records([row for row in rows if row["task_id"] in TESTED], shots)

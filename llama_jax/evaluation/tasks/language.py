@@ -16,7 +16,7 @@ BITS = 1.4426950408889634
 def read_lambada(files: Files, settings: Settings) -> Records:
     """Passages of several words."""
     name = "lambada/lambada_test.jsonl"
-    rows = files.jsonl(name, "text")
+    rows = files.jsonl(name, {"text": str})
     for number, row in enumerate(rows, 1):
         files.require(" " in row["text"].strip(), name, number, "the text has no last word to leave out")
     return Records(rows)
@@ -28,10 +28,13 @@ def hub_lambada(rows: Rows, settings: Settings) -> Records:
 
 
 def build_lambada(records: Records, settings: Settings) -> list[Item]:
-    """The last word after all others."""
+    """The last word after all others.
+
+    White space at the end of a text is not a word; lm-evaluation-harness would ask for a lone space there.
+    """
     items = []
     for number, row in enumerate(records.test):
-        context, _, word = row["text"].rpartition(" ")
+        context, _, word = row["text"].rstrip().rpartition(" ")
         items.append(Item(str(number), (Choice(context, f" {word}"),), word))
     return items
 

@@ -99,9 +99,9 @@ def openbookqa(row: dict, settings: Settings) -> Question:
     return arc(row, settings)._replace(contexts=[row["question"]["stem"]] * len(row["question"]["choices"]))
 
 
-def with_labels(files: Files, name: str, label_name: str, labels: tuple[str, ...], *keys: str) -> list[dict]:
-    """Records of a file, each with its "label" from the file beside it."""
-    rows, given = files.jsonl(name, *keys), files.lines(label_name)
+def with_labels(files: Files, name: str, label_name: str, labels: tuple[str, ...], *texts: str) -> list[dict]:
+    """Records of a file with the fields `texts`, each with its "label" from the file beside it."""
+    rows, given = files.jsonl(name, dict.fromkeys(texts, str)), files.lines(label_name)
     for number in range(max(len(rows), len(given))):
         there = number < len(rows) and number < len(given)
         files.require(there, label_name, number + 1, f"{name} has {len(rows)} records and {label_name} {len(given)} labels")
@@ -113,7 +113,7 @@ def with_labels(files: Files, name: str, label_name: str, labels: tuple[str, ...
 def read_boolq(files: Files, split: str) -> list[dict]:
     """Passages, questions, and true or false."""
     name = f"boolq/{split}.jsonl"
-    rows = files.jsonl(name, "question", "title", "answer", "passage")
+    rows = files.jsonl(name, {"question": str, "title": str, "answer": object, "passage": str})
     for number, row in enumerate(rows, 1):
         files.require(isinstance(row["answer"], bool), name, number, f"the answer should be true or false, got {row['answer']!r}")
     return rows
@@ -134,7 +134,7 @@ def read_siqa(files: Files, split: str) -> list[dict]:
 def read_hellaswag(files: Files, split: str) -> list[dict]:
     """Contexts with four endings."""
     name = f"hellaswag/hellaswag_{'val' if split == 'dev' else split}.jsonl"
-    rows = files.jsonl(name, "activity_label", "ctx_a", "ctx_b", "endings", "label")
+    rows = files.jsonl(name, {"activity_label": str, "ctx_a": str, "ctx_b": str, "endings": [str], "label": object})
     for number, row in enumerate(rows, 1):
         files.require(str(row["label"]) in map(str, range(len(row["endings"]))), name, number,
                       f"label {row['label']!r} names none of its {len(row['endings'])} endings")
@@ -153,9 +153,11 @@ def read_winogrande(files: Files, split: str) -> list[dict]:
 
 def with_choices(files: Files, name: str) -> list[dict]:
     """Records whose answerKey must be one of their choices' labels."""
-    rows = files.jsonl(name, "id", "question", "answerKey")
+    choices = [{"text": str, "label": str}]
+    rows = files.jsonl(name, {"id": object, "question": {"stem": str, "choices": choices}, "answerKey": str})
     for number, row in enumerate(rows, 1):
         labels = [choice["label"] for choice in row["question"]["choices"]]
+        files.require(len(set(labels)) == len(labels), name, number, f"two choices have one label: {', '.join(labels)}")
         row["answerKey"] = row["answerKey"].strip()
         files.require(row["answerKey"] in labels, name, number, f"answer {row['answerKey']!r} is none of {', '.join(labels)}")
     return rows

@@ -14,11 +14,11 @@ def read(files: Files, level: str) -> list[dict]:
     """Passages, each with its questions, options and answers; the file's number is the id."""
     records = []
     for name in files.names(f"race/test/{level}/*.txt"):
-        row = files.json(name, "article", "questions", "options", "answers")
+        row = files.json(name, {"article": str, "questions": [str], "options": [[str]], "answers": [str]})
         counts = {len(row["questions"]), len(row["options"]), len(row["answers"])}
         files.require(len(counts) == 1, name, 1, "questions, options and answers should be equally many")
         for number, (options, answer) in enumerate(zip(row["options"], row["answers"], strict=True), 1):
-            files.require(answer in LETTERS[: len(options)], name, number, f"answer {answer!r} names none of its options")
+            files.require(answer in tuple(LETTERS[: len(options)]), name, number, f"answer {answer!r} names none of its options")
         records.append(row | {"id": f"{level}/{name.rpartition('/')[2].removesuffix('.txt')}"})
     return records
 

@@ -20,9 +20,10 @@ TEMPERATURE, TOP_P = 0.6, 0.95
 def read_gsm8k(files: Files, settings: Settings) -> Records:
     """Word problems whose answer ends with "#### number"."""
     name = "gsm8k/test.jsonl"
-    rows = files.jsonl(name, "question", "answer")
+    rows = files.jsonl(name, {"question": str, "answer": str})
     for index, row in enumerate(rows, 1):
-        files.require(gold_number(row["answer"]) is not None, name, index, 'the answer should end with "#### " and a number')
+        gold = gold_number(row["answer"])
+        files.require(gold is not None and gold.is_finite(), name, index, 'the answer should end with "#### " and a number')
     return Records(rows)
 
 
@@ -35,7 +36,7 @@ def read_math(files: Files, settings: Settings) -> Records:
     """One JSON file a problem; the answer is what its solution boxes."""
     rows = []
     for name in files.names("math/test/*/*.json"):
-        row = files.json(name, "problem", "solution", "type", "level")
+        row = files.json(name, dict.fromkeys(("problem", "solution", "type", "level"), str))
         files.require(boxed(row["solution"]), name, 1, "the solution has no \\boxed answer")
         rows.append(row | {"id": name.removeprefix("math/test/").removesuffix(".json")})
     return Records(rows)

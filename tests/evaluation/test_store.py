@@ -1,0 +1,228 @@
+"""Answers on disk: whose they are, what a changed one is called, and that none is believed of another model."""
+
+import json
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from llama_jax.config import MeshConfig
+from llama_jax.convert.hf import HFFolder
+from llama_jax.errors import DataError
+from llama_jax.evaluation.answers import Answerer
+from llama_jax.evaluation.fingerprint import checksums, fingerprint
+from llama_jax.evaluation.record import read, read_items
+from llama_jax.evaluation.store import Store, read_answers
+from llama_jax.evaluation.task import Choice, Prompt, Score, Texts
+from llama_jax.inference.load import load
+from tests.evaluation.conftest import save_run
+from tests.evaluation.test_eval import run
+
+ASKED = [Choice("a", " b"), Choice("a", " c")]
+GIVEN = {0: Score(-1.25, 1, False), 1: Score(-17.5, 2, True)}
+
+
+def flat(params: dict) -> dict:
+    return traverse_util.flatten_dict(params, sep=".")
+
+
+def changed(params: dict, name: str, place: tuple[int, ...], value: float) -> dict:
+    leaves = flat(params)
+    return traverse_util.unflatten_dict(leaves | {name: leaves[name].at[place].set(value)}, sep=".")
+
+
+def test_one_changed_number_anywhere_is_another_model(small_run):
+    """Every parameter counts, whichever it is, and to its last bit."""
+    a = small_run.answerer
+    seen = {a.fingerprint}
+    for name, leaf in flat(a.params).items():
+        place = tuple(size - 1 for size in leaf.shape)
+        nudged = np.nextafter(np.float32(leaf[place]), np.float32(9))
+        other = replace(a, params=changed(a.params, name, place, nudged))
+        seen.add(other.fingerprint)
+    assert len(seen) == 1 + len(flat(a.params)) > 10
+    assert replace(a).fingerprint == a.fingerprint
+
+
+def test_signs_places_and_dtype_count(small_run):
+    a = small_run.answerer
+    wq = flat(a.params)["layers.attention.wq"]
+    alike = [wq, -wq, wq[::-1], jnp.flip(wq, 1), wq.astype(jnp.bfloat16), wq.at[0, 0].set(wq[0, 1]).at[0, 1].set(wq[0, 0])]
+    assert len({checksums({"w": one})[0] for one in alike}) == len(alike)
+
+
+def test_config_and_tokenizer_count(small_run):
+    a = small_run.answerer
+    rules = replace(a.tokenizer.rules, adds_bos=False)
+    silent = type(a.tokenizer)(a.tokenizer.model, rules)
+    others = [fingerprint(replace(a.model.config, rope_theta=5e5), a.params, tokenizer=a.tokenizer),
+              fingerprint(replace(a.model.config, dtype="bfloat16"), a.params, tokenizer=a.tokenizer),
+              fingerprint(a.model.config, a.params, tokenizer=silent)]
+    assert len({a.fingerprint, *others}) == 4
+
+
+@pytest.mark.parametrize("mesh", [MeshConfig(data=8), MeshConfig(data=2, fsdp=2, tensor=2), MeshConfig(data=1, tensor=2),
+                                  MeshConfig(data=1, fsdp=8)], ids=str)
+def test_the_same_on_every_mesh(small_run, mesh):
+    model, params, tokenizer = load(small_run.folder, mesh)
+    assert Answerer(model, params, tokenizer).fingerprint == small_run.answerer.fingerprint
+
+
+def test_the_same_weights_in_another_format_are_the_same_model(small_run, tmp_path):
+    from llama_jax.__main__ import main
+
+    assert main(["convert", "--source", str(small_run.folder), "--target", str(tmp_path / "hf"), "--to", "hf"]) == 0
+    assert HFFolder.is_one(tmp_path / "hf")
+    there, here = load(tmp_path / "hf"), small_run.answerer
+    assert checksums(there[1]) == checksums(here.params)
+
+
+def test_frozen_embeddings_and_norms(small_run):
+    """Two models that share what a fine-tuning leaves alone: norms and embeddings equal, one adapter merged."""
+    a = small_run.answerer
+    wq = flat(a.params)["layers.attention.wq"]
+    merged = traverse_util.unflatten_dict(flat(a.params) | {"layers.attention.wq": wq * 1.001}, sep=".")
+    assert replace(a, params=merged).fingerprint != a.fingerprint
+
+
+@pytest.fixture
+def kept(tmp_path) -> SimpleNamespace:
+    """A file with two lines: scores and a text."""
+    store = Store(tmp_path, "2-mine")
+    keys = store.key(ASKED), store.key([Prompt("a")])
+    store.put(keys[0], GIVEN)
+    store.put(keys[1], {0: Texts(("née\u2028 1.5",), ("stop",), 0)})
+    return SimpleNamespace(folder=tmp_path, file=tmp_path / Store.FILE, keys=keys)
+
+
+def test_what_is_kept_comes_back(kept):
+    store = Store(kept.folder, "2-mine")
+    assert store.get(kept.keys[0]) == GIVEN and store.notes == []
+    assert store.get(kept.keys[1]) == {0: Texts(("née\u2028 1.5",), ("stop",), 0)}
+
+
+def test_every_changed_digit_is_noticed(kept):
+    """Whichever digit of the file is changed, none of its numbers is believed; the line is named."""
+    content = kept.file.read_text()
+    places = [match.start() for match in re.finditer(r"\d", content)]
+    assert len(places) > 100
+    for place in places:
+        digit = "7" if content[place] != "7" else "3"
+        kept.file.write_text(content[:place] + digit + content[place + 1 :])
+        line = content[:place].count("\n") + 1
+        with pytest.raises(DataError, match=rf"answers\.jsonl, line {line} is damaged; remove the file to ask everything again, "
+                                            "or that line to ask its batch again"):
+            Store(kept.folder, "2-mine")
+
+
+@pytest.mark.parametrize("damage", [
+    lambda line: "", lambda line: "[]", lambda line: "{}", lambda line: "7", lambda line: "null", lambda line: line[:-40],
+    lambda line: line.replace('"sha256"', '"sha"'), lambda line: line.replace("false", "true"), lambda line: "[" * 100_000,
+    lambda line: line.replace("Score", "Texts"), lambda line: json.dumps(json.loads(line) | {"more": 1})])
+def test_damaged_lines(kept, damage):
+    first, second = kept.file.read_text().splitlines()
+    kept.file.write_text(f"{damage(first)}\n{second}\n")
+    with pytest.raises(DataError, match=r"line 1 is damaged"):
+        read_answers(kept.file)
+
+
+def test_removing_the_damaged_line_asks_its_batch_again(kept):
+    """What the error recommends."""
+    kept.file.write_text(kept.file.read_text().splitlines()[1] + "\n")
+    store = Store(kept.folder, "2-mine")
+    assert store.get(kept.keys[0]) == {} and len(store.get(kept.keys[1])) == 1
+
+
+def test_another_models_answers_are_named_not_used_and_not_removed(kept):
+    before = kept.file.read_bytes()
+    store = Store(kept.folder, "2-other")
+    assert not any(store.get(key) for key in (*kept.keys, store.key(ASKED)))
+    assert "2 batches of answers are another model's; they are not used" in store.notes[0]
+    assert "remove" in store.notes[1] and "name another --output" in store.notes[1]
+    store.put(store.key(ASKED), GIVEN)
+    assert kept.file.read_bytes().startswith(before)
+    assert Store(kept.folder, "2-mine").get(kept.keys[0]) == GIVEN
+
+
+def test_answers_of_an_earlier_version_are_named_and_not_used(tmp_path):
+    key = Store(None, "2-mine").key(ASKED)
+    (tmp_path / Store.FILE).write_text(json.dumps({"chunk": key, "answers": [[0, "Score", -1.0, 1, False, 0]]}) + "\n")
+    store = Store(tmp_path, "2-mine")
+    assert store.get(key) == {}
+    assert "1 batches of answers are from an earlier version of llama_jax, without checksums" in store.notes[0]
+
+
+@pytest.mark.parametrize("other", [
+    Prompt("b"), Prompt("a", stop=("\n",)), Prompt("a", max_tokens=9), Prompt("a", temperature=0.1), Prompt("a", top_p=0.9),
+    Prompt("a", top_k=1), Prompt("a", num_samples=2), Prompt("a", seed=1), Choice("a", "b")])
+def test_everything_that_is_asked_counts(other):
+    store = Store(None, "2-mine")
+    assert store.key([other]) != store.key([Prompt("a")])
+
+
+def numbers_of(folder) -> dict:
+    return {name: task["numbers"] for name, task in read(folder)["tasks"].items()}
+
+
+def test_a_second_model_in_the_folder_of_a_killed_evaluation(small_run, eval_data, tmp_path, capsys):
+    """The first left answers and no report. The second, which shares embeddings and norms with it, gets its own numbers."""
+    a = small_run.answerer
+    params = flat(a.params)
+    params["layers.feedforward.w_down"] = -3 * params["layers.feedforward.w_down"]
+    merged = save_run(tmp_path / "merged", a.model.config, traverse_util.unflatten_dict(params, sep="."), a.tokenizer)
+    common = ("--tasks", "openbookqa", "--data_dir", eval_data, "--limit", 8)
+    assert run("--checkpoint", small_run.folder, *common, "--output", tmp_path / "one") == 0
+    (tmp_path / "one/results.json").unlink()
+    assert run("--checkpoint", merged, *common, "--output", tmp_path / "alone") == 0
+    capsys.readouterr()
+    assert run("--checkpoint", merged, *common, "--output", tmp_path / "one") == 0
+    said = capsys.readouterr().err
+    assert "batches of answers are another model's; they are not used" in said
+    assert numbers_of(tmp_path / "one") == numbers_of(tmp_path / "alone")
+    one, alone = ([row["asked"] for row in read_items(tmp_path / name, "openbookqa").values()] for name in ("one", "alone"))
+    assert one == alone
+    assert run("--checkpoint", small_run.folder, *common, "--output", tmp_path / "one") == 2
+    assert "holds results of another model (merged, step 1); name another --output" in capsys.readouterr().err
+
+
+def test_damage_is_told_before_the_model_is_loaded(small_run, eval_data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("llama_jax.evaluation.command.load", lambda *_: pytest.fail("the model was loaded"))
+    (tmp_path / Store.FILE).write_text("{}\n")
+    assert run("--checkpoint", small_run.folder, "--tasks", "piqa", "--data_dir", eval_data, "--output", tmp_path) == 3
+    assert "line 1 is damaged" in capsys.readouterr().err
+
+
+def test_the_step_is_settled_once(small_run, eval_data, tmp_path, monkeypatch):
+    """A run that saves a newer step while it is evaluated: name, folder and weights are of one step."""
+    from llama_jax.evaluation import command
+
+    asked = []
+    monkeypatch.setattr(command, "load", lambda path, mesh: asked.append(path) or load(path, mesh))
+    assert run("--checkpoint", small_run.folder, "--tasks", "piqa", "--data_dir", eval_data, "--limit", 2, "--output",
+               tmp_path) == 0
+    assert asked == [str(small_run.folder / "checkpoints/1")] and read(tmp_path)["model"]["checkpoint"].endswith("checkpoints/1")
+
+
+def test_results_of_an_earlier_version_are_refused_with_the_reason(small_run, eval_data, tmp_path, capsys):
+    arguments = ("--checkpoint", small_run.folder, "--tasks", "piqa", "--data_dir", eval_data, "--limit", 2, "--output", tmp_path)
+    assert run(*arguments) == 0
+    report = json.loads((tmp_path / "results.json").read_text())
+    report["model"]["fingerprint"] = "ab" * 32
+    (tmp_path / "results.json").write_text(json.dumps(report))
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    assert "as an earlier version of llama_jax saw it, which did not look at all of its weights" in capsys.readouterr().err
+
+
+def test_jit_leaves_no_copy(small_run):
+    """What the checksums need beside the parameters is a few numbers, not another array."""
+    from llama_jax.evaluation.fingerprint import _checksum
+
+    array = jnp.ones((64, 256, 128))
+    compiled = jax.jit(lambda x: _checksum(x, array.sharding)).lower(array).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 4096
