@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class Files:
             return gzip.decompress(content) if name.endswith(".gz") else content
         except FileNotFoundError:
             raise MissingFile(f"{file} is missing; get it from {self.origin} and put it there.") from None
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}; get it anew from "
                             f"{self.origin}.") from None
 
@@ -102,7 +103,9 @@ class Files:
     def _object(self, text: str, where: str, keys: tuple[str, ...]) -> dict:
         try:
             row = json.loads(text)
-        except ValueError as error:
+            if "\\u" in text:  # an escape can leave half a surrogate pair, which no tokenizer takes
+                json.dumps(row, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: not JSON ({error}); the file is cut short: get it anew from {self.origin}.") from None
         missing = [key for key in keys if not isinstance(row, dict) or key not in row]
         if missing:

@@ -121,7 +121,7 @@ def read_items(folder: Path, task: str) -> dict[str, dict[str, Any]]:
     """Lines of a task's per-item file by key."""
     file = folder / "items" / f"{task}.jsonl"
     try:
-        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        rows = [json.loads(line) for line in file.read_bytes().split(b"\n") if line]  # a text may hold other line ends
         return {row["key"]: row for row in rows}
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}.") from None
