@@ -32,6 +32,8 @@ LAYER = re.compile(r"model\.layers\.(\d+)\.")
 QUANTISED = (".qweight", ".qzeros", ".scales", ".g_idx", ".weight_scale", ".weight_scale_inv", ".weight_packed", ".absmax",
              ".quant_map", ".SCB")
 """Ends of the names of tensors that GPTQ, AWQ, FP8, compressed-tensors and bitsandbytes store."""
+MOST_NAMED = 4
+"""How many files that are not read are named."""
 OTHER = re.compile(r"(model|pytorch_model).*\.(safetensors|bin)(\.index\.json)?")
 """Names of weights, and of their indexes, in transformers' folders."""
 NAMES = {"F32": DTYPES["float32"], "BF16": DTYPES["bfloat16"], "F16": DTYPES["float16"]}
@@ -142,8 +144,8 @@ def stored(files: list[Path]) -> dict[str, tuple[Path, str, tuple[int, ...]]]:
     for file in files:
         for name, dtype, shape in header(file):
             if name in found and not name.endswith(IDLE):
-                raise DataError(f"{name} lies in both {found[name][0].name} and {file.name} of {file.parent}; files of two models "
-                                "are mixed: get them again.")
+                raise DataError(f"{name} lies in both {found[name][0].name} and {file.name} of {file.parent}; files of two "
+                                "models are mixed: get them again.")
             found[name] = file, dtype, shape
     return found
 
@@ -177,10 +179,10 @@ def say_unread(folder: Path, files: list[Path], index: dict[str, str] | None) ->
     """Log the names of other weights that lie beside those that are read."""
     read = {file.name for file in files} | ({INDEX} if index is not None else set())
     beside = sorted(file.name for file in folder.iterdir() if OTHER.fullmatch(file.name) and file.name not in read)
+    beside.sort(key=INDEX.__ne__)  # the index first: it says the most
     if beside:
-        first = files[0].name + (f" and {len(files) - 1} more" if len(files) > 1 else "")
-        LOG.warning("%s: %s is read, and not %s, which lie%s beside it.", folder, first, ", ".join(beside),
-                    "s" if len(beside) == 1 else "")
+        LOG.warning("%s: %s is read; not read, though it lies there: %s.", folder, INDEX if index is not None else WEIGHTS,
+                    ", ".join([*beside[:MOST_NAMED], *([f"{len(beside) - MOST_NAMED} more"] if beside[MOST_NAMED:] else [])]))
 
 
 def inside(folder: Path, name: str) -> Path:

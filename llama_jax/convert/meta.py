@@ -24,6 +24,9 @@ EMBEDDING, HEAD = Tensor(TABLE[0]), Tensor(TABLE[-1])
 IDLE = "rope.freqs"
 """A table that old files carry along."""
 
+ROUNDING = (1e-2, 1e-3)
+"""Relative and absolute difference that copies of one norm may have in the files of one model; the first file's are taken."""
+
 Shapes = dict[str, tuple[tuple[int, ...], np.dtype]]
 
 
@@ -84,7 +87,7 @@ class MetaFolder:
         if len(parts) > 1 and split:
             return np.concatenate([part.astype(self.dtype, copy=False) for part in parts], axis=axis_of(split))
         for number, part in enumerate(parts):
-            if not np.array_equal(part, parts[0]):
+            if not np.allclose(part.astype(np.float32), parts[0].astype(np.float32), *ROUNDING, equal_nan=True):
                 raise DataError(f"{tensor.meta} of {self.folder} should be the same in every file, and is another in "
                                 f"{self._files[number].path.name} than in {self._files[0].path.name}; files of two models are "
                                 "mixed: get them again.")
