@@ -58,7 +58,7 @@ def open_source(path: str | Path) -> Source:
     if not path.is_dir():
         raise DataError(f"no checkpoint at {path}: there is no such folder.")
     found = [kind for kind in (RunFolder, MetaFolder) if kind.is_one(path)]
-    if (not found or HFFolder.has_weights(path)) and HFFolder.is_one(path):
+    if HFFolder.has_weights(path) if found else HFFolder.is_one(path):
         found.append(HFFolder)
     if len(found) > 1:
         raise DataError(f"{path} holds weights twice, as a {' and as a '.join(kind.format for kind in found)}; move one of them "
