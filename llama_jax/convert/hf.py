@@ -60,7 +60,7 @@ class HFFolder:
         self._check_index(index)
         self.dtype = widest({NAMES[self._stored[tensor.hf][1]] for tensor in tensors(self.config)})
         self.config = replace(self.config, dtype=compute_dtype(self.dtype))
-        say_unread(folder, files, index)
+        say_unread(folder, files, index=index)
 
     @staticmethod
     def is_one(path: Path) -> bool:
@@ -175,7 +175,7 @@ def weight_files(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
     return [inside(folder, name) for name in sorted(set(names.values()))], names
 
 
-def say_unread(folder: Path, files: list[Path], index: dict[str, str] | None) -> None:
+def say_unread(folder: Path, files: list[Path], *, index: dict[str, str] | None) -> None:
     """Log the names of other weights that lie beside those that are read."""
     read = {file.name for file in files} | ({INDEX} if index is not None else set())
     beside = sorted(file.name for file in folder.iterdir() if OTHER.fullmatch(file.name) and file.name not in read)

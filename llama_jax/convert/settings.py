@@ -113,13 +113,13 @@ def rope(values: dict[str, Any], file: Path) -> tuple[float, RopeScaling]:
     Raises DataError where the spellings contradict each other: releases of transformers differ in which they believe.
     """
     spelled = [key for key in ("rope_parameters", "rope_scaling") if values.get(key)]
-    meant = [_rope(values, values[key], file) for key in spelled] or [_rope(values, {}, file)]
+    meant = [_rope(values, values[key], file=file) for key in spelled] or [_rope(values, {}, file=file)]
     if meant[0] != meant[-1]:
         raise DataError(f"{file}: rope_parameters and rope_scaling do not mean the same; remove the one that is wrong.")
     return meant[0]
 
 
-def _rope(values: dict[str, Any], nested: Any, file: Path) -> tuple[float, RopeScaling]:
+def _rope(values: dict[str, Any], nested: Any, *, file: Path) -> tuple[float, RopeScaling]:
     """theta and scaling of one spelling, `nested`, within all the values of a config."""
     if not isinstance(nested, dict):
         raise DataError(f"{file}: rope_scaling should be an object, got {nested!r}.")

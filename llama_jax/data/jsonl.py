@@ -19,7 +19,7 @@ def read_jsonl(file: Path, keys: tuple[str, ...]) -> list[dict]:
         with file.open("rb") as stream:
             for number, row in json_lines(_decoded(stream, file), file):
                 for key in keys:
-                    check_text(row, key, f"{file}, line {number}")
+                    check_text(row, key, where=f"{file}, line {number}")
                 rows.append(row)
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}.") from None
@@ -56,14 +56,14 @@ def parse(text: str, where: str) -> Any:
     raise DataError(f"{where}: not JSON ({reason}); mend or remove the line.")
 
 
-def check_text(row: Any, key: str, where: str) -> None:
+def check_text(row: Any, key: str, *, where: str) -> None:
     """Raise DataError, which begins with `where`, unless `row` is an object with a text under `key`."""
     if not isinstance(row, dict) or not isinstance(row.get(key), str):
         raise DataError(f"{where}: expected an object with the text {key!r}.")
-    check_whole(row[key], key, where)
+    check_whole(row[key], key, where=where)
 
 
-def check_whole(text: str, key: str, where: str) -> None:
+def check_whole(text: str, key: str, *, where: str) -> None:
     """Raise DataError where a JSON escape left half a surrogate pair in `text`, the value of `key`."""
     try:
         text.encode()

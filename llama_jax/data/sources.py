@@ -143,7 +143,7 @@ def _jsonl(file: Path, text_key: str) -> Iterator[str]:
             if not isinstance(record, dict) or not isinstance(record.get(text_key), str):
                 keys = ", ".join(list(record)[:10]) if isinstance(record, dict) else f"a {type(record).__name__}"
                 raise DataError(f"{where}: no string under {text_key!r} (found {keys}); name another with --text_key.")
-            check_whole(record[text_key], text_key, where)
+            check_whole(record[text_key], text_key, where=where)
             yield record[text_key]
 
 

@@ -65,7 +65,7 @@ class Tokenizer(ABC):
             raise NoTokenizer(f"no tokenizer at {path}: expected a SentencePiece file or a folder with {' or '.join(FILES)}.")
         taken = max(found, key=lambda tokenizer: tokenizer.vocab_size)
         if len(found) == 2:
-            _say_differences(*found, taken, path)
+            _say_differences(*found, taken=taken, folder=path)
         return taken
 
     @staticmethod
@@ -118,7 +118,7 @@ class Tokenizer(ABC):
         return self.piece(token).startswith("bytes:")
 
 
-def _say_differences(one: Tokenizer, other: Tokenizer, taken: Tokenizer, folder: Path) -> None:
+def _say_differences(one: Tokenizer, other: Tokenizer, *, taken: Tokenizer, folder: Path) -> None:
     """Log ids that two tokenizers of a folder give to different pieces."""
     common = range(min(one.vocab_size, other.vocab_size))
     if different := [i for i in common if one.piece(i) != other.piece(i)]:
