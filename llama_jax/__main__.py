@@ -16,12 +16,12 @@ from rich.table import Table
 
 from llama_jax.convert.options import Convert
 from llama_jax.data.atomic import make_folder
-from llama_jax.data.manifest import Shard
-from llama_jax.data.prepare import prepare
+from llama_jax.data.manifest import MANIFEST, Shard
+from llama_jax.data.prepare import PROGRESS, prepare
 from llama_jax.data.sources import documents, files_of
 from llama_jax.data.spm import train
-from llama_jax.data.tokenizer import Tokenizer, fertility
-from llama_jax.errors import exit_code_of
+from llama_jax.data.tokenizer import FILES, Tokenizer, fertility
+from llama_jax.errors import ConfigError, exit_code_of
 from llama_jax.inference.options import Generate, Score, Serve
 from llama_jax.plan.options import Plan, split_overrides
 
@@ -63,7 +63,7 @@ class TrainTokenizer:
     input: tuple[str, ...]
     """Files or folders of text, as for `prepare`."""
     output: str
-    """Folder that gets tokenizer.model."""
+    """Folder that gets tokenizer.model; one that is there is never overwritten."""
     vocab_size: int
     """Pieces in all, with 3 control pieces and 256 bytes."""
     text_key: str = "text"
@@ -71,7 +71,11 @@ class TrainTokenizer:
 
     def run(self) -> None:
         """Train, save, and say where."""
-        make_folder(Path(self.output))  # before the work, not after it
+        output = Path(self.output)
+        make_folder(output)  # before the work, not after it
+        if held := [name for name in (*FILES, MANIFEST, PROGRESS) if (output / name).exists()]:
+            raise ConfigError(f"{output} holds {' and '.join(held)} already, and shards or a run may have been made with it; "
+                              "name another --output, or remove it first.")
         tokenizer = train(texts_of(self.input, self.text_key), self.vocab_size)
         tokenizer.save(self.output)
         print(f"{Path(self.output) / tokenizer.FILE}: {tokenizer.vocab_size:,} pieces")
@@ -125,8 +129,7 @@ Command = (
 
 def texts_of(paths: tuple[str, ...], text_key: str) -> Iterator[str]:
     """Documents of all files that `paths` name."""
-    files = [file for path in paths for file in files_of(path)]
-    return (text for file in files for text in documents(file, text_key=text_key))
+    return (text for file in files_of(*paths) for text in documents(file, text_key=text_key))
 
 
 @dataclass

@@ -75,6 +75,39 @@ def test_tokenizer_train_and_report(tmp_path, small, capsys):
     }
 
 
+@pytest.mark.parametrize("held", ["tokenizer.model", "tokenizer.json", "manifest.json", "progress.json"])
+def test_a_tokenizer_is_never_trained_over_another(tmp_path, small, folder, capsys, held):
+    """Shards know the tokenizer that made them by its hash, and would fit no tokenizer afterwards."""
+    (folder / held).touch()
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert run("tokenizer", "train", "--input", small, "--output", folder, "--vocab_size", 400) == 2
+    said = capsys.readouterr().err
+    assert re.search(rf"holds (tokenizer.model|tokenizer.model and {held}) already.*name another --output", said)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_shards_do_not_bring_their_tokenizer_over_another(tmp_path, small, folder, capsys):
+    assert run("tokenizer", "train", "--input", small, "--output", tmp_path / "other", "--vocab_size", 400) == 0
+    before = (tmp_path / "other/tokenizer.model").read_bytes()
+    assert run("prepare", "--input", small, "--tokenizer", folder, "--output", tmp_path / "other", "--workers", 1) == 3
+    assert "other holds another tokenizer (tokenizer.model), which would be overwritten" in capsys.readouterr().err
+    assert [file.name for file in (tmp_path / "other").iterdir()] == ["tokenizer.model"]
+    assert (tmp_path / "other/tokenizer.model").read_bytes() == before
+
+
+def test_what_is_left_out_is_named(tmp_path, small, folder, caplog):
+    """By every command that reads a folder of text."""
+    (tmp_path / "corpus/.ipynb_checkpoints").mkdir(parents=True)
+    small.rename(tmp_path / "corpus/small.txt")
+    (tmp_path / "corpus/.ipynb_checkpoints/small-checkpoint.txt").write_text("not this")
+    corpus = ("--input", tmp_path / "corpus")
+    assert run("prepare", *corpus, "--tokenizer", folder, "--output", tmp_path / "out", "--workers", 1) == 0
+    assert run("tokenizer", "train", *corpus, "--output", tmp_path / "new", "--vocab_size", 400) == 0
+    assert run("tokenizer", "report", *corpus, "--tokenizer", folder) == 0
+    assert len(caplog.messages) == 3 and all("1 left out" in m and ".ipynb_checkpoints/" in m for m in caplog.messages)
+    assert [name for name, *_ in read_manifest(tmp_path / "out").settings["files"]] == ["small.txt"]
+
+
 @pytest.mark.parametrize("arguments, code, sentence", [
     ("prepare --input missing --tokenizer {folder} --output out", 3, "data source missing does not exist."),
     ("prepare --input {small} --tokenizer missing --output out", 3, "no tokenizer at missing: expected"),

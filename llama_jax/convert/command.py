@@ -32,7 +32,7 @@ def run_convert(asked: Convert) -> None:
     source: Source = Pooled(opened, asked.num_kv_heads) if asked.num_kv_heads else opened
     dtype = DTYPES[asked.dtype] if asked.dtype else source.dtype
     total = parameter_count(source.config) * dtype.itemsize
-    print(f"{asked.source}: {source.format}, {parameter_count(source.config):,} parameters, {source.dtype.name}")
+    print(f"{asked.source}: {opened.format}, {parameter_count(opened.config):,} parameters, {opened.dtype.name}")
     target = Path(asked.target)
     with progress(total) as report:
         tokenizer = convert(source, target, asked.to, dtype=asked.dtype, max_length=asked.max_length,
@@ -40,7 +40,8 @@ def run_convert(asked: Convert) -> None:
     print(f"tokenizer: {tokenizer or 'none: there is none in the source'}")
     print(f"{target}: {asked.to}, {total:,} bytes of {dtype.name}")
     if asked.num_kv_heads:
-        print(f"kv heads: {opened.config.num_kv_heads} -> {asked.num_kv_heads}; train a little before use (docs/CONVERT.md)")
+        print(f"kv heads: {opened.config.num_kv_heads} -> {asked.num_kv_heads}; train a little before use (docs/CONVERT.md); "
+              f"{parameter_count(source.config):,} parameters are left")
     if asked.verify:
         difference = verify(opened, open_source(target))
         print(f"verify: {difference}")

@@ -24,6 +24,9 @@ EMBEDDING, HEAD = Tensor(TABLE[0]), Tensor(TABLE[-1])
 IDLE = "rope.freqs"
 """A table that old files carry along."""
 
+ROUNDING = (1e-2, 1e-3)
+"""Relative and absolute difference that copies of one norm may have in the files of one model; the first file's are taken."""
+
 Shapes = dict[str, tuple[tuple[int, ...], np.dtype]]
 
 
@@ -53,7 +56,7 @@ class MetaFolder:
 
     def _is_tied(self, shapes: list[Shapes]) -> bool:
         """The format cannot say it: a head that is absent, or the embedding once more."""
-        if HEAD.meta not in shapes[0]:
+        if not any(HEAD.meta in shard for shard in shapes):
             return True
         if whole(shapes, EMBEDDING, self._vocab_split, self.folder) != whole(shapes, HEAD, "out", self.folder):
             return False
@@ -80,9 +83,15 @@ class MetaFolder:
     def _joined(self, tensor: Tensor) -> np.ndarray:
         """The tensor of all shards."""
         split = self._split(tensor)
-        if len(self._files) == 1 or not split:
-            return np.ascontiguousarray(self._files[0].read(tensor.meta))
-        return np.concatenate([file.read(tensor.meta) for file in self._files], axis=axis_of(split))
+        parts = [file.read(tensor.meta) for file in self._files]
+        if len(parts) > 1 and split:
+            return np.concatenate([part.astype(self.dtype, copy=False) for part in parts], axis=axis_of(split))
+        for number, part in enumerate(parts):
+            if not np.allclose(part.astype(np.float32), parts[0].astype(np.float32), *ROUNDING, equal_nan=True):
+                raise DataError(f"{tensor.meta} of {self.folder} should be the same in every file, and is another in "
+                                f"{self._files[number].path.name} than in {self._files[0].path.name}; files of two models are "
+                                "mixed: get them again.")
+        return np.ascontiguousarray(parts[0])
 
     def read(self, tensor: Tensor) -> np.ndarray:
         """As of every source."""
@@ -120,7 +129,7 @@ def whole(shapes: list[Shapes], tensor: Tensor, split: str, folder: Path) -> tup
         if tensor.meta not in shard:
             raise DataError(f"consolidated.{number:02d}.pth in {folder} lacks {tensor.meta}, which {PARAMS} asks for.")
         parts.append(shard[tensor.meta][0])
-    if len(set(map(len, parts))) > 1 or (split and len(parts[0]) != 2):
+    if len(set(parts)) > 1 or (split and len(parts[0]) != 2):
         raise DataError(f"{tensor.meta} in {folder} has the shapes {parts}, which do not fit together.")
     if not split:
         return parts[0]

@@ -40,7 +40,8 @@ class RunFolder:
     @staticmethod
     def is_one(path: Path) -> bool:
         """Whether `path` is a run directory with a checkpoint, or a step of one."""
-        return bool(steps_of(path)) or (path.parent.name == "checkpoints" and path.name.isdigit())
+        is_step = path.parent.name == "checkpoints" and path.name.isdigit() and not (path / "config.json").exists()
+        return bool(steps_of(path)) or is_step
 
     def _open(self, weight: Weight) -> tensorstore.TensorStore:
         with readable(self._path):

@@ -14,8 +14,11 @@ NEUTRAL = {
     "use_sliding_window": (False,), "partial_rotary_factor": (1, 1.0), "rope_interleaved": (False,),
     "quantization_config": (), "layer_types": (), "num_local_experts": (), "attention_multiplier": (),
     "residual_multiplier": (1, 1.0), "embedding_multiplier": (1, 1.0), "logits_scaling": (1, 1.0),
+    "transformers_weights": (),
 }
 """Keys of config.json that change the model, and their values (beside null) that leave it a LLaMA."""
+MOST_SHOWN = 100
+"""Characters of a value that an error shows."""
 META_KEYS = {"dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "multiple_of", "ffn_dim_multiplier", "norm_eps",
              "rope_theta", "use_scaled_rope", "rope_scaling_factor", "rope_high_freq_factor", "max_seq_len", "max_batch_size"}
 MULTIPLES = ((256, None), (1024, 1.3), (4096, 1.3), (256, 1.5), (1024, 1.0), (1024, 1.4), (32, None))
@@ -25,7 +28,7 @@ MULTIPLES = ((256, None), (1024, 1.3), (4096, 1.3), (256, 1.5), (1024, 1.0), (10
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object; raises DataError."""
     try:
-        values = json.loads(file.read_bytes())
+        values = json.loads(file.read_bytes(), object_pairs_hook=lambda pairs: _object(pairs, file))
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}.") from None
     except (ValueError, RecursionError) as error:
@@ -33,6 +36,22 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise DataError(f"{file} should hold an object, got {str(values)[:60]!r}.")
     return values
+
+
+def _object(pairs: list[tuple[str, Any]], file: Path) -> dict[str, Any]:
+    """An object; raises DataError where one key has two values, of which JSON readers take the last without a word."""
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values and values[key] != value:
+            raise DataError(f"{file} says {key} twice, {brief(values[key])} and {brief(value)}; remove one of them.")
+        values[key] = value
+    return values
+
+
+def brief(value: Any) -> str:
+    """A value from a file, as much of it as a sentence can hold."""
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else text[:MOST_SHOWN] + " ..."
 
 
 class Reader:
@@ -70,7 +89,7 @@ def model_config(values: dict[str, Any], file: Path, dtype: str = "bfloat16") ->
         raise DataError(f"{file} describes {values.get('model_type')!r} ({architectures}); only LlamaForCausalLM is read.")
     for key, allowed in NEUTRAL.items():
         if values.get(key) is not None and values[key] not in allowed:
-            raise DataError(f"{file}: {key} = {values[key]!r} asks for something that this model does not have.")
+            raise DataError(f"{file}: {key} = {brief(values[key])} asks for something that this model does not have.")
     dim, heads = read.get("hidden_size", int), read.get("num_attention_heads", int)
     theta, scaling = rope(values, file)
     return built(
@@ -89,13 +108,30 @@ def own_head_dim(head_dim: int, dim: int, heads: int) -> int:
 
 
 def rope(values: dict[str, Any], file: Path) -> tuple[float, RopeScaling]:
-    """theta and scaling: rope_parameters (new), or rope_theta and rope_scaling (old)."""
-    nested = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    """theta and scaling: rope_parameters (new), or rope_theta and rope_scaling (old).
+
+    Raises DataError where the spellings contradict each other: releases of transformers differ in which they believe.
+    """
+    spelled = [key for key in ("rope_parameters", "rope_scaling") if values.get(key)]
+    meant = [_rope(values, values[key], file=file) for key in spelled] or [_rope(values, {}, file=file)]
+    if meant[0] != meant[-1]:
+        raise DataError(f"{file}: rope_parameters and rope_scaling do not mean the same; remove the one that is wrong.")
+    return meant[0]
+
+
+def _rope(values: dict[str, Any], nested: Any, *, file: Path) -> tuple[float, RopeScaling]:
+    """theta and scaling of one spelling, `nested`, within all the values of a config."""
     if not isinstance(nested, dict):
         raise DataError(f"{file}: rope_scaling should be an object, got {nested!r}.")
+    for key in nested.keys() & {"rope_theta", "original_max_position_embeddings"}:
+        if values.get(key) not in (None, nested[key]):
+            raise DataError(f"{file}: {key} is {values[key]!r} and, where the rotary scaling is described, {nested[key]!r}; "
+                            "remove the one that is wrong.")
     read = Reader(values | nested, file)
     theta = read.get("rope_theta", float, 10_000.0)
     kind = nested.get("rope_type", nested.get("type", "default"))
+    if nested.get("type", kind) != kind:
+        raise DataError(f"{file}: rope_type is {kind!r} and type {nested['type']!r}; remove the one that is wrong.")
     if kind not in ("default", "linear", "llama3"):
         raise DataError(f"{file}: rope scaling {kind!r} is not implemented; known are default, linear and llama3.")
     if nested.get("partial_rotary_factor") not in (None, 1, 1.0):

@@ -57,9 +57,14 @@ def open_source(path: str | Path) -> Source:
     path = Path(path)
     if not path.is_dir():
         raise DataError(f"no checkpoint at {path}: there is no such folder.")
-    for kind in (RunFolder, MetaFolder, HFFolder):
-        if kind.is_one(path):
-            return kind(path)
+    found = [kind for kind in (RunFolder, MetaFolder) if kind.is_one(path)]
+    if HFFolder.has_weights(path) if found else HFFolder.is_one(path):
+        found.append(HFFolder)
+    if len(found) > 1:
+        raise DataError(f"{path} holds weights twice, as a {' and as a '.join(kind.format for kind in found)}; move one of them "
+                        "away.")
+    if found:
+        return found[0](path)
     raise DataError(f"no checkpoint at {path}: expected a run directory of train.py with checkpoints/<step> (or one of these "
                     "steps), a Hugging Face folder with config.json and *.safetensors, or a Meta folder with params.json and "
                     "consolidated.*.pth.")

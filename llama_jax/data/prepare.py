@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -53,9 +53,7 @@ def prepare(
         raise ConfigError(f"workers must be at least 0 and shard_tokens at least 1, got {workers} and {shard_tokens}.")
     if not inputs:
         raise ConfigError("there is nothing to prepare; name files or folders after --input.")
-    files = [file for path in inputs for file in files_of(path)]
-    if twice := [str(file) for file, times in Counter(file.resolve() for file in files).items() if times > 1]:
-        raise ConfigError(f"the inputs name {', '.join(twice)} twice; name every file once.")
+    files = files_of(*inputs)
     texts = itertools.chain.from_iterable(documents(file, text_key=text_key) for file in files)
     settings = fingerprint(files) | {"text_key": text_key, "shard_tokens": shard_tokens}
     return write_shards(texts, tokenizer, output, settings, workers=workers, shard_tokens=shard_tokens, report=report)
@@ -94,6 +92,8 @@ def write_shards(
             raise DataError(f"{output} already holds data made from other text, settings or tokenizer; remove it or "
                             "name another place.")
         return manifest
+    if Tokenizer.lies_in(output) and (held := Tokenizer.load(output)).sha256 != tokenizer.sha256:
+        raise DataError(f"{output} holds another tokenizer ({held.FILE}), which would be overwritten; name another output.")
     settings_of_progress = settings | {"tokenizer": tokenizer.sha256}
     dtype = np.dtype(DTYPES[tokenizer.vocab_size > 1 << 16])
     done = _finished_shards(output, settings_of_progress, dtype)

@@ -1,6 +1,7 @@
 """Text to ids and back: what every tokenizer does, and which one lies in a folder."""
 
 import hashlib
+import logging
 import os
 import re
 from abc import ABC, abstractmethod
@@ -12,6 +13,8 @@ import numpy as np
 from llama_jax.data.atomic import make_folder, write_atomic
 from llama_jax.data.rules import Rules, read_rules
 from llama_jax.errors import DataError
+
+LOG = logging.getLogger(__name__)
 
 FILES = ("tokenizer.model", "tokenizer.json")
 """One of them decides the ids; the first goes before the second, which mis-tokenises for some LLaMAs."""
@@ -46,7 +49,8 @@ class Tokenizer(ABC):
     def load(path: str | os.PathLike) -> "Tokenizer":
         """From a file, or from what lies in a folder; raises DataError where there is none.
 
-        Of a tokenizer.model and a tokenizer.json the second is taken only where it has more tokens.
+        Of a tokenizer.model and a tokenizer.json the second is taken only where it has more tokens; where they disagree about
+        ids that both have, that is logged.
         """
         path = Path(path)
         folder = path if path.is_dir() else path.parent
@@ -59,7 +63,10 @@ class Tokenizer(ABC):
             found.append(kind_of(file, data)(data, read_rules(folder), str(file)))
         if not found:
             raise NoTokenizer(f"no tokenizer at {path}: expected a SentencePiece file or a folder with {' or '.join(FILES)}.")
-        return max(found, key=lambda tokenizer: tokenizer.vocab_size)
+        taken = max(found, key=lambda tokenizer: tokenizer.vocab_size)
+        if len(found) == 2:
+            _say_differences(*found, taken=taken, folder=path)
+        return taken
 
     @staticmethod
     def lies_in(folder: Path) -> bool:
@@ -109,6 +116,15 @@ class Tokenizer(ABC):
     def is_byte(self, token: int) -> bool:
         """Whether an id stands for bytes rather than for characters."""
         return self.piece(token).startswith("bytes:")
+
+
+def _say_differences(one: Tokenizer, other: Tokenizer, *, taken: Tokenizer, folder: Path) -> None:
+    """Log ids that two tokenizers of a folder give to different pieces."""
+    common = range(min(one.vocab_size, other.vocab_size))
+    if different := [i for i in common if one.piece(i) != other.piece(i)]:
+        first = different[0]
+        LOG.warning("%s: %s and %s disagree about %d ids, first %d, which is %r or %r; %s is taken.", folder, one.FILE,
+                    other.FILE, len(different), first, one.piece(first), other.piece(first), taken.FILE)
 
 
 def kind_of(file: Path, data: bytes) -> type[Tokenizer]:

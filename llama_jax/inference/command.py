@@ -1,6 +1,5 @@
 """The commands that use a model, at work: generate and score."""
 
-import json
 import os
 import signal
 import sys
@@ -18,7 +17,8 @@ from llama_jax.config import MeshConfig
 from llama_jax.convert.mapping import tensors
 from llama_jax.convert.orbax import RunFolder
 from llama_jax.convert.source import open_source
-from llama_jax.data.jsonl import read_jsonl, write_jsonl
+from llama_jax.data.atomic import check_writable
+from llama_jax.data.jsonl import json_line, read_jsonl, write_jsonl
 from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.errors import ConfigError
 from llama_jax.inference.generate import Generated, generate, prompt_ids, stream
@@ -39,6 +39,8 @@ def run_generate(asked: Generate) -> None:
     names = ("max_new_tokens", "temperature", "top_p", "top_k", "min_p", "num_samples", "seed", "stop")
     sampling = Sampling(**{name: getattr(asked, name) for name in names})
     rows = read_jsonl(Path(asked.prompt_file), ("prompt",)) if asked.prompt_file is not None else None
+    if asked.output:
+        check_writable(Path(asked.output))
     with opened(asked.checkpoint, asked.tensor) as (model, params, tokenizer):
         if asked.prompt is not None:
             prompt_ids(tokenizer, asked.prompt, model.config)  # a mistake is told before anything is compiled
@@ -112,12 +114,13 @@ def write(asked: Generate, rows: list[dict]) -> None:
         write_jsonl(Path(asked.output), rows)
     else:
         for row in rows:
-            print(json.dumps(row, ensure_ascii=False))
+            print(json_line(row), end="")
 
 
 def run_score(asked: Score) -> None:
     """Score all lines and write them."""
     rows = read_jsonl(Path(asked.input), ("context", "continuation"))
+    check_writable(Path(asked.output))
     with opened(asked.checkpoint, asked.tensor, data=-1) as (model, params, tokenizer), progress("requests", len(rows)) as report:
         pairs = [(row["context"], row["continuation"]) for row in rows]
         results = loglikelihood(model, params, tokenizer, pairs, report=report)

@@ -73,7 +73,7 @@ def load_config(path: Path) -> Config:
     if path.suffix not in (".py", ".json"):
         raise ConfigError(f"--config wants a .py or .json file, got {path}.")
     try:
-        config = from_dict(Config, json.loads(path.read_text())) if path.suffix == ".json" else run_config(path)
+        config = from_dict(Config, json.loads(path.read_bytes())) if path.suffix == ".json" else run_config(path)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     except OSError as error:

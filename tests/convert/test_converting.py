@@ -84,6 +84,9 @@ def test_heads_are_pooled(tmp_path, folders, memory, capsys, kv_heads):
     arguments = ("--source", folders["hf"], "--target", tmp_path / "out", "--to", "orbax", "--num_kv_heads", kv_heads)
     assert run(*arguments, "--verify") == 0
     out = capsys.readouterr().out
+    saved = 3 * 2 * (4 - kv_heads) * 8 * 64  # of three layers' keys and values, heads of width 8
+    assert out.startswith(f"{folders['hf']}: Hugging Face folder, 204,224 parameters, float32\n")
+    assert f"; {204_224 - saved:,} parameters are left\n" in out
     assert f"kv heads: 4 -> {kv_heads}; train a little" in out and "verify: max error" in out
     source = open_source(tmp_path / "out")
     assert source.config.num_kv_heads == kv_heads

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import models, processors
 
+from llama_jax.convert.vocabulary import hf_files
 from llama_jax.data import bpe
 from llama_jax.data.bpe import Tiktoken, TokenizerJson
 from llama_jax.data.prepare import prepare
@@ -152,6 +154,19 @@ def write(folder: Path, **files) -> Path:
     for name, values in files.items():
         (folder / f"{name}.json").write_text(json.dumps(values))
     return folder
+
+
+def test_two_tokenizers_that_disagree_are_said(tmp_path, tokenizer, llama3, from_json, caplog):
+    """And two that agree, as our own export writes them, are not."""
+    for number, exported in enumerate((llama3, tokenizer)):
+        for name, data in hf_files(exported).items():
+            (tmp_path / name).write_bytes(data)
+        assert Tokenizer.load(tmp_path).FILE == "tokenizer.model" and not caplog.messages, number
+    (tmp_path / "tokenizer.json").write_bytes(from_json.model)
+    taken = Tokenizer.load(tmp_path)
+    [said] = caplog.messages
+    assert re.match(rf"{tmp_path}: tokenizer.model and tokenizer.json disagree about \d+ ids, first \d+, which is '", said)
+    assert said.endswith(f"{taken.FILE} is taken.")
 
 
 def test_rules_of_a_folder(tmp_path, tokenizer):

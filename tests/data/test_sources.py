@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_jax.data.sources import documents, files_of
-from llama_jax.errors import DataError
+from llama_jax.errors import ConfigError, DataError
 
 TEXTS = ["one\ntwo\r\n", " caf\u00e9 \U0001f600\t", "a" * 5000]
 
@@ -50,8 +51,9 @@ def test_every_format_gives_the_same_documents(tmp_path, suffix):
     (tmp_path / "table.parquet").write_bytes(parquet(TEXTS))
     (tmp_path / "large.parquet").write_bytes(parquet(TEXTS, pa.large_string()))
     (tmp_path / "words.parquet").write_bytes(parquet(TEXTS, pa.dictionary(pa.int32(), pa.string())))
+    (tmp_path / "views.parquet").write_bytes(parquet(TEXTS, pa.string_view()))
     assert [text for n in range(3) for text in read(tmp_path / f"{n}.txt{suffix}")] == TEXTS
-    for name in (f"lines.jsonl{suffix}", "table.parquet", "large.parquet", "words.parquet"):
+    for name in (f"lines.jsonl{suffix}", "table.parquet", "large.parquet", "words.parquet", "views.parquet"):
         assert read(tmp_path / name) == TEXTS, name
 
 
@@ -97,6 +99,13 @@ def test_garbage_is_refused_in_one_sentence(tmp_path_factory, data, name):
     ("a.jsonl", b'{"text": "a\\ud800b"}', r"line 1: 'text' holds half a surrogate pair, '\\ud800'"),
     ("a.parquet", parquet(["x"]).replace(b"text", b"body"), r"no column 'text' \(found id, body\); name another"),
     ("a.parquet", parquet([1, 2], pa.int64()), r"column 'text' holds int64, not strings"),
+    ("a.parquet", parquet([["x"]]), r"column 'text' holds list<.*>, not strings"),
+    ("a.parquet", parquet([{"text": "x"}]), r"column 'text' holds struct<text: string>, not strings"),
+    ("a.parquet", parquet([None]), r"column 'text' holds null, not strings"),
+    ("a.parquet", parquet([b"x"]), r"column 'text' holds binary, not strings"),
+    ("a.txt", "a text".encode("utf-16"), r"a.txt is not UTF-8 but UTF-16; convert it first, for example with iconv -f UTF-16"),
+    ("a.txt", "a text".encode("utf-16-le"), "a.txt is not UTF-8 but UTF-16"),
+    ("a.jsonl", jsonl(["x"]).decode().encode("utf-16-be"), "a.jsonl is not UTF-8 but UTF-16"),
     ("a.csv", b"x", r"holds nothing to read; known are .txt, .jsonl and .parquet"),
 ])
 def test_bad_content_is_named(tmp_path, name, content, sentence):
@@ -154,3 +163,79 @@ def test_another_key(tmp_path):
 def test_the_embedded_text_is_tiny_shakespeare():
     (text,) = documents(files_of("embedded:tinyshakespeare")[0])
     assert len(text) == 1_115_394 and text.startswith("First Citizen:\nBefore we proceed any further")
+
+
+def long_window(data: bytes, bits: int) -> bytes:
+    """A zstd frame of one stored block whose window is 2**bits bytes (RFC 8878, section 3.1.1.1.2)."""
+    return b"\x28\xb5\x2f\xfd\0" + bytes([bits - 10 << 3]) + (len(data) << 3 | 1).to_bytes(3, "little") + data
+
+
+@pytest.mark.parametrize("before", [b"", zstd(b"x\n"), b"\x50\x2a\x4d\x18\x02\0\0\0ab"])
+def test_a_long_window_is_not_called_damage(tmp_path, before):
+    """Also where frames of an ordinary window, or what readers skip, lie before."""
+    (tmp_path / "a.txt.zst").write_bytes(before + long_window(b"text", 27))
+    assert read(tmp_path)[0].endswith("text")
+    (tmp_path / "a.txt.zst").write_bytes(before + long_window(b"text", 31))
+    with pytest.raises(DataError, match=r"a window above 128 MiB.* compress it again: zstd -dc --long=31 a.txt.zst \| zstd"):
+        read(tmp_path)
+
+
+@pytest.fixture
+def untidy(tmp_path) -> Path:
+    """A folder as people have it: notebooks, git, macOS, editors and links have been there."""
+    folder = tmp_path / "corpus"
+    for name in ("train.jsonl", ".ipynb_checkpoints/copy.jsonl", ".git/notes.txt", ".hidden.txt", "deep/._more.jsonl",
+                 "deep/more.jsonl", "__MACOSX/train.jsonl", "notes.md", "train.jsonl~", "X.TXT", "elsewhere/far.jsonl"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(jsonl([name]))
+    (folder / "elsewhere").rename(tmp_path / "elsewhere")
+    (folder / "far").symlink_to(tmp_path / "elsewhere")
+    (folder / "deep/loop").symlink_to(folder)
+    (folder / "gone.txt").symlink_to(tmp_path / "gone.txt")
+    (folder / "near.jsonl").symlink_to(tmp_path / "elsewhere/far.jsonl")
+    return folder
+
+
+def test_what_is_hidden_is_left_out_and_named(untidy, caplog):
+    assert read(untidy) == ["deep/more.jsonl", "elsewhere/far.jsonl", "train.jsonl"]
+    [said] = {record.message for record in caplog.records}
+    assert said == (f"{untidy}: 11 left out (hidden, a link to a folder, or of another format): .git/, .hidden.txt, "
+                    ".ipynb_checkpoints/, X.TXT, __MACOSX/ and 6 more")
+
+
+def test_what_is_named_itself_is_read_though_it_is_hidden(untidy, caplog):
+    assert read(untidy / ".hidden.txt") and read(untidy / ".git") and not caplog.records
+    (untidy / "only").mkdir()
+    (untidy / "only/.x.txt").write_text("x")
+    with pytest.raises(DataError, match=r"only holds nothing to read \(left out: .x.txt\); known are"):
+        files_of(str(untidy / "only"))
+
+
+def test_a_file_is_read_once_whatever_links_there_are(untidy):
+    (untidy / "again.jsonl").symlink_to("train.jsonl")
+    with pytest.raises(ConfigError, match=r"the inputs name .*train.jsonl twice; name every file once"):
+        files_of(str(untidy))
+    with pytest.raises(ConfigError, match=r"far.jsonl twice"):
+        files_of(str(untidy / "near.jsonl"), str(untidy.parent / "elsewhere"))
+
+
+def test_a_folder_that_cannot_be_opened_is_named(untidy, monkeypatch):
+    real = os.scandir
+
+    def locked(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(DataError, match=r"cannot read .*corpus/deep: Permission denied\."):
+        files_of(str(untidy))
+
+
+def test_the_column_is_found_by_its_name(tmp_path):
+    """Not by its place: Parquet takes a dot for the way into a struct."""
+    pyarrow.parquet.write_table(pa.table({"a": [{"b": "struct"}], "a.b": ["text"]}), tmp_path / "x.parquet")
+    assert read(tmp_path, text_key="a.b") == ["text"]
+    pyarrow.parquet.write_table(pa.table([pa.array(["x"]), pa.array(["y"])], names=["text", "text"]), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=r"x.parquet: 2 columns are called 'text'; rename all but one"):
+        read(tmp_path)

@@ -1,5 +1,6 @@
 """NaturalQuestions and TriviaQA: prompts, worked examples and scores on real records."""
 
+import gzip
 import json
 import shutil
 
@@ -103,6 +104,8 @@ def test_scores(text, right, harness, shared_data):
     ('{"question": "a", "answer": ["b"]}\n{"question": "c", "ans', "line 2: not JSON"),
     ('{"question": "a"}', "line 1: expected an object with 'question', 'answer', and 'answer' is missing"),
     ('{"question": "a", "answer": []}', "record 1: the answer should be a list of texts, got"),
+    ('{"question": "a\\ud83d", "answer": ["b"]}', r"line 1: not JSON \('utf-8' codec can't encode .*surrogates"),
+    ("[" * 100_000, r"line 1: not JSON \(maximum recursion depth"),
     ("", "holds no record")])
 def test_bad_files(content, message, tmp_path):
     (tmp_path / "nq_open").mkdir()
@@ -139,3 +142,17 @@ def test_the_hub_gives_the_same(shared_data):
     assert item.gold == ["Sunset Boulevard", "Sunset Blvd", "West Sunset Boulevard", "Sunset Bulevard", "Sunset Blvd."]
     with_shots = nq.build(nq.hub(rows, Settings(num_fewshot=5)), Settings(num_fewshot=5))
     assert with_shots[0].tags == {"worked examples": "5 from the hub's train split"}
+
+
+def test_marks_line_ends_and_blank_lines_are_no_content(tmp_path):
+    (tmp_path / "x.jsonl").write_bytes(b'\xef\xbb\xbf{"a": "one\\u2028"}\r\n\r\n{"a": "two\xc2\x85"}\r\n')
+    assert [row["a"] for row in Files(tmp_path).jsonl("x.jsonl", "a")] == ["one\u2028", "two\x85"]
+
+
+def test_a_damaged_gz_is_named(tmp_path):
+    """Wherever it is damaged."""
+    whole = gzip.compress(bytes(range(256)) * 40)
+    for at in range(10, len(whole), 7):
+        (tmp_path / "x.gz").write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+        with pytest.raises(DataError, match=r"cannot read .*x.gz: .*; get it anew"):
+            Files(tmp_path).bytes("x.gz")

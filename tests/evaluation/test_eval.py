@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from llama_jax.data.jsonl import write_jsonl
 from llama_jax.evaluation.compare import compare
 from llama_jax.evaluation.grids import grids
 from llama_jax.evaluation.paper import TABLES
@@ -172,3 +173,9 @@ def test_perplexity_and_lambada(small_run, play, tmp_path, capsys):
     assert numbers["perplexity"]["perplexity"]["value"] == pytest.approx(e ** (nats / tokens), rel=1e-3)
     assert numbers["perplexity"]["bits_per_byte"]["value"] == pytest.approx(nats / 0.6931471805599453 / size, rel=1e-4)
     assert numbers["lambada"]["acc"]["count"] == 2 and numbers["lambada"]["perplexity"]["value"] > 1
+
+
+def test_per_item_files_are_read_back_whatever_ends_a_line_in_their_texts(tmp_path):
+    row = {"key": "a", "text": "one\u2028two\x85three\x0b\x1c\r\n"}
+    write_jsonl(tmp_path / "items/x.jsonl", [row])
+    assert read_items(tmp_path, "x") == {"a": row}

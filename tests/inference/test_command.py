@@ -98,6 +98,23 @@ def test_a_file_of_prompts(folder, loaded, tmp_path):
     assert [(row["id"], row["sample"]) for row in rows] == [(n, k) for n in range(6) for k in (0, 1)]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(folder, tmp_path, capsys):
+    """Of prompts and of pairs; what else a row holds comes back, also where it is no text."""
+    (tmp_path / "in.jsonl").write_bytes(b'\xef\xbb\xbf{"prompt": "ROMEO:", "context": "The king", "continuation": " lives", '
+                                        b'"id": "\\ud83d"}\r\n')
+    assert run("generate", "--checkpoint", folder, "--prompt_file", tmp_path / "in.jsonl", *TYPED) == 0
+    [row] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (row["prompt"], row["id"]) == ("ROMEO:", "\ud83d") and row["text"]
+    assert run("score", "--checkpoint", folder, "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl") == 0
+    [row] = lines(tmp_path / "out.jsonl")
+    assert (row["context"], row["id"]) == ("The king", "\ud83d") and row["logprob"] < 0
+
+
+def test_the_marked_file_of_the_shared_data(folder, shared_data, capsys):
+    assert run("generate", "--checkpoint", folder, "--prompt_file", shared_data / "faults/bom_prompts.jsonl", *TYPED) == 0
+    assert json.loads(capsys.readouterr().out)["prompt"] == "ROMEO:"
+
+
 def test_typed_lines_are_continued_and_mistakes_survived(folder, loaded, monkeypatch, capsys):
     typed = iter(["ROMEO:", "", "x " * 500, "ROMEO:"])
 
@@ -148,6 +165,9 @@ MISTAKES = [
     ("generate --prompt_file {latin}", 3, "latin.jsonl, line 1: not UTF-8."),
     ("score --input {long} --output out", 3, "long.jsonl, line 1: expected an object with the text 'context'."),
     ("score --input {empty} --output out", 3, "request 1 has an empty continuation"),
+    ("generate --prompt_file {half}", 3, "half.jsonl, line 1: 'prompt' holds half a surrogate pair"),
+    ("generate --prompt a --output .", 3, "cannot write .: it is a folder; name a file."),
+    ("score --input {pair} --output {pair}/out", 3, "cannot make the folder"),
     ("serve --slots 0", 2, "slots, queue, max_body and max_samples must be positive."),
 ]
 
@@ -157,6 +177,8 @@ def test_mistakes(folder, tmp_path, monkeypatch, capsys, arguments, code, senten
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "long.jsonl", [{"prompt": "fine"}, {"prompt": "long " * 100}])
     write(tmp_path / "empty.jsonl", [{"context": "a", "continuation": ""}])
+    write(tmp_path / "pair.jsonl", [{"context": "a", "continuation": "b"}])
+    write(tmp_path / "half.jsonl", [{"prompt": "a\ud83d"}])
     (tmp_path / "bad.jsonl").write_text('{"prompt": "fine"}\n{"prompt": \n')
     (tmp_path / "latin.jsonl").write_bytes('{"prompt": "é"}\n'.encode("latin-1"))
     words = arguments.format(**{file.stem: file for file in tmp_path.glob("*.jsonl")}).split()

@@ -1,6 +1,7 @@
 """transformers and torch read what we write and we read what they write; continued training begins where they stand."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import jax
@@ -20,6 +21,7 @@ from llama_jax.inference.load import load
 from llama_jax.training.loop import fit
 from tests.convert.sources import Memory, config_of
 from tests.golden import make_rope
+from tests.golden.small import random_params
 from tests.golden.texts import random_texts
 
 pytestmark = pytest.mark.peers
@@ -48,6 +50,31 @@ def test_transformers_gives_our_logits(tmp_path, tokenizer, monkeypatch, name):
     np.testing.assert_allclose(ours, torch_logits(tmp_path / "hf", tokens_BT), atol=1e-4)
     generation = transformers.GenerationConfig.from_pretrained(tmp_path / "hf")
     assert (generation.bos_token_id, generation.eos_token_id) == (1, 2)
+
+
+def test_a_folder_that_contradicts_itself_is_read_as_transformers_reads_it(tmp_path, tokenizer, monkeypatch):
+    """One file beside older shards and their index; another head in a folder that is said to be tied."""
+    monkeypatch.setattr(hf, "SHARD_BYTES", 200_000)
+    convert(Memory(config_of(), tokenizer), tmp_path / "resaved", "hf")
+    monkeypatch.undo()
+    new = Memory(config_of(), tokenizer, params=random_params(config_of(), 7))
+    convert(new, tmp_path / "new", "hf")
+    shutil.copy(tmp_path / "new" / hf.WEIGHTS, tmp_path / "resaved")
+    shutil.copytree(tmp_path / "new", tmp_path / "tied")
+    config = json.loads((tmp_path / "tied/config.json").read_text())
+    (tmp_path / "tied/config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    tokens_BT = np.random.default_rng(0).integers(0, 512, (2, 50))
+    wanted = logits(new, tokens_BT)
+    for name in ("resaved", "tied"):
+        np.testing.assert_allclose(logits(open_source(tmp_path / name), tokens_BT), wanted, atol=1e-4)
+        np.testing.assert_allclose(torch_logits(tmp_path / name, tokens_BT), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resaved/old-shards-kept", "resaved/resaved-by-transformers-5.24", "tied-other-head"])
+def test_contradictory_folders_of_the_shared_data(shared_data, name):
+    tokens_BT = np.random.default_rng(0).integers(0, 512, (2, 50))
+    ours = logits(open_source(shared_data / "faults" / name), tokens_BT)
+    np.testing.assert_allclose(ours, torch_logits(shared_data / "faults" / name, tokens_BT), atol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

@@ -59,6 +59,13 @@ def test_a_runs_own_config_json_is_a_config(runs, tmp_path):
     assert runs[1] == (runs[0][0], tmp_path)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_config_json_behind_a_byte_order_mark(runs, tmp_path, encoding):
+    (tmp_path / "mine.json").write_text('{"model": {"num_layers": 3}}', encoding=encoding)
+    assert main(["--config", str(tmp_path / "mine.json")]) == 0
+    assert runs[0][0].model.num_layers == 3
+
+
 def test_help_lists_every_field_with_a_sentence(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")  # one column of options
     with pytest.raises(SystemExit) as caught:

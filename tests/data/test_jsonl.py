@@ -1,0 +1,101 @@
+"""JSON lines: read whatever editors put around them, written as they come, and never half a file."""
+
+import json
+import os
+import threading
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama_jax.data.atomic import check_writable, write_atomic
+from llama_jax.data.jsonl import json_line, read_jsonl, write_jsonl
+from llama_jax.errors import DataError
+
+MARK = b"\xef\xbb\xbf"
+ANY_TEXT = st.text(st.characters(exclude_categories=()))
+"""With halves of surrogate pairs among the characters."""
+JSON = st.recursive(st.none() | st.integers() | ANY_TEXT, lambda x: st.lists(x) | st.dictionaries(ANY_TEXT, x))
+
+
+def test_marks_line_ends_and_blank_lines_are_no_content(tmp_path):
+    rows = [{"prompt": "one"}, {"prompt": "\ufefftwo\u2028\x85"}, {"prompt": "three"}]
+    lines = [json.dumps(row, ensure_ascii=False).encode() for row in rows]
+    for number, content in enumerate((
+        b"\n".join(lines), MARK + b"\n".join(lines) + b"\n", b"\r\n".join(lines) + b"\r\n", b"\n \n".join(lines) + b"\n\n\t\n",
+        b"".join(MARK + line + b"\r\n" for line in lines),  # files joined end to end
+    )):
+        (tmp_path / f"{number}.jsonl").write_bytes(content)
+        assert read_jsonl(tmp_path / f"{number}.jsonl", ("prompt",)) == rows
+
+
+@pytest.mark.parametrize("content, sentence", [
+    (b'{"a": "x"}\n{"a": "\\ud83d"}', r"line 2: 'a' holds half a surrogate pair, '\\ud83d', which no text can"),
+    ('{"a": "x"}'.encode("utf-16"), "line 1: not UTF-8"), (b'{"a": "\0"}', r"line 1: not JSON \(Invalid control character"),
+    (b"[" * 100_000, r"line 1: not JSON"), (b'{"a": ' + b"1" * 5000 + b"}", r"line 1: not JSON \(Exceeds the limit"),
+    (b'\n\n["a"]', "line 3: expected an object with the text 'a'"), (b'{"a": null}', "line 1: expected an object"),
+    (b'{"a": "x"', r"line 1: not JSON \(Expecting ',' delimiter at column 10\)"),
+])
+def test_bad_lines_are_named(tmp_path, content, sentence):
+    (tmp_path / "a.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=sentence) as caught:
+        read_jsonl(tmp_path / "a.jsonl", ("a",))
+    assert "\n" not in str(caught.value)
+
+
+@given(st.dictionaries(ANY_TEXT, JSON))
+def test_every_row_comes_back(row):
+    """Also with halves of surrogate pairs in it, which stand in rows that are handed through."""
+    assert json.loads(json_line(row)) == json.loads(json.dumps(row)) and json_line(row).count("\n") == 1
+
+
+def test_rows_are_written_as_they_come(tmp_path):
+    """The peak does not grow with the number of rows, of which 40 MB are written here."""
+    peaks = []
+    for count in (400, 4000):
+        tracemalloc.start()
+        write_jsonl(tmp_path / "x.jsonl", ({"text": f"{n}" + "x" * 10_000} for n in range(count)))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert len((tmp_path / "x.jsonl").read_bytes().splitlines()) == 4000 and peaks[1] < peaks[0] + 100_000 < 1_000_000
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, OSError])
+def test_what_breaks_off_leaves_what_was_there(tmp_path, error):
+    def rows():
+        yield {"n": 1}
+        raise error
+
+    (tmp_path / "x.jsonl").write_text("before\n")
+    with pytest.raises(DataError if error is OSError else error):
+        write_jsonl(tmp_path / "x.jsonl", rows())
+    assert [file.name for file in tmp_path.iterdir()] == ["x.jsonl"] and (tmp_path / "x.jsonl").read_text() == "before\n"
+
+
+def test_pipes_devices_and_links_stay_what_they_are(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    found = []
+    reader = threading.Thread(target=lambda: found.append((tmp_path / "pipe").read_bytes()))
+    reader.start()
+    write_jsonl(tmp_path / "pipe", [{"n": 1}])
+    reader.join(10)
+    assert found == [b'{"n": 1}\n'] and (tmp_path / "pipe").is_fifo()
+    (tmp_path / "link").symlink_to("real")
+    write_atomic(tmp_path / "link", b"x")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_bytes() == b"x"
+    (tmp_path / "null").symlink_to(os.devnull)
+    write_atomic(tmp_path / "null", b"x")
+    assert Path(os.devnull).is_char_device()
+
+
+def test_what_cannot_be_written_is_told_before_the_work(tmp_path):
+    check_writable(tmp_path / "new/x.jsonl")
+    assert [file.name for file in tmp_path.rglob("*")] == ["new"]
+    for file, sentence in ((tmp_path / "new", "it is a folder"), (tmp_path / "new" / ("x" * 300), "cannot write .*too long"),
+                           (Path(__file__) / "x", "cannot make the folder")):
+        with pytest.raises(DataError, match=sentence):
+            check_writable(file)
+        with pytest.raises(DataError):
+            write_jsonl(file, [])
