@@ -23,7 +23,8 @@ Number = type(CONTEXT.mpf(0)) | type(CONTEXT.mpc(0))
 
 TOKEN = re.compile(r"\d+\.?\d*|\.\d+|\\[a-zA-Z]+|\\[{}]|[a-zA-Z]|[-+*/^_(){}\[\]|!]")
 MIXED = re.compile(r"\d+ \\frac { \d+ } { \d+ }")
-WORD = re.compile(r"[A-Za-z]{3,}|[A-Z]{2}")
+DIGITS_WITH_LETTERS = re.compile(r"[A-Z]{2}|[A-Z]\d|\d[A-Z\d]*_")
+"""Parts of words in capitals and of numbers in another base: 1A0_{16}."""
 SAME_AS = {"\\{": "{", "\\}": "}", "\\cdot": "*", "\\times": "*", "\\div": "/", "\\lvert": "|", "\\rvert": "|", "\\vert": "|"}
 CONSTANTS = {"\\pi": CONTEXT.pi, "e": CONTEXT.e, "i": CONTEXT.mpc(0, 1)}
 FUNCTIONS: dict[str, Callable[[Number], Number]] = {
@@ -46,9 +47,9 @@ def same_value(first: str, second: str) -> bool:
     """Whether two expressions have the same value, at every one of POINTS and for both signs of \\pm where they have them."""
     if max(len(first), len(second)) > LONGEST:
         return False
-    signs = (1, -1) if "\\pm" in first + second or "\\mp" in first + second else (1,)
     try:
         one, two = tokens(first), tokens(second)
+        signs = (1, -1) if "\\pm" in one or "\\pm" in two else (1,)
         return all(abs(Expression(one, point, sign).read() - Expression(two, point, sign).read()) <= NEAR
                    for point, sign in itertools.product(POINTS, signs))
     except (Unreadable, ArithmeticError, ValueError, TypeError, RecursionError):
@@ -58,11 +59,15 @@ def same_value(first: str, second: str) -> bool:
 def tokens(text: str) -> list[str]:
     """Numbers, commands, letters and signs of an expression. Raises Unreadable for words and for any other sign."""
     text = text.replace("~", " ")
-    if WORD.search(re.sub(r"\\[a-zA-Z]+", " ", text)):
+    letters = re.sub(r"\\[a-zA-Z]+", " ", text)
+    words = re.findall(r"[A-Za-z]*[aeiou][A-Za-z]*", letters)
+    if DIGITS_WITH_LETTERS.search(letters) or any(len(word) > 2 for word in words):
         raise Unreadable  # words are no products of their letters
     found = TOKEN.findall(text)
     if not found or "".join(found) != "".join(text.split()):
         raise Unreadable
+    if "\\pm" not in found:
+        found = ["\\pm" if token == "\\mp" else token for token in found]
     return [SAME_AS.get(token, token) for token in found]
 
 
@@ -192,8 +197,20 @@ class Expression:
         if token.isalpha() or token in GREEK:
             return self.variable(token)
         if token[0].isdigit() or token[0] == ".":
-            return bounded(CONTEXT.mpf(token))
+            return bounded(CONTEXT.mpf(token)) + self.repeating(token)
         raise Unreadable
+
+    def repeating(self, decimal: str) -> Number:
+        """What digits under a bar add to the decimal before them."""
+        if self.next != "\\overline":
+            return CONTEXT.mpf(0)
+        self.take()
+        self.take("{")
+        digits = self.take()
+        self.take("}")
+        if "." not in decimal or not digits.isdigit():
+            raise Unreadable
+        return CONTEXT.mpf(digits) / ((10 ** len(digits) - 1) * 10 ** len(decimal.partition(".")[2]))
 
     def group(self, closing: str) -> Number:
         """A sum up to its closing bracket."""

@@ -98,13 +98,14 @@ FORM = tuple((re.compile(pattern), new) for pattern, new in (
     (r"\{,\}", ","),
     (r"\\[dtc]frac", r"\\frac"),
     (r"\^\s*\{?\s*\\circ\s*\}?|°|\\?%", ""),
+    (rf"([_^])\s*(-?\d+|{COMMAND}|[A-Za-z])", r"\1{\2}"),
+    (r"\\overline\s*(\d)", r"\\overline{\1}"),
     (rf"({COMMAND})\s+(?=[A-Za-z])", r"\1~"),
     (r"\s+|~$|\.\s*$", ""),
     (rf"\\frac({COMMAND}|[A-Za-z\d])", r"\\frac{\1}"),
     (rf"(\\frac\{{[^{{}}]*\}})({COMMAND}|[A-Za-z\d])", r"\1{\2}"),
     (rf"\\sqrt(\[[^]]*\])?({COMMAND}|[A-Za-z\d])", r"\\sqrt\1{\2}"),
     (r"^\(([\dA-Z]+)\)_", r"\1_"),
-    (rf"([_^])(-?\d+|{COMMAND}|[A-Za-z])", r"\1{\2}"),
     (r"(?<![\d.])\.(?=\d)", "0."),
     (r"^(-?\d+)/(\d+)$", r"\\frac{\1}{\2}")))
 """Patterns and what replaces them, in this order: dress, units, spaces, arguments in braces."""
@@ -168,7 +169,7 @@ def same(first: str, second: str) -> bool:
     one, two = parts(first), parts(second)
     if one[0] or two[0]:
         return one[0] == two[0] and all(same(a, b) for a, b in zip(one[1], two[1], strict=True))
-    return same_value(first, second)
+    return same_value(one[1][0], two[1][0])
 
 
 RELATION = r"\\(?:leqslant|leq|le|geqslant|geq|ge|neq|ne|approx|equiv|in|to)(?![A-Za-z])~?|[<>!:]?=|[<>≤≥≠]"
