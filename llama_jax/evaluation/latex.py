@@ -4,14 +4,14 @@ import re
 
 from llama_jax.evaluation.expression import same_value
 
-UNITS = ("square", "ways", "integers", "dollars", "mph", "inches", "ft", "hours", "km", "units", "sue", "points",
-         "feet", "minutes", "digits", "cents", "degrees", "cm", "gm", "pounds", "meters", "meals", "edges",
-         "students", "childrentickets", "multiples")
 REPLACED = (("an ", ""), ("a ", ""), (".$", "$"), ("\\$", ""), ("\\ ", ""), (" ", ""), ("mbox", "text"), (",\\text{and}", ","),
             ("\\text{and}", ","), ("\\text{m}", "\\text{}"))
-REMOVED = ("\\ldots", "\\text{s}", "\\text{.}", "\\text{\ns}", "\\text{}^2", "\\text{}^3", "\\text{\n}", "\\text{}",
-           "\\mathrm{th}", "^\\circ", "^{\\circ}", "\\;", ",\\!", "{,}", '"', "\\dots")
+REMOVED = ("square", "ways", "integers", "dollars", "mph", "inches", "ft", "hours", "km", "units", "\\ldots", "sue", "points",
+           "feet", "minutes", "digits", "cents", "degrees", "cm", "gm", "pounds", "meters", "meals", "edges", "students",
+           "childrentickets", "multiples", "\\text{s}", "\\text{.}", "\\text{\ns}", "\\text{}^2", "\\text{}^3", "\\text{\n}",
+           "\\text{}", "\\mathrm{th}", "^\\circ", "^{\\circ}", "\\;", ",\\!", "{,}", '"', "\\dots")
 """Minerva, appendix D."""
+UNITS = "|".join(text for text in REMOVED if text.isalpha())
 
 LONGEST = 3000
 """Characters of an answer that is normalised; a longer one equals only itself."""
@@ -40,15 +40,13 @@ def minerva(answer: str) -> str:
     if len(answer) > LONGEST:
         return answer
     answer = answer.split("=")[-1]
-    answer = re.sub(rf"(?<!\\)\b(?:{'|'.join(UNITS)})\b", "", answer)
+    answer = re.sub(rf"(?<!\\)\b(?:{UNITS})\b", "", answer)
     for old, new in REPLACED:
         answer = answer.replace(old, new)
-    pieces = re.split(r"(\\[a-zA-Z]+)", answer)
-    for unit in UNITS:
-        pieces[::2] = [piece.replace(unit, "") for piece in pieces[::2]]
-    answer = "".join(pieces)
     for text in REMOVED:
-        answer = answer.replace(text, "")
+        pieces = re.split(r"(\\[a-zA-Z]+)", answer) if text.isalpha() else [answer]
+        pieces[::2] = [piece.replace(text, "") for piece in pieces[::2]]
+        answer = "".join(pieces)
     answer = re.sub(r".*?\$(.*?)\$.*", r"$\1$", answer)
     for command in "text", "textbf", "overline":
         answer = re.sub(rf"\\{command}\{{(.*?)\}}", r"\1", answer)
@@ -71,12 +69,21 @@ def hendrycks(answer: str) -> str:
     if answer.count("=") == 1 and len(answer.partition("=")[0]) <= 2:
         answer = answer.partition("=")[2]
     answer = re.sub(r"\\sqrt([^{])", r"\\sqrt{\1}", answer).replace(" ", "")
-    answer = re.sub(r"\\frac([^{])(\{|.)", lambda m: rf"\frac{{{m[1]}}}" + (m[2] if m[2] == "{" else f"{{{m[2]}}}"), answer)
+    head, *fractions = answer.split("\\frac")
+    if all(len(text) > 1 or text.startswith("{") for text in fractions):  # else nothing is put in braces
+        answer = head + "".join(rf"\frac{in_braces(text)}" for text in fractions)
     answer = "\\frac{1}{2}" if answer == "0.5" else answer
     return re.sub(r"^(-?\d+)/(-?\d+)$", r"\\frac{\1}{\2}", answer)
 
 
-WORDS = "|".join(UNITS)
+def in_braces(arguments: str) -> str:
+    """What follows a \\frac, with its first two signs in braces where they are its arguments."""
+    if arguments.startswith("{"):
+        return arguments
+    above, below = arguments[0], arguments[1]
+    return f"{{{above}}}{below if below == '{' else f'{{{below}}}'}{arguments[2:]}"
+
+
 COMMAND = r"\\(?!frac|sqrt|begin|end)[A-Za-z]+"
 UNIT = r"(?<=\S)\s*\\(?:text|mbox|textrm|mathrm)\{ [^{}]*\}(?:\^\{?\d\}?)?\s*\.?\s*$"
 """Words at the right end, which Hendrycks et al. take for a unit."""
@@ -85,10 +92,10 @@ FORMULA = r"[^\d$+*=/^-]*\$([^$]*)\$[^\d$+*=/^-]*"
 FORM = tuple((re.compile(pattern), new) for pattern, new in (
     (r"\\\$|\\displaystyle|\\!|[\"\n]", ""),
     (rf"^{FORMULA}$", r"\1"),
-    (r"\$", ""),
+    (r"\$|(?<!\\)\\[()\[\]]", ""),
     (r"^\s*\\(?:boxed|fbox)\{(.*)\}\s*$", r"\1"),
     (UNIT, ""),
-    (rf"(?<=[^\s{{(])\s*(?:\b(?:{WORDS})\b|\\(?:text|mbox|textrm|mathrm)\{{\s*(?:{WORDS})\s*\}})", ""),
+    (rf"(?<=[^\s{{(])\s*(?:\b(?:{UNITS})\b|\\(?:text|mbox|textrm|mathrm)\{{\s*(?:{UNITS})\s*\}})", ""),
     (r",?\s*\\(?:text|mbox)\{\s*,?\s*and\s*\}", ","),
     (r"\\(?:text|mbox|textrm|mathrm|textbf|mathbf|textit)\{([^{}]*)\}", r"\1"),
     (r"\\(?:left|right)(?![A-Za-z])\.?", ""),
@@ -135,27 +142,32 @@ def named(text: str) -> str:
     return right if equals and "=" not in right and (not left or NAME.fullmatch(left)) else text
 
 
-def keeps(answer: str) -> bool:
-    """Whether the published normal forms keep what an answer says; the kinds that they lose stand in docs/EVALUATION.md."""
-    plain = re.sub(r"\\[A-Za-z]+", r"\\", answer)
-    dollars = answer.replace("\\$", "").count("$")
-    return not (("=" in answer and "=" in named(answer))
-                or ("\\text{ " in answer and not re.search(UNIT, answer))
-                or re.search(r"(?<![A-Za-z]{2})an? (?![A-Za-z]{2})", plain)
+def minerva_loses(answer: str) -> bool:
+    """Whether Minerva's form drops some of what is said: a left side, a letter "a", a bar over digits, a second formula."""
+    dollars = answer.replace("\\$", "")
+    return bool("=" in named(answer)
+                or re.search(r"(?<![A-Za-z]{2})an? (?![A-Za-z]{2})", re.sub(r"\\[A-Za-z]+", r"\\", answer))
                 or re.search(r"\\overline\s*\{?\s*\d", answer)
-                or (dollars > 1 and not re.fullmatch(FORMULA, answer.replace("\\$", ""))))
+                or (dollars.count("$") > 1 and not re.fullmatch(FORMULA, dollars)))
+
+
+def hendrycks_loses(answer: str) -> bool:
+    """Whether Hendrycks et al.'s form drops some of what is said: a short left side that is no name, words that are no unit."""
+    short = answer.count("=") == 1 and len(answer.partition("=")[0]) <= 2
+    return (short and "=" in named(answer)) or ("\\text{ " in answer and not re.search(UNIT, answer))
 
 
 def equivalent(first: str | None, second: str | None) -> bool:
     """Whether two answers are the same in a normal form, or of the same value; a missing or empty one equals nothing.
 
-    The published forms decide where they keep what both answers say. Else, and where they find a difference, the parts of
+    A published form decides where it keeps what both answers say; docs/EVALUATION.md lists what they lose. Else the parts of
     our own form are compared: elements of tuples, intervals, sets and matrices, sides of equations and inequalities.
     """
     if not first or not second or not normal_form(first) or not normal_form(second):
         return False
-    if keeps(first) and keeps(second) and any(form(first) == form(second) != "" for form in (minerva, hendrycks)):
-        return True
+    for form, loses in (minerva, minerva_loses), (hendrycks, hendrycks_loses):
+        if form(first) == form(second) != "" and not loses(first) and not loses(second):
+            return True
     return same(normal_form(first), normal_form(second))
 
 

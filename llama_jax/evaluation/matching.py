@@ -23,7 +23,7 @@ NUMBER = re.compile(rf"""(?:(?<![\w.)\]%])[{MINUS}](?=[{CURRENCY}.]?[0-9])|(?:(?
     (?:[{CURRENCY}][{MINUS}]?)?{BODY}""", re.VERBOSE)
 """A number in a text with its sign and currency; a dash after a digit, a letter or a bracket is no sign."""
 ANSWER = re.compile(rf"""The[ ]answer[ ]is[ ](?:[{MINUS}0-9 .,{CURRENCY}()*/+x×÷]++=[ ]?)*
-    ([{MINUS}{CURRENCY} \\]*+(?:{SPACED}|{BODY}))""", re.VERBOSE)
+    ([{MINUS}{CURRENCY} (\\]*+(?:{SPACED}|{BODY}))""", re.VERBOSE)
 """A number where the chain of thought says its answer, perhaps after the sum that it is the result of."""
 
 
@@ -55,7 +55,7 @@ def number(text: str) -> Decimal | None:
     Commas separate thousands, also where they stand for nothing ("1,8" is 18), but "1.234,5" is written the other way round.
     None where the text means no number.
     """
-    dress = re.match(rf"[{MINUS}{CURRENCY}\s\\]*", text)[0]
+    dress = re.match(rf"[{MINUS}{CURRENCY}(\s\\]*", text)[0]
     body = re.sub(rf"[\s{THIN}]", " ", text[len(dress) :]).rstrip(f" .,%\\{CURRENCY}")
     try:
         value = unsigned(body)
