@@ -85,8 +85,8 @@ class Short:
 
 
 WORDS = ("Paris", "Vitamin A", "The Beatles", "Grey’s Anatomy", "U.S.A.", "Bohemian Rhapsody", "An American in Paris",
-         "1914–1918", "J. K. Rowling", "hepatitis B", "A", "rock-and-roll", "Theatre Royal", "the", "+", "António", "Mrs. Dalloway",
-         "Planet of the Apes")
+         "1914–1918", "J. K. Rowling", "hepatitis B", "A", "rock-and-roll", "Theatre Royal", "the", "+", "António",
+         "Mrs. Dalloway", "Planet of the Apes")
 RIGHT: dict[str, Callable[[str], str]] = {
     "identical": str, "upper case": str.upper, "lower case": str.lower, "exclamation mark": lambda text: text + "!",
     "article before": lambda text: f"the {text}", "two spaces": lambda text: text.replace(" ", "  "),

@@ -32,32 +32,36 @@ from tests.peers.math_pairs import Pair, pairs
 
 TASKS = Path(lm_eval.__file__).parent / "tasks"
 UNEXPLAINED = "unexplained"
-THEY = {  # they say equal and we do not: reason -> kinds of pairs
-    "left sides": r"equations|short_equations|named: (product|letter|multiple)|lists: (last|names)|sums",
-    "inequalities in ASCII": r"ascii_inequalities|named: ASCII|inequalities: other direction",
-    "words after a space": r"spaced_texts|texts: words after",
-    "the letter a": r"(linear|polynomials): letter gone",
-    "digits under a bar": r"repeating",
-    "several formulas": r"formulas",
-    "number systems": r"bases: (without|other)",
-    "words as products": r"texts: (letters|other)",
-    "mixed numbers": r"fractions: mixed number against",
-    "fractions of numbers": r"fraction|mixed number",
-    "dashes": r"range|difference|dash|sum|hyphen",
-    "exponents": r"exponent",
-    "thousands": r"spaces between|comma for"}
-WE = {  # we say equal and they do not
-    "names": r"named|pairs_of_numbers: names|lists: names|sums",
-    "parts": r"(intervals|unions|sets|matrices|pairs_of_numbers): (decimal|slash)",
-    "values": r"integers: (trailing|leading|sum|product|plus)|fractions: (not|decimal|power|mixed|slash|dfrac|tfrac)"
-              r"|roots|powers|constants|polynomials: (factored|other|left)|complexes: other|functions|repeating: fraction"
-              r"|equations: other order",
-    "writing": r"\w+: (identical|spaces|spaced|without|braced|base|other command|ASCII|command|left|unbraced|half|text|percent"
-               r"|thousands|degrees|letter alone|mbox|unit|and|comma|dollar|in a|power without)",
-    "the end of the text": r".*/ (nothing|line break)",
-    "numbers": r"(dollar|two|minus|leading|percent|unit|euro|exponent|fraction|mixed|in brackets|spaces|comma|after|plain"
-               r"|thousands|range|difference|dash|sum|hyphen|dots|date)",
-    "articles": r"article", "quotation marks": r"curly", "spaces": r"two spaces", "names of letters": r"(identical|upper|lower)"}
+THEY: dict[type, dict[str, str]] = {  # they say equal and we do not: reason -> kinds of items
+    Pair: {
+        "left sides": r"equations|short_equations|named: (product|letter|multiple)|lists: (last|names)|sums",
+        "inequalities in ASCII": r"ascii_inequalities|named: ASCII|inequalities: other direction",
+        "words after a space": r"spaced_texts|texts: words after",
+        "the letter a": r"(linear|polynomials): letter gone",
+        "digits under a bar": r"repeating",
+        "several formulas": r"formulas",
+        "number systems": r"bases: (without|other)",
+        "words as products": r"texts: (letters|other)",
+        "mixed numbers": r"fractions: mixed number against"},
+    Ending: {
+        "dashes": r"range|difference|dash|sum|hyphen|minus sign of Unicode",
+        "parts of numbers": r"fraction|mixed number|exponent|spaces between|comma for"},
+    Short: {"nothing left": r"(nothing|article alone): (\+|A|the)"}}
+WE: dict[type, dict[str, str]] = {  # we say equal and they do not
+    Pair: {
+        "names": r"named|pairs_of_numbers: names|lists: names|sums",
+        "parts": r"(intervals|unions|sets|matrices|pairs_of_numbers): (decimal|slash)",
+        "values": r"integers: (trailing|leading|sum|product|plus)|fractions: (not|decimal|power|mixed|slash|dfrac|tfrac)"
+                  r"|roots|powers|constants|polynomials: (factored|other|left)|complexes: other|functions|repeating: fraction"
+                  r"|equations: other order",
+        "writing": r"\w+: (identical|spaces|spaced|without|braced|base|other command|ASCII|command|left|unbraced|half|text"
+                   r"|percent|thousands|degrees|letter alone|mbox|unit|and|comma|dollar|in a|power without)"},
+    Ending: {
+        "the end of the text": r".*/ (nothing|line break)",
+        "dashes": r"range|difference|dash|sum|hyphen|minus",
+        "numbers written otherwise": r"(dollar|two|leading|percent|unit|euro|exponent|fraction|mixed|in brackets|spaces|comma"
+                                     r"|after|plain|thousands|dots|date)"},
+    Short: {"articles": r"article", "quotation marks": r"curly", "spaces": r"two spaces", "capital articles": r"upper"}}
 
 
 def harness_minerva() -> dict:
@@ -92,16 +96,16 @@ def compare_forms(count: int, seed: int, folder: Path | None) -> Counter:
     return found
 
 
-def reason(kind: str, ours: bool, *, dressed: bool) -> str:
-    """Why the graders differ on a pair of this kind."""
-    if ours and dressed:
-        return "dress"
-    return next((name for name, kinds in (WE if ours else THEY).items() if re.match(kinds, kind)), UNEXPLAINED)
-
-
 Item = Pair | Ending | Short
 Differences = dict[tuple[str, str, str], list[Item]]
 """(grader, who says equal, reason) -> items."""
+
+
+def reason(item: Item, ours: bool, *, dressed: bool) -> str:
+    """Why the graders differ on such an item."""
+    if ours and dressed:
+        return "dress"
+    return next((name for name, kinds in (WE if ours else THEY)[type(item)].items() if re.match(kinds, item.kind)), UNEXPLAINED)
 
 
 def note(found: Differences, item: Item, ours: bool, theirs: dict[str, bool], *, dressed: Iterable[str] = ()) -> None:
@@ -110,7 +114,7 @@ def note(found: Differences, item: Item, ours: bool, theirs: dict[str, bool], *,
         found.setdefault(("ours", "the pair's making" if item.right else "we", UNEXPLAINED), []).append(item)
     for grader, verdict in theirs.items():
         if verdict != ours:
-            name = reason(item.kind, ours, dressed=grader in dressed)
+            name = reason(item, ours, dressed=grader in dressed)
             found.setdefault((grader, "we" if ours else "they", name), []).append(item)
 
 
@@ -187,7 +191,8 @@ def compare_short(count: int, seed: int) -> Differences:
     """Verdicts on short answers."""
     found, settings = {}, {"NaturalQuestions": exact("nq_open/nq_open.yaml"), "TriviaQA": exact("triviaqa/default.yaml")}
     for item in short_answers(count, seed):
-        note(found, item, exact_match(item.answer, [item.gold]), {name: same(item.answer, item.gold) for name, same in settings.items()})
+        theirs = {name: same(item.answer, item.gold) for name, same in settings.items()}
+        note(found, item, exact_match(item.answer, [item.gold]), theirs)
     return found
 
 

@@ -135,7 +135,8 @@ def named(r: random.Random) -> Written:
     n, x = whole(r), r.choice("xyzknr")
     return Written(str(n), {"name": f"{x} = {n}", "name without spaces": f"{x}={n}", "name with index": f"{x}_1 = {n}",
                             "name with braced index": f"{x}_{{10}} = {n}", "function": f"f({x}) = {n}",
-                            "angle": f"\\angle ABC = {n}", "segment": f"AB = {n}", "Greek name": f"\\theta = {n}", "word": f"\\text{{Area}} = {n}",
+                            "angle": f"\\angle ABC = {n}", "segment": f"AB = {n}", "Greek name": f"\\theta = {n}",
+                            "word": f"\\text{{Area}} = {n}",
                             "name before commas": f"{x} = {n:,}"},
                    {"name and other value": f"{x} = {n + 1}", "product of letters": f"{x}w = {n}",
                     "letter squared": f"{x}^2 = {n}", "multiple of the name": f"2{x} = {n}", "name and inequality": f"{x} > {n}",
@@ -160,7 +161,8 @@ def bases(r: random.Random) -> Written:
     base = r.randint(2, 16)
     digits = "".join(r.choice("0123456789ABCDEF"[:base]) for _ in range(r.randint(2, 12))).lstrip("0") or "10"
     return Written(f"{digits}_{base}", {"identical": f"{digits}_{base}", "braced base": f"{digits}_{{{base}}}",
-                                        "base in brackets": f"({digits})_{{{base}}}", "base as text": f"{digits}_{{\\text{{{base}}}}}"},
+                                        "base in brackets": f"({digits})_{{{base}}}",
+                                        "base as text": f"{digits}_{{\\text{{{base}}}}}"},
                    {"without base": digits, "other base": f"{digits}_{{{base + 1}}}", "other digits": f"{digits}0_{{{base}}}"})
 
 

@@ -23,7 +23,8 @@ class Pair:
 DRESS: dict[str, Callable[[str], str]] = {
     "dollars": lambda text: f"${text}$", "boxed": lambda text: f"\\boxed{{{text}}}", "spaces around": lambda text: f" {text} ",
     "boxed in dollars": lambda text: f"$\\boxed{{{text}}}$", "sentence": lambda text: f"the answer is ${text}$",
-    "final dot in dollars": lambda text: f"${text}.$", "final dot": lambda text: f"{text}.", "unit word": lambda text: f"{text} units",
+    "final dot in dollars": lambda text: f"${text}.$", "final dot": lambda text: f"{text}.",
+    "unit word": lambda text: f"{text} units",
     "dollars in pieces": lambda text: text.replace("=", "$ = $").join("$$")}
 MEASURED = {*EXPRESSIONS[:8], complexes, functions, repeating}
 """Kinds that a word for a unit may follow."""

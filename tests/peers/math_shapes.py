@@ -11,7 +11,8 @@ def pairs_of_numbers(r: random.Random) -> Written:
     gold = f"({tex(a)},{b})"
     return Written(gold, {"identical": gold, "left and right": f"\\left({tex(a)}, {b}\\right)", "spaces": f"( {tex(a)} , {b} )",
                           "slash": f"({a.numerator}/{a.denominator},{b})", "names inside": f"(x = {tex(a)}, y = {b})"},
-                   {"other order": f"({b},{tex(a)})", "other bracket": f"[{tex(a)},{b})", "one element more": f"({tex(a)},{b},{b})",
+                   {"other order": f"({b},{tex(a)})", "other bracket": f"[{tex(a)},{b})",
+                    "one element more": f"({tex(a)},{b},{b})",
                     "other element": f"({tex(a)},{b + 1})", "without brackets": f"{tex(a)},{b}"})
 
 
@@ -40,7 +41,8 @@ def intervals(r: random.Random) -> Written:
     a, b = sorted(r.sample(range(-30, 60), 2))
     left, right = r.choice("(["), r.choice(")]")
     gold = f"{left}{a},{b}{right}"
-    return Written(gold, {"identical": gold, "left and right": f"\\left{left}{a}, {b}\\right{right}", "decimal": f"{left}{a}.0,{b}{right}"},
+    return Written(gold, {"identical": gold, "left and right": f"\\left{left}{a}, {b}\\right{right}",
+                          "decimal": f"{left}{a}.0,{b}{right}"},
                    {"other end": f"{left}{a},{b + 1}{right}", "other bracket": f"{'[' if left == '(' else '('}{a},{b}{right}",
                     "infinite": f"{left}{a},\\infty)"})
 
