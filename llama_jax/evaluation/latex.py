@@ -44,9 +44,10 @@ def minerva(answer: str) -> str:
     for old, new in REPLACED:
         answer = answer.replace(old, new)
     for text in REMOVED:
-        pieces = re.split(r"(\\[a-zA-Z]+)", answer) if text.isalpha() else [answer]
-        pieces[::2] = [piece.replace(text, "") for piece in pieces[::2]]
-        answer = "".join(pieces)
+        if text in answer:
+            pieces = re.split(r"(\\[a-zA-Z]+)", answer) if text.isalpha() else [answer]
+            pieces[::2] = [piece.replace(text, "") for piece in pieces[::2]]
+            answer = "".join(pieces)
     answer = re.sub(r".*?\$(.*?)\$.*", r"$\1$", answer)
     for command in "text", "textbf", "overline":
         answer = re.sub(rf"\\{command}\{{(.*?)\}}", r"\1", answer)
@@ -85,8 +86,8 @@ def in_braces(arguments: str) -> str:
 
 
 COMMAND = r"\\(?!frac|sqrt|begin|end)[A-Za-z]+"
-UNIT = r"(?<=\S)\s*\\(?:text|mbox|textrm|mathrm)\{ [^{}]*\}(?:\^\{?\d\}?)?\s*\.?\s*$"
-"""Words at the right end, which Hendrycks et al. take for a unit."""
+UNIT = r"(?<=\S)\s*\\(?:text|mbox|textrm|mathrm)\{ [^{}]*(?:\}(?:\^\{?\d\}?)?\s*\.?\s*)?$"
+"""Words at the right end, perhaps cut off, which Hendrycks et al. take for a unit."""
 FORMULA = r"[^\d$+*=/^-]*\$([^$]*)\$[^\d$+*=/^-]*"
 """A formula in a sentence without another number."""
 FORM = tuple((re.compile(pattern), new) for pattern, new in (
@@ -99,7 +100,7 @@ FORM = tuple((re.compile(pattern), new) for pattern, new in (
     (r",?\s*\\(?:text|mbox)\{\s*,?\s*and\s*\}", ","),
     (r"\\(?:text|mbox|textrm|mathrm|textbf|mathbf|textit)\{([^{}]*)\}", r"\1"),
     (r"\\(?:left|right)(?![A-Za-z])\.?", ""),
-    (r"\\\\(?=[A-Za-z]*\{)", r"\\"),
+    (r"(?<!\\)\\\\(?=[A-Za-z]+\{)", r"\\"),
     (r"\\\\", r"\\cr "),
     (r"\\[,;: ]|\\q?quad|~", " "),
     (r"\{,\}", ","),
@@ -124,8 +125,8 @@ def normal_form(answer: str) -> str:
         return answer
     for pattern, new in FORM:
         answer = pattern.sub(new, answer)
-    answer = answer.replace(",", "") if re.fullmatch(r"-?\d{1,3}(,\d{3})+", answer) else answer
-    return named(answer)
+    answer = named(answer)
+    return answer.replace(",", "") if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?", answer) else answer
 
 
 LETTER = r"(?:[A-Za-z]|\\(?!frac|sqrt|pm|cos|sin|tan|log|ln|det)[A-Za-z]+)"
@@ -154,7 +155,7 @@ def minerva_loses(answer: str) -> bool:
 def hendrycks_loses(answer: str) -> bool:
     """Whether Hendrycks et al.'s form drops some of what is said: a short left side that is no name, words that are no unit."""
     short = answer.count("=") == 1 and len(answer.partition("=")[0]) <= 2
-    return (short and "=" in named(answer)) or ("\\text{ " in answer and not re.search(UNIT, answer))
+    return (short and "=" in named(answer)) or "\\text{ " in re.sub(UNIT, "", answer)
 
 
 def equivalent(first: str | None, second: str | None) -> bool:
@@ -163,12 +164,13 @@ def equivalent(first: str | None, second: str | None) -> bool:
     A published form decides where it keeps what both answers say; docs/EVALUATION.md lists what they lose. Else the parts of
     our own form are compared: elements of tuples, intervals, sets and matrices, sides of equations and inequalities.
     """
-    if not first or not second or not normal_form(first) or not normal_form(second):
+    one, two = normal_form(first or ""), normal_form(second or "")
+    if not one or not two:
         return False
     for form, loses in (minerva, minerva_loses), (hendrycks, hendrycks_loses):
         if form(first) == form(second) != "" and not loses(first) and not loses(second):
             return True
-    return same(normal_form(first), normal_form(second))
+    return same(one, two)
 
 
 def same(first: str, second: str) -> bool:

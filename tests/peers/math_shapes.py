@@ -63,7 +63,8 @@ def matrices(r: random.Random) -> Written:
         return f"\\begin{{{kind}}} {inner} \\end{{{kind}}}"
     return Written(matrix(cells), {"identical": matrix(cells), "spaces": matrix(cells).replace(" ", ""),
                                    "decimal": matrix([[f"{cells[0][0]}.0", cells[0][1]], *cells[1:]])},
-                   {"other element": matrix([[cells[0][0], f"{cells[0][1]}1"], *cells[1:]]), "other matrix": matrix(cells, "vmatrix"),
+                   {"other element": matrix([[cells[0][0], f"{cells[0][1]}1"], *cells[1:]]),
+                    "other matrix": matrix(cells, "vmatrix"),
                     "rows joined": matrix([[cell for row in cells for cell in row], ["0", "0"]])})
 
 
@@ -99,7 +100,8 @@ def spaced_texts(r: random.Random) -> Written:
     a, b = r.sample(["east", "Monday", "even", "Evelyn", "parabola"], 2)
     n = whole(r)
     return r.choice([
-        Written(f"\\text{{ {a}}}", {"identical": f"\\text{{ {a}}}", "without space": f"\\text{{{a}}}"}, {"other word": f"\\text{{ {b}}}"}),
+        Written(f"\\text{{ {a}}}", {"identical": f"\\text{{ {a}}}", "without space": f"\\text{{{a}}}"},
+                {"other word": f"\\text{{ {b}}}"}),
         Written(f"{n}\\text{{ or }}{n + 2}", {"identical": f"{n}\\text{{ or }}{n + 2}", "spaces": f"{n} \\text{{ or }} {n + 2}"},
                 {"other second value": f"{n}\\text{{ or }}{n + 3}", "first alone": str(n)})])
 
@@ -124,7 +126,8 @@ def functions(r: random.Random) -> Written:
     gold, equal = r.choice([
         (str(e), {"logarithm": f"\\log_{b} {b**e}", "logarithm in braces": f"\\log_{{{b}}}{{{b**e}}}"}),
         (str(factorial), {"factorial": f"{n}!"}), (str(n * (n - 1) // 2), {"binomial": f"\\binom{{{n}}}{{2}}"}),
-        ("\\frac{1}{2}", {"sine": "\\sin\\frac{\\pi}{6}"}), (str(n), {"absolute value": f"|-{n}|", "order of bars": f"\\left|{n}\\right|"}),
+        ("\\frac{1}{2}", {"sine": "\\sin\\frac{\\pi}{6}"}),
+        (str(n), {"absolute value": f"|-{n}|", "order of bars": f"\\left|{n}\\right|"}),
         (f"{n}\\pm\\sqrt{{{b}}}", {"plus or minus": f"{n} \\pm \\sqrt{{{b}}}", "minus or plus": f"{n} \\mp \\sqrt{{{b}}}"}),
         ("-3", {"cube root of a negative": "\\sqrt[3]{-27}"}), (f"{n}\\sin 2x", {"function of a product": f"{n}\\sin(2x)"}),
         (f"{n}\\pi r^2", {"letter after a command": f"{n} \\pi r^2", "order of letters": f"{n}r^2\\pi"}),
