@@ -82,7 +82,7 @@ def hendrycks_rules(folder: Path | None) -> tuple[Callable[[str], str], Callable
     return original._strip_string, original.is_equiv
 
 
-def compare_forms(count: int, seed: int, folder: Path | None) -> Counter:
+def compare_forms(count: int, seed: int, folder: Path | None = None) -> Counter:
     """How many texts have another normal form here than there; where theirs raises there is none to compare."""
     theirs, (strip, _), found = harness_minerva()["normalize_final_answer"], hendrycks_rules(folder), Counter()
     answers = [text for pair in pairs(count // 4, seed) for text in (pair.gold, pair.answer)]
@@ -118,7 +118,7 @@ def note(found: Differences, item: Item, ours: bool, theirs: dict[str, bool], *,
             found.setdefault((grader, "we" if ours else "they", name), []).append(item)
 
 
-def compare_math(count: int, seed: int, folder: Path | None) -> Differences:
+def compare_math(count: int, seed: int, folder: Path | None = None) -> Differences:
     """Verdicts on pairs of MATH answers."""
     normal, (_, same), found = harness_minerva()["normalize_final_answer"], hendrycks_rules(folder), {}
 
