@@ -38,8 +38,9 @@ def cut_at_dot(generation: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Lower case, no punctuation, no articles, single spaces: SQuAD's form, for punctuation of all of Unicode."""
-    kept = (c for c in text.lower() if c not in string.punctuation and not unicodedata.category(c).startswith("P"))
+    """Lower case, no punctuation, no articles, single spaces: SQuAD's form, for punctuation and composed letters of Unicode."""
+    lower = unicodedata.normalize("NFC", text).lower()
+    kept = (c for c in lower if c not in string.punctuation and not unicodedata.category(c).startswith("P"))
     return " ".join(ARTICLES.sub(" ", "".join(kept)).split())
 
 

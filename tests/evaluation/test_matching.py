@@ -21,7 +21,7 @@ from llama_jax.evaluation.matching import (
 @pytest.mark.parametrize("text, form", [
     ("The Awakening", "awakening"), ("an  Apple a day", "apple day"), ("António Guterres!", "antónio guterres"),
     ("Grey's Anatomy", "greys anatomy"), ("Grey’s Anatomy", "greys anatomy"), ("Theatre", "theatre"), ("U.S.A.", "usa"),
-    ("A", ""), ("1914–1918", "19141918"), ("“The” End", "end")])
+    ("A", ""), ("1914–1918", "19141918"), ("“The” End", "end"), ("Anto\N{COMBINING ACUTE ACCENT}nio", "antónio")])
 def test_plain(text, form):
     assert plain(text) == form
 

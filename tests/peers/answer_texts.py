@@ -2,6 +2,7 @@
 
 import random
 import string
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -91,6 +92,7 @@ RIGHT: dict[str, Callable[[str], str]] = {
     "identical": str, "upper case": str.upper, "lower case": str.lower, "exclamation mark": lambda text: text + "!",
     "article before": lambda text: f"the {text}", "two spaces": lambda text: text.replace(" ", "  "),
     "quotes": lambda text: f'"{text}"', "curly quotes": lambda text: f"“{text}”",
+    "letters and accents apart": lambda text: unicodedata.normalize("NFD", text),
     "article gone": lambda text: text.removeprefix("The ")}
 WRONG: dict[str, Callable[[str], str]] = {
     "word more": lambda text: f"{text} Street", "other word": lambda text: "Rome", "letter more": lambda text: f"{text}s",

@@ -61,7 +61,8 @@ WE: dict[type, dict[str, str]] = {  # we say equal and they do not
         "dashes": r"range|difference|dash|sum|hyphen|minus",
         "numbers written otherwise": r"(dollar|two|leading|percent|unit|euro|exponent|fraction|mixed|in brackets|spaces|comma"
                                      r"|after|plain|thousands|dots|date)"},
-    Short: {"articles": r"article", "quotation marks": r"curly", "spaces": r"two spaces", "capital articles": r"upper"}}
+    Short: {"articles": r"article", "quotation marks": r"curly", "spaces": r"two spaces", "accents": r"letters and",
+             "capital articles": r"upper"}}
 
 
 def harness_minerva() -> dict:
