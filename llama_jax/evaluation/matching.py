@@ -72,6 +72,8 @@ def unsigned(body: str) -> Decimal:
         whole, above, below = (Decimal(part or 0) for part in fraction.groups())
         return whole + above / below
     body = body.replace(" ", "")
+    if not re.fullmatch(r"[0-9.,]*[0-9][0-9.,]*(?:[eE][+-]?[0-9]{1,3})?", body):
+        raise InvalidOperation  # Decimal would read "nan" and "inf"
     if re.fullmatch(r"[0-9]{1,3}(\.[0-9]{3})+,[0-9]+|[0-9]{1,3}(\.[0-9]{3}){2,}", body):
         body = body.replace(".", "").replace(",", ".")
     return Decimal(body.replace(",", ""))

@@ -52,6 +52,7 @@ def test_real_answers(shared_data):
 def test_numbers():
     assert number("1,234.50") == Decimal("1234.5") and number("$18.") == 18 and number("-3") == -3
     assert number("1.2.3") is None and number("") is None and number("$") is None
+    assert number("nan") is None and number("inf") is None and number("-Infinity") is None and number("1e9999") is None
     assert last_number("5 apples cost $1,200.") == 1200 and last_number("from 3 to -4") == -4 and last_number("none") is None
 
 
