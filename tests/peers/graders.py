@@ -35,9 +35,10 @@ UNEXPLAINED = "unexplained"
 THEY: dict[type, dict[str, str]] = {  # they say equal and we do not: reason -> kinds of items
     Pair: {
         "left sides": r"equations|short_equations|named: (product|letter|multiple)|lists: (last|names)|sums",
+        "unread rest": r"lists: other element|roots: one more",
         "inequalities in ASCII": r"ascii_inequalities|named: ASCII|inequalities: other direction",
         "words after a space": r"spaced_texts|texts: words after",
-        "the letter a": r"(linear|polynomials): letter gone",
+        "the letter a": r"(linear|polynomials): (letter gone|other coefficient)",
         "digits under a bar": r"repeating",
         "several formulas": r"formulas",
         "number systems": r"bases: (without|other)",
