@@ -71,7 +71,8 @@ def test_samples_of_the_votes(shared_data):
 @pytest.mark.parametrize("text, right, last", [
     (" She makes 9 * 2 = 18 dollars. The answer is 18.", 1, 1), (" The answer is $18.00.", 1, 1), (" The answer is 1,8.", 1, 1),
     (" The answer is 19. No, 18.", 0, 1), (" 18", 0, 1), (" The answer is eighteen.", 0, 0), ("", 0, 0),
-    (" The answer is -18.", 0, 0), (" The answer is 18. Or is it 5", 1, 0)])
+    (" The answer is -18.", 0, 0), (" The answer is 18. Or is it 5", 1, 0), (" It is 18 ...", 0, 1), (" She makes 18 $.", 0, 1),
+    (" The answer is -$18.", 0, 0), (" The answer is 9 * 2 = $18 ...", 1, 1), (" The answer is 20-18.", 0, 1)])
 def test_gsm8k_scores(text, right, last, shared_data):
     assert judged("gsm8k", shared_data / "eval", text).metrics == {"acc": right, "acc_last_number": last}
 
@@ -94,9 +95,20 @@ def test_votes(shared_data):
     assert verdict.metrics == {"acc": 1, "acc_one": 2 / 6} and verdict.prediction == "18"
     assert judged("gsm8k_maj1", shared_data / "eval", says(17), says(18), says(17)).metrics == {"acc": 0, "acc_one": 1 / 3}
     assert judged("gsm8k_maj1", shared_data / "eval", "a", "b").metrics == {"acc": 0, "acc_one": 0}
+    assert judged("gsm8k_maj1", shared_data / "eval", says(70000), says("70,000"), says("$7e4"), number=2).prediction == "70000"
     math = "Final Answer: The final answer is ${}$. ".format
     verdict = judged("minerva_math_maj1", shared_data / "eval", math("3"), math(r"\frac12"), math(r"x=\frac{1}{2}"), number=1)
     assert verdict.metrics == {"acc": 1, "acc_one": 2 / 3} and verdict.prediction == r"\frac{1}{2}"
+    verdict = judged("minerva_math_maj1", shared_data / "eval", math("x+y=0"), math("2x-y=0"), math("1/2"), math("z=7"), number=1)
+    assert verdict.metrics == {"acc": 0, "acc_one": 1 / 4} and verdict.prediction == "x+y=0"  # no two of them vote together
+
+
+def test_final_answer():
+    says = "Final Answer: The final answer is {}. I hope it is correct.".format
+    assert final_answer(says("$5$")) == "$5$" and final_answer(says("1") + "\n" + says("2")) == "1"
+    assert final_answer("Final Answer: The final answer is\n5. I hope it is correct.") is None and final_answer("5") is None
+    assert final_answer("Final Answer: The final answer is none\n" + says("3")) == "3"
+    assert final_answer("Final Answer: The final answer is" * 10_000) is None
 
 
 def test_bad_files(shared_data, tmp_path):

@@ -1,13 +1,12 @@
 """Mathematics (Table 7): GSM8k and MATH with Minerva's prompts, greedy and by the vote of k samples (maj1@k)."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 from llama_jax.evaluation.data import Files, Rows
-from llama_jax.evaluation.latex import boxed, equivalent, hendrycks, minerva
-from llama_jax.evaluation.matching import last_number, majority, number
+from llama_jax.evaluation.latex import boxed, equivalent, hendrycks, minerva, normal_form
+from llama_jax.evaluation.matching import last_number, majority, number, thought_number, written
 from llama_jax.evaluation.task import Item, Prompt, Records, Settings, Task, Texts, Verdict, each
 from llama_jax.evaluation.tasks.worked_examples import CHAIN_OF_THOUGHT, MINERVA_MATH
 
@@ -62,17 +61,14 @@ def math_prompt(problem: str, shots: int, settings: Settings) -> str:
     return (solved.replace("$.}", "$.") if harness else solved) + f"Problem:\n{problem}\n\nSolution:"
 
 
-def thought_number(text: str) -> str | None:
-    """The number after "The answer is", without commas, as text that equal numbers share."""
-    found = re.search(r"The answer is \$?(-?[0-9.,]+)", text)
-    value = number(found[1]) if found else None
-    return None if value is None else str(value.normalize())
-
-
 def final_answer(text: str) -> str | None:
-    """What Minerva's last sentence says."""
-    found = re.search(r"Final Answer: The final answer is(.*?). I hope it is correct.", text + "I hope it is correct.")
-    return found[1].strip() if found else None
+    """What Minerva's last sentence says, on one line; None without that sentence."""
+    for line in (text + "I hope it is correct.").split("\n"):
+        _, found, rest = line.partition("Final Answer: The final answer is")
+        answer, end, after = rest.partition(" I hope it is correct")
+        if found and end and after and answer:
+            return answer[:-1].strip()
+    return None
 
 
 def other_gsm8k(text: str, gold: str) -> dict[str, float]:
@@ -162,7 +158,7 @@ def task(subject: Subject, name: str, title: str, build: Callable[[Records, Sett
 
 GSM8K = Subject(
     "gsm8k", "GSM8k", read_gsm8k, lambda rows, settings: Records(rows("openai/gsm8k", "main", "test")),
-    key=lambda place, row: str(place), question="question", gold=lambda row: str(gold_number(row["answer"])),
+    key=lambda place, row: str(place), question="question", gold=lambda row: written(gold_number(row["answer"])),
     prompt=gsm8k_prompt, shots=8, stop={"llama": ("\nQ:",), "lm_eval": ("Q:", "</s>", "<|im_end|>")},
     extract=thought_number, right=lambda said, gold: Decimal(said) == Decimal(gold), form=str, other=other_gsm8k, samples=100,
     max_tokens=256,
@@ -172,7 +168,7 @@ MATH = Subject(
     "minerva_math", "MATH", read_math, hub_math,
     key=lambda place, row: row["id"], question="problem", gold=lambda row: boxed(row["solution"]),
     prompt=math_prompt, shots=4, stop={"llama": ("I hope it is correct", "\nProblem:"), "lm_eval": ("Problem:",)},
-    extract=final_answer, right=equivalent, form=minerva, other=other_math, samples=256, max_tokens=512,
+    extract=final_answer, right=equivalent, form=normal_form, other=other_math, samples=256, max_tokens=512,
     origin="https://people.eecs.berkeley.edu/~hendrycks/MATH.tar (its test folder as math/test)", size=5000,
     tags=("type", "level"))
 
