@@ -64,7 +64,7 @@ class Meter:
             "perplexity": math.exp(min(loss, 700.0)),
             "bits_per_byte": bits_per_byte(loss, self._predicted_per_byte),
             "grad_norm": metrics["grad_norm"],
-            "learning_rate": float(self._schedule(step - 1)),
+            "learning_rate": float(self._schedule(step)),
             "tokens_per_second": rate,
             "mfu": rate * self._flops / self.peak,
             "seconds": now - self._start,
