@@ -13,6 +13,8 @@ import orbax.checkpoint as ocp
 from llama_jax.config import CheckpointConfig, Config, from_dict, to_dict
 from llama_jax.errors import ConfigError, DataError, LlamaError
 
+PROGRESS = "progress"
+"""Item of a checkpoint that holds what the training loop itself must not forget, as JSON."""
 FREE_TO_CHANGE = ("attention", "remat", "scan_layers", "dtype", "max_length")
 """Model fields that do not touch the parameters and may differ between a run's sessions."""
 
@@ -36,12 +38,21 @@ class Checkpoints:
         """The newest finished step."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: Any, config: Config) -> None:
+    def save(self, step: int, state: Any, config: Config, *, progress: dict[str, Any] | None = None) -> None:
         """Begin to save; arrays are copied before this returns, files are finished in the background."""
         if step == self.latest():
             return
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(to_dict(config)))
-        self._manager.save(step, args=items)
+        items = {"state": ocp.args.StandardSave(state), "config": ocp.args.JsonSave(to_dict(config))}
+        if progress is not None:
+            items[PROGRESS] = ocp.args.JsonSave(progress)
+        self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def progress(self, step: int) -> dict[str, Any]:
+        """What the training loop saved beside the state of a step; empty where an earlier version or `convert` saved it."""
+        if not (self.folder / str(step) / PROGRESS).exists():
+            return {}
+        with readable(self.folder / str(step)):
+            return self._manager.restore(step, args=ocp.args.Composite(**{PROGRESS: ocp.args.JsonRestore()}))[PROGRESS]
 
     def config(self, step: int) -> Config:
         """The resolved config saved with a step."""
