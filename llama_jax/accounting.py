@@ -1,4 +1,4 @@
-"""Parameters, FLOPs and peaks: arithmetic on a ModelConfig."""
+"""Parameters, FLOPs and peaks: arithmetic on a ModelConfig; seconds as people read them."""
 
 import time
 

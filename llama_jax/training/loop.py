@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from llama_jax.accounting import MFU_FORMULA, parameter_count
 from llama_jax.checkpoint import Checkpoints
 from llama_jax.config import Config
+from llama_jax.convert.source import Source
 from llama_jax.data.corpus import Corpus, open_corpus
 from llama_jax.data.loader import load_batches, load_heldout
 from llama_jax.data.mixture import Mixture
@@ -62,30 +63,33 @@ def fit(config: Config, workdir: Path, evaluators: Iterable[Evaluator] = ()) -> 
     source = starting_point(config, workdir)
     tokenizer = tokenizer_for(source, config.data.tokenizer) if source else None
     checkpoints, start, notes = open_run(config, workdir)
-    corpus = shared_corpus(config, workdir, tokenizer)
-    record(config, workdir)
-    writers = Writers(workdir, config.training.num_steps, start=start, active=jax.process_index() == 0)
-    peak, peak_source = total_peak(config)
-    run = Run(config, workdir, mesh, program, corpus, checkpoints, writers, tuple(evaluators), peak)
-    try:
-        with jax.set_mesh(mesh):
+    with closing(checkpoints):
+        corpus = shared_corpus(config, workdir, tokenizer)
+        record(config, workdir)
+        writers = Writers(workdir, config.training.num_steps, start=start, active=jax.process_index() == 0)
+        peak, peak_source = total_peak(config)
+        run = Run(config, workdir, mesh, program, corpus, checkpoints, writers, tuple(evaluators), peak)
+        with closing(writers), jax.set_mesh(mesh):
             for line in [*notes, *describe(config, corpus, program, mesh),
                          f"{MFU_FORMULA}; peak {peak / 1e12:.3g} TFLOP/s ({peak_source})"]:
                 writers.text(line)
-            state = checkpoints.restore(start, run.program.abstract_state) if start else run.program.init()
-            if source:
-                writers.text(f"weights: {source.format} {config.init_from}; tokenizer: {corpus.tokenizer}")
-                state = take_params(state, source)
-            state = train(run, state, start)
-            if int(state.step) == config.training.num_steps:
-                write_samples(run, state.params)
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        leave(f"{lost()} ({first_line(error)}).")
-    finally:
-        checkpoints.close()
-        writers.close()
+            try:
+                return go_on(run, start, source)
+            except jax.errors.JaxRuntimeError as error:
+                if jax.process_count() == 1:
+                    raise
+                leave(f"{lost()} ({first_line(error)}).")
+
+
+def go_on(run: Run, start: int, source: Source | None) -> TrainState:
+    """From the checkpoint of step `start`, or step 0 and the weights of `source`, to the end; returns the final state."""
+    state = run.checkpoints.restore(start, run.program.abstract_state) if start else run.program.init()
+    if source:
+        run.writers.text(f"weights: {source.format} {run.config.init_from}; tokenizer: {run.corpus.tokenizer}")
+        state = take_params(state, source)
+    state = train(run, state, start)
+    if int(state.step) == run.config.training.num_steps:
+        write_samples(run, state.params)
     return state
 
 
