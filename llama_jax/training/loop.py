@@ -127,6 +127,8 @@ def train(run: Run, state: TrainState, start: int) -> TrainState:
     batches = load_batches(mixture, run.mesh, batch_size=config.training.batch_size, start=start, stop=last)
     train_step, pending = None, None
     with stop_requests() as requests, closing(Profiler(config.profile, run.workdir)) as profiler:
+        if note := profiler.missed(last):
+            run.writers.text(note)
         for step, batch in enumerate(batches, start + 1):
             if train_step is None:
                 train_step = compile_step(run, state, batch)

@@ -18,6 +18,11 @@ class Profiler:
         self._steps = range(int(first), int(first) + int(count)) if profile else range(0)
         self._first = 0  # of the trace that is under way
 
+    def missed(self, last: int) -> str:
+        """What to tell the user where no step of a run of `last` steps would be traced; empty where one will."""
+        wanted = self._steps
+        return f"profile: the run ends at step {last}, before step {wanted.start}" if wanted and wanted.start > last else ""
+
     def starts(self, step: int) -> bool:
         """Whether a trace should start before this step."""
         return step in self._steps and not self._first

@@ -164,15 +164,20 @@ def plot_loss(workdir: Path, title: str) -> None:
     names = dict.fromkeys(name for line in lines for name in line if name.partition("/")[0] == "heldout_loss")
     for name in names:
         heldout = curve(lines, name)
-        label = " ".join(["held-out", *name.split("/", 1)[1:]])
+        label = literal(" ".join(["held-out", *name.split("/", 1)[1:]]))
         axes.plot([x / scale for x, _ in heldout], [y for _, y in heldout], "o-", markersize=3, linewidth=1.2, label=label)
     if names:
         axes.legend(frameon=False, fontsize="small")
-    axes.set(xlabel=f"{unit} tokens".strip(), ylabel="loss (nats per token)", title=title)
+    axes.set(xlabel=f"{unit} tokens".strip(), ylabel="loss (nats per token)", title=literal(title))
     axes.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(workdir / "loss.png")
     plt.close(figure)
+
+
+def literal(text: str) -> str:
+    """Text as matplotlib shows it unchanged: a dollar sign would begin a formula."""
+    return text.replace("$", r"\$")
 
 
 def curve(lines: list[dict], name: str) -> list[tuple[float, float]]:
