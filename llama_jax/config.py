@@ -194,7 +194,7 @@ class TrainingConfig:
     loss_chunk: int = 1024
     """Tokens a device for which float32 logits exist at one time."""
     log_every: int = 10
-    """Steps between metric lines."""
+    """Steps between metric lines, each with the mean loss since the last."""
     heldout_every: int = 0
     """Steps between held-out evaluations; 0: only at the end."""
     heldout_batches: int = 0

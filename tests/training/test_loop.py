@@ -111,6 +111,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
         return [(line["step"], line.get("loss"), line.get("heldout_loss"), line.get("sources")) for line in metric_lines(workdir)]
 
     assert losses(whole) == losses(broken)
+    assert deterministic(whole) == deterministic(broken)
 
 
 def test_run_directory(tmp_path):
