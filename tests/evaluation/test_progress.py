@@ -8,8 +8,9 @@ from rich.console import Console
 
 from llama_jax.accounting import clock
 from llama_jax.evaluation import command
+from llama_jax.evaluation.grids import number
 from llama_jax.evaluation.jobs import plan
-from llama_jax.evaluation.task import Settings
+from llama_jax.evaluation.task import Estimate, Settings
 
 
 def lines_of(jobs, monkeypatch, seconds: list[float], parts: list[float]) -> list[str]:
@@ -32,6 +33,11 @@ def test_a_first_report_at_share_0_after_a_long_plan(eval_data, monkeypatch):
         "siqa: 50.0% of all requests, 2:13:20 left",
         "siqa: 110.0% of all requests, 0:00 left",
     ]
+
+
+def test_a_number_of_a_model_that_diverged_has_few_digits():
+    assert number(Estimate(1e304, 1e303, 9), 1.0, 2) == "1.00e+304 ± 1.00e+303"
+    assert number(Estimate(0.75, 0.01, 9)) == "75.0 ± 1.0" and number(Estimate(12_345.678, None, 1), 1.0, 2) == "12345.68"
 
 
 @pytest.mark.parametrize("seconds, text", [
