@@ -1,4 +1,4 @@
-"""Parameters, FLOPs and peaks: arithmetic on a ModelConfig."""
+"""Parameters, FLOPs and peaks: arithmetic on a ModelConfig; seconds as people read them."""
 
 import time
 
@@ -67,3 +67,14 @@ def measured_flops(dtype: str) -> float:
         jax.block_until_ready(product(a))
         seconds.append(time.perf_counter() - start)
     return 2 * size**3 / min(seconds)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as people read them: 1:15, 1:06:40, 3 d 4 h; a question mark for what is negative or not finite."""
+    if not 0 <= seconds < float("inf"):
+        return "?"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 24:
+        return f"{hours // 24} d {hours % 24} h"
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -4,17 +4,22 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
-from llama_jax.config import CheckpointConfig, Config, from_dict, to_dict
+from llama_jax.config import CheckpointConfig, Config, ModelConfig, RopeScaling, from_dict, to_dict
 from llama_jax.errors import ConfigError, DataError, LlamaError
 
+PROGRESS = "progress"
+"""Item of a checkpoint that holds what the training loop itself must not forget, as JSON."""
 FREE_TO_CHANGE = ("attention", "remat", "scan_layers", "dtype", "max_length")
 """Model fields that do not touch the parameters and may differ between a run's sessions."""
+ROPE_FIELDS = {"none": (), "linear": ("factor",), "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_length")}
+"""What each kind of rope_scaling uses of its fields."""
 
 
 class Checkpoints:
@@ -36,12 +41,21 @@ class Checkpoints:
         """The newest finished step."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: Any, config: Config) -> None:
+    def save(self, step: int, state: Any, config: Config, *, progress: dict[str, Any] | None = None) -> None:
         """Begin to save; arrays are copied before this returns, files are finished in the background."""
         if step == self.latest():
             return
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(to_dict(config)))
-        self._manager.save(step, args=items)
+        items = {"state": ocp.args.StandardSave(state), "config": ocp.args.JsonSave(to_dict(config))}
+        if progress is not None:
+            items[PROGRESS] = ocp.args.JsonSave(progress)
+        self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def progress(self, step: int) -> dict[str, Any]:
+        """What the training loop saved beside the state of a step; empty where an earlier version or `convert` saved it."""
+        if not (self.folder / str(step) / PROGRESS).exists():
+            return {}
+        with readable(self.folder / str(step)):
+            return self._manager.restore(step, args=ocp.args.Composite(**{PROGRESS: ocp.args.JsonRestore()}))[PROGRESS]
 
     def config(self, step: int) -> Config:
         """The resolved config saved with a step."""
@@ -97,12 +111,21 @@ class readable:
 
 def check_same_model(saved: Config, wanted: Config) -> None:
     """Raise ConfigError where the run's parameters have another shape or meaning than the checkpoint's."""
-    before, now = flat(to_dict(saved.model)), flat(to_dict(wanted.model))
+    before, now = meaning(saved.model), meaning(wanted.model)
     changed = [key for key in now if key not in FREE_TO_CHANGE and before[key] != now[key]]
     if changed:
         differences = ", ".join(f"model.{key} {before[key]} -> {now[key]}" for key in changed)
         raise ConfigError(f"this run directory holds another model ({differences}); use another --workdir or the old "
                           "values.")
+
+
+def meaning(model: ModelConfig) -> dict[str, str]:
+    """Model fields by their dotted names, alike for configs that mean the same model: head_dim is 0 where it is dim / num_heads,
+    and fields of rope_scaling that its kind does not use have their defaults."""
+    scaling = model.rope_scaling
+    used = {field: getattr(scaling, field) for field in ROPE_FIELDS[scaling.kind]}
+    head_dim = 0 if model.head_dim * model.num_heads == model.dim else model.head_dim
+    return flat(to_dict(replace(model, head_dim=head_dim, rope_scaling=RopeScaling(scaling.kind, **used))))
 
 
 def flat(values: dict, prefix: str = "") -> dict[str, str]:

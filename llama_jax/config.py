@@ -97,11 +97,11 @@ class OptimizerConfig:
     """AdamW with warmup and cosine decay (section 2.3)."""
 
     peak_lr: float = 3e-4
-    """Learning rate after warmup."""
+    """Learning rate of the update that ends the warmup, the highest."""
     warmup_steps: int = 2000
     """Steps of linear warmup from 0."""
     final_lr_ratio: float = 0.1
-    """Learning rate at the last step as a fraction of the peak."""
+    """Learning rate of the last update as a fraction of the peak."""
     beta1: float = 0.9
     """Decay of the first moment."""
     beta2: float = 0.95
@@ -194,7 +194,7 @@ class TrainingConfig:
     loss_chunk: int = 1024
     """Tokens a device for which float32 logits exist at one time."""
     log_every: int = 10
-    """Steps between metric lines."""
+    """Steps between metric lines, each with the mean loss since the last."""
     heldout_every: int = 0
     """Steps between held-out evaluations; 0: only at the end."""
     heldout_batches: int = 0

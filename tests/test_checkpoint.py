@@ -2,9 +2,11 @@
 
 import gc
 import os
+import re
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import chex
 import jax
@@ -13,10 +15,11 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from llama_jax.checkpoint import FREE_TO_CHANGE, Checkpoints, abstract, changes, check_same_model
-from llama_jax.config import CheckpointConfig, Config, MeshConfig
+from llama_jax.checkpoint import FREE_TO_CHANGE, ROPE_FIELDS, Checkpoints, abstract, changes, check_same_model
+from llama_jax.config import CheckpointConfig, Config, MeshConfig, ModelConfig, RopeScaling
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.sharding import make_mesh
+from llama_jax.training.start import check_shape
 
 # after an error orbax closes its event loop under tensorstore's last callbacks and unfinished reads
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.:pytest.PytestUnraisableExceptionWarning")
@@ -171,6 +174,57 @@ def test_another_model_is_refused():
 def test_what_does_not_touch_the_parameters_may_change(field, value):
     assert field in FREE_TO_CHANGE
     check_same_model(CONFIG, replace(CONFIG, model=replace(CONFIG.model, **{field: value})))
+
+
+@pytest.mark.parametrize("saved, wanted", [
+    ({"rope_scaling": RopeScaling(factor=2.0)}, {"rope_scaling": RopeScaling(original_length=4096, high_freq_factor=9.0)}),
+    ({"rope_scaling": RopeScaling("linear", factor=2.0)}, {"rope_scaling": RopeScaling("linear", 2.0, low_freq_factor=2.0)}),
+    ({"dim": 64, "num_heads": 4, "num_kv_heads": 4}, {"dim": 64, "num_heads": 4, "num_kv_heads": 4, "head_dim": 16}),
+])
+def test_fields_that_mean_nothing_for_the_model_may_change(saved, wanted):
+    saved, wanted = (replace(CONFIG, model=ModelConfig(**fields)) for fields in (saved, wanted))
+    check_same_model(saved, wanted)
+    check_same_model(wanted, saved)
+    check_shape(saved.model, wanted.model, "a folder")  # for init_from
+    assert changes(saved, wanted)  # said all the same
+
+
+@pytest.mark.parametrize("wanted, sentence", [
+    (RopeScaling("linear", factor=4.0), "model.rope_scaling.factor 2.0 -> 4.0"),
+    (RopeScaling("none", factor=2.0), 'model.rope_scaling.kind "linear" -> "none"'),
+    (RopeScaling("llama3", factor=2.0), 'model.rope_scaling.kind "linear" -> "llama3"'),
+])
+def test_fields_that_its_kind_uses_may_not_change(wanted, sentence):
+    saved = replace(CONFIG, model=ModelConfig(rope_scaling=RopeScaling("linear", factor=2.0)))
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        check_same_model(saved, replace(CONFIG, model=ModelConfig(rope_scaling=wanted)))
+
+
+@pytest.mark.parametrize("field", ["factor", "low_freq_factor", "high_freq_factor", "original_length"])
+def test_llama3_uses_all_its_fields(field):
+    other = replace(CONFIG, model=ModelConfig(rope_scaling=replace(RopeScaling("llama3"), **{field: 3})))
+    with pytest.raises(ConfigError, match=f"model.rope_scaling.{field} "):
+        check_same_model(replace(CONFIG, model=ModelConfig(rope_scaling=RopeScaling("llama3"))), other)
+
+
+def test_every_kind_and_field_of_rope_scaling_is_known():
+    """A kind or a field that is added to RopeScaling must be placed."""
+    assert set(ROPE_FIELDS) == set(get_args(get_type_hints(RopeScaling)["kind"]))
+    assert {"kind", *ROPE_FIELDS["llama3"]} == {field.name for field in fields(RopeScaling)}
+
+
+def test_what_the_loop_saves_beside_the_state(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path, CheckpointConfig())
+    checkpoints.save(1, state, CONFIG)  # as earlier versions did
+    checkpoints.save(2, state, CONFIG, progress={"nats": 0.1 + 0.2, "rows": [1, 2]})
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.progress(1) == {} and checkpoints.progress(2) == {"nats": 0.1 + 0.2, "rows": [1, 2]}
+    for file in files_of(tmp_path / "2/progress"):
+        os.truncate(file, 0)
+    with pytest.raises(DataError, match="/2 cannot be read"):
+        checkpoints.progress(2)
+    checkpoints.close()
 
 
 def test_changes_are_listed():

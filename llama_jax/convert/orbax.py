@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -105,10 +106,9 @@ def write_run(folder: Path, config: ModelConfig, dtype: np.dtype, weights: Itera
     whole = run_config(config, name, origin)
     shapes = {tensor.weight: ((config.num_layers,) if tensor.weight.stacked else ()) + tensor.shape(config)
               for tensor in tensors(config)}
-    checkpoints = Checkpoints(folder / "checkpoints", CheckpointConfig())
     tree = traverse_util.unflatten_dict({weight.ours: jax.numpy.zeros((), dtype) for weight in shapes}, sep=".")
-    checkpoints.save(0, {"params": tree}, whole)
-    checkpoints.close()
+    with closing(Checkpoints(folder / "checkpoints", CheckpointConfig())) as checkpoints:
+        checkpoints.save(0, {"params": tree}, whole)
     step = folder / "checkpoints/0"
     open_arrays = {}
     for tensor, ours in weights:

@@ -12,7 +12,7 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from llama_jax.accounting import parameter_count
+from llama_jax.accounting import clock, parameter_count
 from llama_jax.allocator import keep_freed_memory
 from llama_jax.config import MeshConfig, to_dict
 from llama_jax.errors import ConfigError
@@ -143,9 +143,9 @@ def progress(console: Console, jobs: Sequence[Job]) -> Iterator[Callable[[str, f
         done += new
         now = time.perf_counter()
         if now - printed >= SECONDS_BETWEEN_LINES:
-            printed, left = now, (now - begin) * (total / done - 1)
-            clock = f"{int(left // 60)}:{int(left % 60):02d}"
-            console.print(f"{name}: {done / total:.1%} of all requests, {clock} left", markup=False)
+            printed = now
+            left = f", {clock(max(0.0, (now - begin) * (total / done - 1)))} left" if done else ""  # no pace to go by yet
+            console.print(f"{name}: {done / total:.1%} of all requests{left}", markup=False)
 
     if not console.is_terminal:
         yield plain

@@ -32,8 +32,12 @@ def grids(report: dict[str, Any]) -> list[Grid]:
 
 def number(value: Estimate, scale: float = 100.0, decimals: int = 1) -> str:
     """A value with its standard error."""
-    text = f"{value.value * scale:.{decimals}f}"
-    return text if value.stderr is None else f"{text} ± {value.stderr * scale:.{decimals}f}"
+
+    def text(figure: float) -> str:  # a perplexity of a model that diverged has hundreds of digits
+        plain = f"{figure * scale:.{decimals}f}"
+        return plain if len(plain) <= 12 else f"{figure * scale:.2e}"
+
+    return text(value.value) if value.stderr is None else f"{text(value.value)} ± {text(value.stderr)}"
 
 
 def estimate(column: Column, report: dict[str, Any]) -> Estimate | None:

@@ -24,6 +24,15 @@ def open_run(config: Config, workdir: Path) -> tuple[Checkpoints, int, list[str]
         if not (workdir / CONFIG).exists():
             record(config, workdir)
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint)
+    try:
+        return checkpoints, *beginning(config, workdir, checkpoints)
+    except BaseException:
+        checkpoints.close()
+        raise
+
+
+def beginning(config: Config, workdir: Path, checkpoints: Checkpoints) -> tuple[int, list[str]]:
+    """(step to go on from, what to tell the user); raises ConfigError and DataError where the run cannot go on."""
     if checkpoints.latest() == 0:
         raise ConfigError(f"{workdir} holds converted weights, not a run; train from them with --init_from {workdir} and another "
                           "--workdir.")
@@ -37,7 +46,7 @@ def open_run(config: Config, workdir: Path) -> tuple[Checkpoints, int, list[str]
                               f"{config.training.num_steps}.")
         notes.append(f"resuming {workdir} at step {start}")
         notes += [f"changed since the checkpoint: {line}" for line in changes(saved, config)]
-    return checkpoints, start, notes
+    return start, notes
 
 
 def record(config: Config, workdir: Path) -> None:

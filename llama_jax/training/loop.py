@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from llama_jax.accounting import MFU_FORMULA, parameter_count
 from llama_jax.checkpoint import Checkpoints
 from llama_jax.config import Config
+from llama_jax.convert.source import Source
 from llama_jax.data.corpus import Corpus, open_corpus
 from llama_jax.data.loader import load_batches, load_heldout
 from llama_jax.data.mixture import Mixture
@@ -27,7 +28,7 @@ from llama_jax.inference.sampling import Sampling
 from llama_jax.runtime import first_line, flags_in_use, leave, lost
 from llama_jax.sharding import make_mesh
 from llama_jax.training.directory import open_run, record
-from llama_jax.training.metrics import Meter, bits_per_byte, total_peak
+from llama_jax.training.metrics import Meter, bits_per_byte, perplexity, total_peak
 from llama_jax.training.profiling import Profiler
 from llama_jax.training.program import Program, build
 from llama_jax.training.start import starting_point, take_params, tokenizer_for
@@ -62,30 +63,33 @@ def fit(config: Config, workdir: Path, evaluators: Iterable[Evaluator] = ()) -> 
     source = starting_point(config, workdir)
     tokenizer = tokenizer_for(source, config.data.tokenizer) if source else None
     checkpoints, start, notes = open_run(config, workdir)
-    corpus = shared_corpus(config, workdir, tokenizer)
-    record(config, workdir)
-    writers = Writers(workdir, config.training.num_steps, start=start, active=jax.process_index() == 0)
-    peak, peak_source = total_peak(config)
-    run = Run(config, workdir, mesh, program, corpus, checkpoints, writers, tuple(evaluators), peak)
-    try:
-        with jax.set_mesh(mesh):
+    with closing(checkpoints):
+        corpus = shared_corpus(config, workdir, tokenizer)
+        record(config, workdir)
+        writers = Writers(workdir, config.training.num_steps, start=start, active=jax.process_index() == 0)
+        peak, peak_source = total_peak(config)
+        run = Run(config, workdir, mesh, program, corpus, checkpoints, writers, tuple(evaluators), peak)
+        with closing(writers), jax.set_mesh(mesh):
             for line in [*notes, *describe(config, corpus, program, mesh),
                          f"{MFU_FORMULA}; peak {peak / 1e12:.3g} TFLOP/s ({peak_source})"]:
                 writers.text(line)
-            state = checkpoints.restore(start, run.program.abstract_state) if start else run.program.init()
-            if source:
-                writers.text(f"weights: {source.format} {config.init_from}; tokenizer: {corpus.tokenizer}")
-                state = take_params(state, source)
-            state = train(run, state, start)
-            if int(state.step) == config.training.num_steps:
-                write_samples(run, state.params)
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        leave(f"{lost()} ({first_line(error)}).")
-    finally:
-        checkpoints.close()
-        writers.close()
+            try:
+                return go_on(run, start, source)
+            except jax.errors.JaxRuntimeError as error:
+                if jax.process_count() == 1:
+                    raise
+                leave(f"{lost()} ({first_line(error)}).")
+
+
+def go_on(run: Run, start: int, source: Source | None) -> TrainState:
+    """From the checkpoint of step `start`, or step 0 and the weights of `source`, to the end; returns the final state."""
+    state = run.checkpoints.restore(start, run.program.abstract_state) if start else run.program.init()
+    if source:
+        run.writers.text(f"weights: {source.format} {run.config.init_from}; tokenizer: {run.corpus.tokenizer}")
+        state = take_params(state, source)
+    state = train(run, state, start)
+    if int(state.step) == run.config.training.num_steps:
+        write_samples(run, state.params)
     return state
 
 
@@ -119,34 +123,36 @@ def train(run: Run, state: TrainState, start: int) -> TrainState:
     """Dispatch step n, then read the metrics of step n - 1 while n runs."""
     config, last = run.config, run.config.training.num_steps
     mixture = Mixture(run.corpus.sources, run.corpus.shares, config.training.seed)
-    meter = Meter(config, mixture, run.peak)
+    meter = Meter(config, mixture, run.peak, run.checkpoints.progress(start) if start else {})
     batches = load_batches(mixture, run.mesh, batch_size=config.training.batch_size, start=start, stop=last)
     train_step, pending = None, None
     with stop_requests() as requests, closing(Profiler(config.profile, run.workdir)) as profiler:
+        if note := profiler.missed(last):
+            run.writers.text(note)
         for step, batch in enumerate(batches, start + 1):
             if train_step is None:
                 train_step = compile_step(run, state, batch)
-                meter.restart(start)
-            profiler.before(step)
-            state, metrics = train_step(state, batch)
-            if note := profiler.after(step, metrics):
-                run.writers.text(note)
+                meter.begin(start)
+            if profiler.starts(step):
+                pending = report(run, meter, pending)
+                profiler.start(step)
                 meter.restart(step - 1)
-            if pending:
-                report(run, meter, *pending)
+            state, metrics = train_step(state, batch)
+            report(run, meter, pending)
             pending = (step, metrics)
-            evaluations = measures(run, step)
-            if evaluations:
-                report(run, meter, *pending)
-                pending = None
+            # Whatever pauses training first hears of the step just dispatched, and the clock starts again after it.
+            if profiler.stops(step, last):
+                pending = report(run, meter, pending)
+                run.writers.text(profiler.stop(step))
+                meter.restart(step)
+            if evaluations := measures(run, step):
+                pending = report(run, meter, pending)
                 evaluate(run, evaluations, state.params, step)
                 meter.restart(step)
             stop = agreed(requests, due(step, config.training.log_every, last))
             if stop or due(step, config.checkpoint.every, last):
-                if pending:
-                    report(run, meter, *pending)
-                    pending = None
-                save(run, state, step)
+                pending = report(run, meter, pending)
+                save(run, state, step, meter)
                 meter.restart(step)
             if stop:
                 run.writers.text(f"{stop[0]}: saved step {step}; the same command goes on from here")
@@ -197,12 +203,16 @@ def compile_step(run: Run, state: TrainState, batch) -> Callable:
     return compiled
 
 
-def report(run: Run, meter: Meter, step: int, metrics: dict) -> None:
-    """Read a step's metrics, which waits for the step, and write its line where one is due."""
+def report(run: Run, meter: Meter, pending: tuple[int, dict] | None) -> None:
+    """Read a pending step's metrics, which waits for the step, and write its line where one is due; nothing is pending then."""
+    if pending is None:
+        return
+    step, metrics = pending
     values = {name: float(value) for name, value in metrics.items()}
     if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
         raise LlamaError(f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}; nothing after the last "
                          f"checkpoint ({run.checkpoints.latest()}) was kept. Lower optimizer.peak_lr or look at the data.")
+    meter.add(values)
     if due(step, run.config.training.log_every, run.config.training.num_steps):
         run.writers.metrics(step, meter.line(step, values))
 
@@ -229,19 +239,20 @@ def heldout_loss(run: Run, params: Params) -> dict[str, float]:
     for source in run.corpus.heldout:
         batches = load_heldout(source, run.mesh, batch_size=c.batch_size, limit=c.heldout_batches)
         sums = [run.program.eval_step(params, batch) for batch in batches]
-        loss = sum(float(s["nll"]) for s in sums) / sum(float(s["tokens"]) for s in sums)
+        nats, tokens = (sum(float(s[name]) for s in sums) for name in ("nll", "tokens"))
+        loss = nats / tokens if tokens else math.nan
         suffix = "" if len(run.corpus.heldout) == 1 else f"/{source.name}"
         values |= {
             "heldout_loss" + suffix: loss,
-            "heldout_perplexity" + suffix: math.exp(min(loss, 700.0)),
+            "heldout_perplexity" + suffix: perplexity(loss),
             "heldout_bits_per_byte" + suffix: bits_per_byte(loss, source.predicted_per_byte),
         }
     return values
 
 
-def save(run: Run, state: TrainState, step: int) -> None:
+def save(run: Run, state: TrainState, step: int, meter: Meter) -> None:
     """A checkpoint in the background, and the picture of the loss so far."""
-    run.checkpoints.save(step, state, run.config)
+    run.checkpoints.save(step, state, run.config, progress=meter.state())
     if run.writers.active:
         plot_loss(run.workdir, run.config.name)
 

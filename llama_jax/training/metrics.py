@@ -31,14 +31,24 @@ def total_peak(config: Config) -> tuple[float, str]:
     return peak * (jax.process_count() if shared else jax.device_count()), source
 
 
+def perplexity(nats_per_token: float) -> float:
+    """exp of a loss; inf where that is beyond a double."""
+    try:
+        return math.exp(nats_per_token)
+    except OverflowError:
+        return math.inf
+
+
 @dataclass
 class Meter:
-    """Turns a step's metrics into its line. Every call must follow the read of that step's metrics."""
+    """Turns steps' metrics into the lines of metrics.jsonl. A step is heard of once the device has done it."""
 
     config: Config
     mixture: Mixture
     peak: float
     """FLOP/s of all devices together."""
+    before: dict[str, float] = field(default_factory=dict)
+    """`state()` as the checkpoint holds it that the run goes on from."""
     _start: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self):
@@ -47,28 +57,56 @@ class Meter:
         self._step_tokens = c.training.batch_size * c.data.sequence_length
         self._flops = train_flops_per_token(c.model, c.data.sequence_length)
         self._predicted_per_byte = mixed_predicted_per_byte(self.mixture.sources, self.mixture.shares)
+        self._nats, self._predicted = self.before.get("nats", 0.0), self.before.get("predicted_tokens", 0.0)
+
+    def state(self) -> dict[str, float]:
+        """What a checkpoint keeps, so that a resumed run writes the lines of an uninterrupted one: the loss since the last line
+        and the seconds so far."""
+        return {"nats": self._nats, "predicted_tokens": self._predicted, "seconds": self.seconds()}
+
+    def seconds(self) -> float:
+        """Wall-clock seconds in the training loop over all of the run's sessions; what a killed session did after its last
+        checkpoint is done again and counts once."""
+        return self.before.get("seconds", 0.0) + time.perf_counter() - self._start
+
+    def begin(self, step: int) -> None:
+        """Training begins after `step`, now: the train step is compiled."""
+        self._first, self._began = step, time.perf_counter()
+        self.restart(step)
 
     def restart(self, step: int) -> None:
-        """Begin to count tokens at `step`, now (after compilation, evaluation or a checkpoint)."""
+        """Count tokens per second from `step`, which is done and heard of, and from now: a pause has ended."""
         self._counted, self._clock = step, time.perf_counter()
 
+    def add(self, metrics: dict[str, float]) -> None:
+        """Hear of a finished step: {loss, tokens, ...} of the train step."""
+        self._nats += metrics["loss"] * metrics["tokens"]
+        self._predicted += metrics["tokens"]
+
     def line(self, step: int, metrics: dict[str, float]) -> dict:
-        """The training line of metrics.jsonl for a finished step."""
+        """The training line of metrics.jsonl for a finished step, the last that `add` heard of.
+
+        loss (nats per token), perplexity and bits_per_byte are of all predicted tokens since the last line; grad_norm and
+        learning_rate are the step's own; tokens_per_second and mfu are of the steps since the last line or pause (evaluation,
+        checkpoint, profile); seconds_left goes by this session's pace, pauses included.
+        """
         now = time.perf_counter()
         rate = (step - self._counted) * self._step_tokens / max(now - self._clock, 1e-9)
+        pace = (now - self._began) / (step - self._first)
+        loss, c = self._nats / self._predicted, self.config
+        self._nats = self._predicted = 0.0
         self._counted, self._clock = step, now
-        loss, c = metrics["loss"], self.config
         return {
             "tokens": step * self._step_tokens,
             "loss": loss,
-            "perplexity": math.exp(min(loss, 700.0)),
+            "perplexity": perplexity(loss),
             "bits_per_byte": bits_per_byte(loss, self._predicted_per_byte),
             "grad_norm": metrics["grad_norm"],
-            "learning_rate": float(self._schedule(step - 1)),
+            "learning_rate": float(self._schedule(step)),
             "tokens_per_second": rate,
             "mfu": rate * self._flops / self.peak,
-            "seconds": now - self._start,
-            "seconds_left": (c.training.num_steps - step) * self._step_tokens / max(rate, 1e-9),
+            "seconds": self.seconds(),
+            "seconds_left": (c.training.num_steps - step) * pace,
             "sources": {
                 name: {"tokens": seen.tokens, "epochs": round(seen.epochs, 4)}
                 for name, seen in self.mixture.ledger(step * c.training.batch_size).items()

@@ -11,11 +11,16 @@ UNDECAYED = ("embedding", "scale")
 
 
 def learning_rate(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
-    """Linear from 0 over the warmup, then a cosine that reaches final_lr_ratio of the peak at the last step."""
+    """Learning rate of each update by its number, 1 for the first: linear warmup, then cosine decay (section 2.3).
+
+    Update n of the warmup uses peak_lr * n / warmup_steps, so the first update trains and update `warmup_steps` uses the peak;
+    the last one, `num_steps`, uses peak_lr * final_lr_ratio. Without a warmup the first update uses the peak. transformers'
+    cosine schedule is the same curve one update later: it gives update n the value at n - 1.
+    """
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.peak_lr,
-        warmup_steps=config.warmup_steps,
+        warmup_steps=min(max(config.warmup_steps, 1), num_steps - 1),
         decay_steps=num_steps,
         end_value=config.peak_lr * config.final_lr_ratio,
     )
@@ -32,8 +37,9 @@ def decayed(params) -> dict:
 
 def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
     """Clip by global norm, AdamW moments, decoupled decay of matrices, minus the learning rate."""
+    rate = learning_rate(config, num_steps)
     adamw = optax.adamw(
-        learning_rate(config, num_steps),
+        lambda updates_done: rate(updates_done + 1),
         b1=config.beta1,
         b2=config.beta2,
         eps=config.eps,

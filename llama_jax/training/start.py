@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from llama_jax.checkpoint import FREE_TO_CHANGE, flat
-from llama_jax.config import Config, ModelConfig, to_dict
+from llama_jax.checkpoint import FREE_TO_CHANGE, meaning
+from llama_jax.config import Config, ModelConfig
 from llama_jax.convert.orbax import steps_of
-from llama_jax.convert.settings import own_head_dim
 from llama_jax.convert.source import Source, check_vocabulary, open_source, tokenizer_of
 from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.errors import ConfigError
@@ -27,9 +26,7 @@ def starting_point(config: Config, workdir: Path) -> Source | None:
 
 def check_shape(given: ModelConfig, wanted: ModelConfig, where: str) -> None:
     """Raise ConfigError, with the options that mend it, where weights of `given` would mean something else in `wanted`."""
-    theirs, ours = flat(to_dict(given)), flat(to_dict(wanted))
-    for values, c in ((theirs, given), (ours, wanted)):
-        values["head_dim"] = str(own_head_dim(c.head_size, c.dim, c.num_heads))
+    theirs, ours = meaning(given), meaning(wanted)
     if different := [key for key in theirs if key not in FREE_TO_CHANGE and theirs[key] != ours[key]]:
         options = " ".join(f"--model.{key} {theirs[key]}" for key in different)
         for json_way, typed in (('"', ""), ("true", "True"), ("false", "False")):

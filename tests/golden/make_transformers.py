@@ -51,11 +51,11 @@ def hf_logits(config, params, tokens):
         return hf_model(config, params)(torch.tensor(tokens, dtype=torch.long)).logits.numpy()
 
 
-def learning_rate(step: int) -> float:
-    """The paper's schedule, written out once more: linear from 0, cosine to a tenth."""
-    if step < WARMUP:
-        return PEAK_LR * step / WARMUP
-    progress = (step - WARMUP) / (STEPS - WARMUP)
+def learning_rate(update: int) -> float:
+    """The paper's schedule, written out once more: update 1 is the first, update WARMUP at the peak, STEPS at a tenth."""
+    if update < WARMUP:
+        return PEAK_LR * update / WARMUP
+    progress = (update - WARMUP) / (STEPS - WARMUP)
     return PEAK_LR * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
@@ -77,7 +77,7 @@ def hf_losses(config, params) -> np.ndarray:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step)
+            group["lr"] = learning_rate(step + 1)
         optimizer.step()
         losses.append(loss.item())
     return np.array(losses, np.float32)

@@ -37,3 +37,17 @@ def test_golden_values_are_what_the_script_makes_today(name):
     np.testing.assert_allclose(golden()[f"{name}_losses"], hf_losses(config, params), atol=1e-4)
     np.testing.assert_allclose(golden()[f"{name}_logits"], hf_logits(config, params, random_rows(config, 1)[:, :-1]),
                                atol=1e-5)
+
+
+def test_the_schedule_is_transformers_cosine_one_update_earlier():
+    import torch
+    from transformers import get_cosine_with_min_lr_schedule_with_warmup
+
+    from llama_jax.config import OptimizerConfig
+    from llama_jax.training.optimizer import learning_rate
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_cosine_with_min_lr_schedule_with_warmup(optimizer, 7, 50, min_lr_rate=0.1).lr_lambdas[0]
+    ours = learning_rate(OptimizerConfig(peak_lr=1.0, warmup_steps=7), 50)
+    np.testing.assert_allclose([float(ours(n)) for n in range(51)], [theirs(n) for n in range(51)], atol=1e-6)
+    assert optimizer.param_groups[0]["lr"] == theirs(0) == 0.0  # their first update has the value at 0, ours the one at 1

@@ -7,9 +7,12 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
+from llama_jax.checkpoint import Checkpoints
 from llama_jax.config import CheckpointConfig, Config, ModelConfig, OptimizerConfig, TrainingConfig, to_dict
-from llama_jax.errors import ConfigError, DataError
+from llama_jax.errors import ConfigError, DataError, LlamaError
+from llama_jax.training.command import load_config
 from llama_jax.training.directory import CONFIG, open_run, record
+from llama_jax.training.loop import fit
 
 RUN = Config(name="run", optimizer=OptimizerConfig(warmup_steps=1), training=TrainingConfig(num_steps=100))
 
@@ -108,3 +111,38 @@ def test_a_damaged_checkpoint_is_named_and_nothing_is_lost(tmp_path):
     with pytest.raises(DataError, match=r"checkpoints/40 cannot be read \(.*\); remove it to go on"):
         open_run(RUN, tmp_path)
     assert files(tmp_path) == before
+
+
+def opened_managers(monkeypatch) -> list:
+    """The checkpoint managers that are opened from now on and not closed."""
+    still_open = []
+    make, close = Checkpoints.__init__, Checkpoints.close
+
+    def opening(self, *arguments):
+        make(self, *arguments)
+        still_open.append(self)
+
+    def closing(self):
+        close(self)
+        still_open.remove(self)
+
+    monkeypatch.setattr(Checkpoints, "__init__", opening)
+    monkeypatch.setattr(Checkpoints, "close", closing)
+    return still_open
+
+
+def test_a_refusal_leaves_no_checkpoints_open(tmp_path, monkeypatch):
+    begin(tmp_path, step=40)
+    still_open = opened_managers(monkeypatch)
+    for wanted in (replace(RUN, model=ModelConfig(num_layers=2)), replace(RUN, training=TrainingConfig(num_steps=30))):
+        with pytest.raises(ConfigError):
+            open_run(wanted, tmp_path)
+    assert still_open == []
+
+
+def test_a_corpus_that_cannot_be_read_leaves_no_checkpoints_open(tmp_path, monkeypatch):
+    still_open = opened_managers(monkeypatch)
+    config = load_config(Path(__file__).parents[2] / "configs/tiny.py")
+    with pytest.raises(LlamaError, match=r"nowhere\.txt"):
+        fit(replace(config, data=replace(config.data, sources=("nowhere.txt",))), tmp_path / "run")
+    assert still_open == [] and not (tmp_path / "run/metrics.jsonl").exists()

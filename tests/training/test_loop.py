@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from llama_jax.errors import LlamaError
 from llama_jax.sharding import make_mesh
 from llama_jax.training.command import load_config
 from llama_jax.training.loop import fit
+from llama_jax.training.metrics import Meter
+from llama_jax.training.optimizer import learning_rate
 from llama_jax.training.program import build
 
 ROOT = Path(__file__).parents[2]
@@ -108,6 +111,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
         return [(line["step"], line.get("loss"), line.get("heldout_loss"), line.get("sources")) for line in metric_lines(workdir)]
 
     assert losses(whole) == losses(broken)
+    assert deterministic(whole) == deterministic(broken)
 
 
 def test_run_directory(tmp_path):
@@ -135,6 +139,82 @@ def test_run_directory(tmp_path):
     assert train[-1]["loss"] < train[0]["loss"]
     fit(config, workdir)  # the same call again finds nothing left to do
     assert [line["step"] for line in metric_lines(workdir)] == [line["step"] for line in lines]
+
+
+def deterministic(workdir: Path) -> list[dict]:
+    """metrics.jsonl without what a clock says."""
+    clocks = ("tokens_per_second", "mfu", "seconds", "seconds_left")
+    return [{name: value for name, value in line.items() if name not in clocks} for line in metric_lines(workdir)]
+
+
+def test_a_line_is_the_mean_since_the_last_one_also_after_a_resume(tmp_path, monkeypatch):
+    """Lines at multiples of 5 and at the end, checkpoints at multiples of 7; one session stopped at 9, one lost at 16."""
+    steps = {}
+    add = Meter.add
+    monkeypatch.setattr(Meter, "add", lambda self, metrics: (steps.update({len(steps) + 1: metrics}), add(self, metrics)))
+    config = small_config(tmp_path, num_steps=18, heldout_every=9, sample_tokens=0)
+    config = replace(config, checkpoint=replace(config.checkpoint, every=7), eval=replace(config.eval, every=1))
+    fit(config, tmp_path / "whole")
+    whole = deterministic(tmp_path / "whole")
+    train = [line for line in whole if "loss" in line]
+    assert [line["step"] for line in train] == [5, 10, 15, 18] and len(steps) == 18
+    assert len({metrics["tokens"] for metrics in steps.values()}) > 3, "rows of uneven weight"
+    for first, line in zip((1, 6, 11, 16), train, strict=True):
+        since = [steps[step] for step in range(first, line["step"] + 1)]
+        mean = math.fsum(m["loss"] * m["tokens"] for m in since) / math.fsum(m["tokens"] for m in since)
+        assert line["loss"] == pytest.approx(mean, rel=1e-12)
+        assert line["grad_norm"] == since[-1]["grad_norm"]
+        assert line["learning_rate"] == float(learning_rate(config.optimizer, 18)(line["step"]))
+
+    calls = []
+
+    def stopped_then_lost(params):
+        calls.append(1)
+        if len(calls) == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if len(calls) == 16:
+            raise KeyError("power")
+        return {}
+
+    assert int(fit(config, tmp_path / "broken", [stopped_then_lost]).step) == 9
+    with pytest.raises(KeyError):
+        fit(config, tmp_path / "broken", [stopped_then_lost])
+    assert Checkpoints(tmp_path / "broken/checkpoints").latest() == 14
+    fit(config, tmp_path / "broken")
+    assert deterministic(tmp_path / "broken") == whole
+    seconds = [line["seconds"] for line in metric_lines(tmp_path / "broken") if "seconds" in line]
+    assert seconds == sorted(seconds) and seconds[0] > 0, "the time of all sessions"
+
+
+def test_no_pause_is_measured(tmp_path, monkeypatch):
+    """A profile, evaluations and checkpoints beside lines at every step: none covers no time, none holds a pause."""
+    config = replace(small_config(tmp_path, num_steps=8, log_every=1, heldout_every=8, sample_tokens=0), profile="3:2")
+    config = replace(config, checkpoint=replace(config.checkpoint, every=6), eval=replace(config.eval, every=5))
+    heard = []
+    restart, line = Meter.restart, Meter.line
+    monkeypatch.setattr(Meter, "restart", lambda self, step: (heard.append(("restart", step)), restart(self, step))[1])
+    monkeypatch.setattr(Meter, "line", lambda self, step, m: (heard.append(("line", step)), line(self, step, m))[1])
+    stop_trace = jax.profiler.stop_trace
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: (stop_trace(), time.sleep(1.5)))
+    fit(config, tmp_path / "run", [lambda params: time.sleep(1.5) or {"answer": 1.0}])
+    lines = [line for line in metric_lines(tmp_path / "run") if "loss" in line]
+    assert [line["step"] for line in lines] == list(range(1, 9))
+    assert heard == [("restart", 0), ("line", 1), ("line", 2), ("restart", 2), ("line", 3), ("line", 4), ("restart", 4),
+                     ("line", 5), ("restart", 5), ("line", 6), ("restart", 6), ("line", 7), ("line", 8), ("restart", 8),
+                     ("restart", 8)]
+    for line in lines:
+        assert line["mfu"] > 0 and 0 <= line["seconds_left"] < 1000 and math.isfinite(line["tokens_per_second"])
+    assert lines[-1]["seconds"] - lines[3]["seconds"] > 1.5  # the run's time has all of it
+
+
+@pytest.mark.parametrize("profile, said", [("3:9", "profile of steps 3 to 6:"), ("2:1", "profile of steps 2 to 2:"),
+                                           ("7:1", "profile: the run ends at step 6, before step 7")])
+def test_what_a_profile_holds_is_told(tmp_path, capsys, profile, said):
+    config = small_config(tmp_path, num_steps=6, log_every=9, heldout_every=0, sample_tokens=0)
+    fit(replace(config, profile=profile), tmp_path / "run")
+    assert said in capsys.readouterr().out
+    (line,) = [line for line in metric_lines(tmp_path / "run") if "loss" in line]
+    assert line["step"] == 6 and 0 < line["tokens_per_second"] < math.inf and line["seconds_left"] == 0
 
 
 def test_a_stop_request_saves(tmp_path):

@@ -1,5 +1,8 @@
 """The paper's schedule, decay and clipping."""
 
+from dataclasses import replace
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,6 +18,41 @@ def test_schedule_at_its_corners():
     assert float(rate(2000)) == pytest.approx(3e-4)
     assert float(rate(6000)) == pytest.approx(3e-4 * (0.1 + 0.9 * 0.5), rel=1e-5)
     assert float(rate(10_000)) == pytest.approx(3e-5, rel=1e-5)
+
+
+def rates_used(config: OptimizerConfig, num_steps: int) -> np.ndarray:
+    """What the optimizer multiplies with, read from its updates: with zero gradients only decay at rate 1 is left."""
+    optimizer = make_optimizer(replace(config, weight_decay=1.0), num_steps)
+    one = {"head": jnp.ones(())}
+    update = jax.jit(lambda state: optimizer.update({"head": jnp.zeros(())}, state, one))
+    state, rates = optimizer.init(one), []
+    for _ in range(num_steps):
+        updates, state = update(state)
+        rates.append(-float(updates["head"]))
+    return np.array(rates)
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.0, 1.0])
+@pytest.mark.parametrize("warmup, num_steps", [(0, 10), (1, 10), (4, 10), (9, 10), (0, 2), (1, 2)])
+def test_every_update_trains_and_the_last_uses_the_final_ratio(warmup, num_steps, ratio):
+    rates = rates_used(OptimizerConfig(peak_lr=0.5, warmup_steps=warmup, final_lr_ratio=ratio), num_steps)
+    peak_at = max(warmup, 1)  # counted from 1
+    np.testing.assert_allclose(rates[:peak_at], 0.5 * np.arange(1, peak_at + 1) / peak_at, rtol=1e-6)
+    falling = np.arange(num_steps - peak_at + 1) / (num_steps - peak_at)
+    np.testing.assert_allclose(rates[peak_at - 1:], 0.5 * (ratio + (1 - ratio) * 0.5 * (1 + np.cos(np.pi * falling))),
+                               rtol=1e-5, atol=1e-7)
+    assert rates[0] > 0 and rates[-1] == pytest.approx(0.5 * ratio, rel=1e-6, abs=0)
+
+
+def test_a_run_of_one_update_uses_its_final_rate():
+    assert rates_used(OptimizerConfig(peak_lr=0.5, warmup_steps=0), 1) == pytest.approx([0.05])
+
+
+def test_the_schedule_is_the_rate_of_an_update_by_its_number():
+    """What metrics.jsonl says of a step is what that step was multiplied with."""
+    config = OptimizerConfig(peak_lr=0.5, warmup_steps=3)
+    logged = [float(learning_rate(config, 12)(step)) for step in range(1, 13)]
+    np.testing.assert_allclose(rates_used(config, 12), logged, rtol=1e-6)
 
 
 def params():

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 
 import pytest
 from rich.console import Console
@@ -79,6 +80,106 @@ def test_a_terminal_gets_a_bar(tmp_path, monkeypatch, capsys):
     write(tmp_path, range(1, 11))
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
     assert "10/10" in plain and "loss 1.0000" in plain and "left" not in plain
+
+
+def printed(tmp_path, capsys, *lines: dict) -> list[str]:
+    writers = Writers(tmp_path, 10_000, start=0)
+    for line in lines:
+        writers.metrics(2_000, line)
+    writers.close()
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out).splitlines()
+
+
+def test_every_heldout_source_and_task_has_a_line_and_none_is_empty(tmp_path, capsys):
+    heldout = {f"heldout_{name}/{source}": value for source in ("books", "a/b")
+               for name, value in (("loss", 3.5), ("perplexity", 33.1), ("bits_per_byte", 1.25))}
+    assert printed(tmp_path, capsys,
+                   {"tokens": 1} | heldout | {"eval/boolq/acc": 0.5},
+                   {"tokens": 1, "eval/boolq/acc": 0.25, "eval/lambada/perplexity": 12.0},
+                   {"tokens": 1, "answer": 42.0},
+                   {"tokens": 1}) == [
+        "step 2000/10000  held-out books loss 3.5000  ppl 33.10  bpb 1.250",
+        "step 2000/10000  held-out a/b loss 3.5000  ppl 33.10  bpb 1.250",
+        "step 2000/10000  boolq acc 0.5000",
+        "step 2000/10000  boolq acc 0.2500",
+        "step 2000/10000  lambada perplexity 12.0000",
+        "step 2000/10000  answer 42.0000",
+    ]
+
+
+def test_a_run_that_diverges_prints_no_line_of_digits(tmp_path, capsys):
+    (line,) = printed(tmp_path, capsys, LINE | {"loss": 690.0, "perplexity": 1e299, "grad_norm": 1e30, "seconds_left": 1e7})
+    assert line == ("step 2000/10000  loss 690.0000  ppl 1.00e+299  bpb 1.500  grad 1.00e+30  lr 1.00e-03  12,345 tok/s  "
+                    "mfu 42.0%  115 d 17 h left")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_is_null_in_json_and_not_in_tensorboard(tmp_path, capfd, bad):
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    values = {"tokens": 1, "heldout_loss": 2.0, "heldout_perplexity": bad, "nested": {"x": bad}}
+    writers = Writers(tmp_path, 10, start=0)
+    writers.metrics(1, values)
+    writers.close()
+    events = b"".join(file.read_bytes() for file in (tmp_path / "tensorboard").iterdir())
+    with (tmp_path / METRICS).open("a") as file:
+        file.write(json.dumps({"step": 2, "tokens": 2, "loss": bad}) + "\n")  # as earlier versions wrote it
+    Writers(tmp_path, 10, start=2).close()
+    lines = [json.loads(line, parse_constant=refuse) for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert lines == [{"step": 1} | values | {"heldout_perplexity": None, "nested": {"x": None}},
+                     {"step": 2, "tokens": 2, "loss": None}]
+    assert f"step 1/10  held-out loss 2.0000  ppl {bad}" in capfd.readouterr().out
+    assert b"heldout_loss" in events and b"heldout_perplexity" not in events
+    plot_loss(tmp_path, "a run")  # nothing to show
+    assert not (tmp_path / "loss.png").exists()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("width", [40, 80, 120, 200])
+def test_lines_fit_their_terminal(tmp_path, monkeypatch, width, terminal):
+    if terminal:
+        monkeypatch.setattr(module, "Console", partial(Console, force_terminal=True, width=width))
+    else:
+        monkeypatch.setenv("COLUMNS", str(width))
+    tasks = {"heldout_loss/a": 3.5, "heldout_perplexity/a": 33.1, "heldout_bits_per_byte/a": 1.5, "eval/boolq/acc": 0.5}
+    writers = Writers(tmp_path, 10_000, start=0)
+    said = []
+    monkeypatch.setattr(writers, "text", said.append)
+    for line in (LINE, LINE | {"loss": 690.0, "perplexity": 1e299, "grad_norm": 1e30}, tasks):
+        writers.metrics(10_000, line)
+    writers.close()
+    assert len(said) == 4 and all(len(line) <= width for line in said), said
+    assert said[0].startswith("step 10000/10000  loss 3.2500")
+    for word in {40: (), 80: ("grad", "lr", "tok/s"), 120: ("ppl", "bpb", "mfu"), 200: ("ppl", "bpb", "mfu")}[width]:
+        assert word in said[0]
+
+
+def test_the_bar_fits_its_terminal_and_shows_the_time_left(tmp_path, monkeypatch, capsys):
+    for width in (40, 80, 200):
+        monkeypatch.setattr(module, "Console", partial(Console, force_terminal=True, width=width))
+        (tmp_path / str(width)).mkdir()
+        lines = printed(tmp_path / str(width), capsys, LINE)
+        bar = lines[-1].split("\r")[-1]
+        assert "loss 3.2500" in bar and bar.rstrip().endswith("1:15") and len(bar) <= width
+
+
+def test_the_picture_has_a_curve_of_every_heldout_source(tmp_path, monkeypatch):
+    write(tmp_path, range(1, 6))
+    writers = Writers(tmp_path, 10, start=5)
+    for step in (2, 5):
+        writers.metrics(step, {"tokens": 1000 * step, "heldout_loss/books": 3.0 + step, "heldout_loss/$x^": 2.0 + step})
+    writers.metrics(6, {"tokens": 6000, "heldout_loss/books": float("nan"), "heldout_loss/$x^": 1.0})
+    writers.close()
+    made, subplots = [], module.plt.subplots
+    monkeypatch.setattr(module.plt, "subplots", lambda **options: made.append(subplots(**options)) or made[-1])
+    plot_loss(tmp_path, "100$ for $x^")
+    ((_, axes),) = made
+    curves = {line.get_label(): list(map(tuple, line.get_xydata())) for line in axes.get_lines()}
+    assert list(curves) == ["training", "held-out books", r"held-out \$x^"]
+    assert curves["held-out books"] == [(2.0, 5.0), (5.0, 8.0)] and len(curves[r"held-out \$x^"]) == 3
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(curves)
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("heldout", [False, True])
