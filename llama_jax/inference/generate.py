@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llama_jax.config import ModelConfig
-from llama_jax.data.tokenizer import Tokenizer
+from llama_jax.data.tokenizer import Decoder, Tokenizer
 from llama_jax.errors import ConfigError
 from llama_jax.inference.decode import Made, decode, prefill, start
 from llama_jax.inference.sampling import Draw, Sampling
@@ -105,7 +105,7 @@ class Continuation:
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], sampling: Sampling):
         self._eos_ids = tokenizer.eos_ids
-        self._text = TextStream(tokenizer.decode, prompt, sampling.stop)
+        self._text = TextStream(Decoder(tokenizer), prompt, sampling.stop)
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
         self.ended = False

@@ -33,7 +33,7 @@ class Sampling:
     seed: int = 0
     """With the sample's number it fixes a continuation, whatever else is in the batch."""
     stop: tuple[str, ...] = ()
-    """The text ends before the first of these."""
+    """The text ends before the one of these that is complete first."""
 
     def __post_init__(self):
         def require(condition: bool, message: str) -> None:

@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from llama_jax.data.rules import Rules
+from llama_jax.data.spm import SentencePiece
 from llama_jax.errors import ConfigError
 from llama_jax.inference.generate import generate, long_text, stream
 from llama_jax.inference.sampling import Sampling
@@ -49,10 +51,8 @@ def test_stop_strings_end_the_text(gqa, tokenizer):
 
 def test_end_of_text_is_not_text(stories, tokenizer):
     """The model of stories ends one with BOS; take the token it says first as the end."""
-    class Ends:
-        eos_ids, decode = (stories.greedy[5],), staticmethod(tokenizer.decode)
-
-    [result] = generate(stories.model, stories.params, Ends, [stories.greedy[:1]], Sampling(temperature=0.0))
+    ends = SentencePiece(tokenizer.model, Rules(eos_ids=(stories.greedy[5],)))
+    [result] = generate(stories.model, stories.params, ends, [stories.greedy[:1]], Sampling(temperature=0.0))
     assert result.tokens == tuple(stories.greedy[1:5]) and result.finish_reason == "stop"
     assert len(result.logprobs) == 4
 
