@@ -30,7 +30,7 @@ VARIANTS = {
                           [decoders.ByteFallback(), decoders.Metaspace(**METASPACE)]),
 }
 """Normalizer, pre-tokenizer and decoders of tokenizer.json files with byte fallback that are in use."""
-FALLBACKS = [f"fallback {name}" for name in VARIANTS]
+FALLBACKS = [*(f"fallback {name}" for name in VARIANTS), "fallback real"]
 SPM = ["spm", "spm squeezes", "spm sets no space"]
 LOSSY = ["spm squeezes", "fallback metaspace", "fallback metaspace_decoder"]
 """They squeeze spaces, or set none before a text that begins with one and take that away."""
@@ -49,6 +49,15 @@ def fallback(tokenizer: SentencePiece, variant: str) -> TokenizerJson:
     return TokenizerJson(made.to_str().encode(), RULES)
 
 
+load = cache(Tokenizer.load)
+
+
+@cache
+def in_json(tokenizer: SentencePiece) -> TokenizerJson:
+    """LLaMA's own pieces in a tokenizer.json."""
+    return fallback(tokenizer, "prepend")
+
+
 @cache
 def trained(play: str, **settings) -> SentencePiece:
     """A SentencePiece model with byte fallback and other settings than LLaMA's."""
@@ -63,10 +72,11 @@ def trained(play: str, **settings) -> SentencePiece:
 def make(request, tokenizer, play, ranks, byte_level):
     """A tokenizer of a kind."""
     def of(kind: str) -> Tokenizer:
+        if kind.endswith("real"):
+            real = load(request.getfixturevalue("shared_data") / "tokenizer/llama-tokenizer.model")
+            return real if kind == "real" else in_json(real)
         if kind.startswith("fallback "):
             return fallback(tokenizer, kind.removeprefix("fallback "))
-        if kind == "real":
-            return Tokenizer.load(request.getfixturevalue("shared_data") / "tokenizer/llama-tokenizer.model")
         return {"spm": lambda: tokenizer, "spm squeezes": lambda: trained(play, remove_extra_whitespaces=True),
                 "spm sets no space": lambda: trained(play, remove_extra_whitespaces=False, add_dummy_prefix=False),
                 "tiktoken": lambda: Tiktoken(ranks),
