@@ -117,7 +117,8 @@ class Answerer:
             batch = max(ways, rows // count // ways * ways)
             heard = (lambda n, count=count: report(n / len(padded) * count / asked.num_samples)) if report else None
             block = [Asked(ids, place, begin) for ids, place in padded]
-            results = generate_asked(self.model, self.weights, self.tokenizer, block, sampling, batch_size=batch, report=heard)
+            results = generate_asked(self.model, self.weights, tokenizer=self.tokenizer, asked=block, sampling=sampling,
+                                     batch_size=batch, report=heard)
             for number, result in enumerate(results[: len(prompts) * count]):
                 made[number // count].append((result.text, result.finish_reason))
                 tokens[number // count] += len(result.tokens)

@@ -141,7 +141,7 @@ class Continuation:
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], sampling: Sampling):
         self._eos_ids = tokenizer.eos_ids
-        self._text = TextStream(Decoder(tokenizer), prompt, sampling.stop)
+        self._text = TextStream(Decoder(tokenizer), prompt, stop=sampling.stop)
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
         self.ended = False
@@ -183,11 +183,12 @@ def generate(
     its place among the prompts. Raises ConfigError for a prompt that is empty, holds what is no id or fills the context.
     """
     asked = [Asked(prompt_ids(tokenizer, prompt, model.config), place) for place, prompt in enumerate(as_list(prompts))]
-    return generate_asked(model, params, tokenizer, asked, sampling or Sampling(), batch_size=batch_size, report=report)
+    return generate_asked(model, params, tokenizer=tokenizer, asked=asked, sampling=sampling or Sampling(),
+                          batch_size=batch_size, report=report)
 
 
 def generate_asked(
-    model: Transformer, params: Any, tokenizer: Tokenizer, asked: Sequence[Asked], sampling: Sampling, *,
+    model: Transformer, params: Any, *, tokenizer: Tokenizer, asked: Sequence[Asked], sampling: Sampling,
     batch_size: int = 16, report: Callable[[int], None] | None = None,
 ) -> list[Generated]:
     """`generate` from ids that are checked, with the noise of the places that they name."""
@@ -249,7 +250,7 @@ def long_text(
     ids, left = prompt_ids(tokenizer, prompt, model.config), sampling.max_new_tokens
     for round in range(left):  # each draws as another sample would
         choice = replace(sampling, max_new_tokens=left, num_samples=1)
-        [made] = generate_asked(model, weights, tokenizer, [Asked(ids, place, round)], choice)
+        [made] = generate_asked(model, weights, tokenizer=tokenizer, asked=[Asked(ids, place, round)], sampling=choice)
         text, left = text + made.text, left - len(made.tokens)
         if made.finish_reason == "stop" or left <= 0:
             break

@@ -163,12 +163,12 @@ def in_batches(
         if not all(number in known for number in rows.scored):
             running.append((rows, score(model.config, params, rows.arrays, rows.where_M, rows.targets_M, rows.count)))
         if len(running) == 2:  # a batch is laid out, and compiled where its shape is new, while the one before is computed
-            yield likelihoods(*running.pop(0), lost)
+            yield likelihoods(*running.pop(0), lost=lost)
     for last in running:
-        yield likelihoods(*last, lost)
+        yield likelihoods(*last, lost=lost)
 
 
-def likelihoods(rows: Rows, scores: tuple[Array, Array], lost: Sequence[int]) -> dict[int, Likelihood]:
+def likelihoods(rows: Rows, scores: tuple[Array, Array], *, lost: Sequence[int]) -> dict[int, Likelihood]:
     """What `score` says of a batch, by the number of the request; waits for it. `lost`: tokens that each context lost."""
     logprobs_M, greedy_M = jax.device_get(scores)
     values = {number: tuple(logprobs_M[places].tolist()) for number, places in rows.scored.items()}

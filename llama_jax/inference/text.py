@@ -8,7 +8,7 @@ from llama_jax.data.tokenizer import Decoder
 class TextStream:
     """Turns new ids into new text, holding back what the next ids could still change."""
 
-    def __init__(self, decoder: Decoder, prompt: Sequence[int] = (), stop: Sequence[str] = ()):
+    def __init__(self, decoder: Decoder, prompt: Sequence[int] = (), *, stop: Sequence[str] = ()):
         """`decoder` is new, and `prompt` the ids that the text goes on from."""
         self._decoder = decoder
         decoder.push(prompt)

@@ -20,9 +20,11 @@ def test_batches_and_order_change_nothing(gqa, tokenizer):
     """A prompt's place decides what it draws, not what is decoded with it or before it."""
     asked = [Asked(prompt_ids(tokenizer, prompt, gqa[0].config), place) for place, prompt in enumerate(PROMPTS)]
     wanted = generate(*gqa, tokenizer, PROMPTS, WARM)
-    assert [r.text for r in wanted] == [generate_asked(*gqa, tokenizer, [one], WARM)[0].text for one in asked]
+    alone = [generate_asked(*gqa, tokenizer=tokenizer, asked=[one], sampling=WARM)[0] for one in asked]
+    assert [r.text for r in wanted] == [r.text for r in alone]
     counts = []
-    backwards = generate_asked(*gqa, tokenizer, asked[::-1], WARM, batch_size=2, report=counts.append)[::-1]
+    backwards = generate_asked(*gqa, tokenizer=tokenizer, asked=asked[::-1], sampling=WARM, batch_size=2,
+                               report=counts.append)[::-1]
     for one, other in zip(wanted, backwards, strict=True):
         assert (one.text, one.tokens, one.finish_reason) == (other.text, other.tokens, other.finish_reason)
         np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)

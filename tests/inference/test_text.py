@@ -13,7 +13,7 @@ TEXT = "Hallo, Wörld — 日本語 🎉🎊\n  two  spaces"
 def pushed(tokenizer, prompt, text, sizes, stop=()) -> tuple[list[str], TextStream]:
     whole = tokenizer.encode(prompt + text)
     start = len(tokenizer.encode(prompt))
-    stream, ids, parts = TextStream(Decoder(tokenizer), [tokenizer.bos_id, *whole[:start]], stop), whole[start:], []
+    stream, ids, parts = TextStream(Decoder(tokenizer), [tokenizer.bos_id, *whole[:start]], stop=stop), whole[start:], []
     while ids:
         size = next(sizes)
         parts.append(stream.push(ids[:size], last=size >= len(ids)))
