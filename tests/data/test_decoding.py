@@ -177,6 +177,17 @@ def test_two_kinds_of_file_give_one_text(make):
         assert json.decode(ids) == spm.decode(ids)
 
 
+def test_the_two_files_of_the_shared_data_give_one_text(shared_data):
+    """A byte-fallback tokenizer.json and the tokenizer.model that it was made from."""
+    json, spm = (Tokenizer.load(shared_data / "faults/bytefallback" / name) for name in ("tokenizer.json", "tokenizer.model"))
+    for text in ("龘靐齉爩", "饕餮盛宴，琳琅满目", "ሰላም እንደምን", "\U0001f99d" * 6):
+        ids = spm.encode(text)
+        assert json.encode(text) == ids and spm.decode(ids) == text
+        for count in range(len(ids) + 1):
+            texts = {one_by_one(tokenizer, ids[:count], [1]) for tokenizer in (json, spm)}
+            assert texts == {json.decode(ids[:count])} and text.startswith(texts.pop().rstrip("\ufffd"))
+
+
 def test_files_with_other_decoders():
     """Read piece by piece, as the library would, which knows more than one side of a piece only at its end."""
     pieces = ["</s>", "un", "##able", "able", "don", "'", "t", ".", "to</w>", "be</w>", "t</w>"]
