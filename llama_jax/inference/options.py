@@ -23,15 +23,13 @@ class Generate:
     top_p: float = 0.95
     """Keep the likeliest tokens until their probabilities sum to this; 1: all."""
     top_k: int = 0
-    """Keep the k likeliest tokens; 0: all. It comes first: of what it keeps, renormalised, top_p (0.95 unless set) then keeps
-    its share, as in transformers and vLLM; set --top_p 1 for top_k alone."""
+    """Keep the k likeliest tokens; 0: all. Of these, renormalised, top_p then keeps its share; --top_p 1 leaves it to top_k."""
     min_p: float = 0.0
     """Keep tokens whose probability is at least this fraction of the likeliest one's; it comes after top_k and top_p."""
     num_samples: int = 1
     """Continuations of each prompt."""
     seed: int = 0
-    """The same seed gives the same texts. Prompts and samples draw independently of each other, by their places in what is
-    asked, whatever is decoded together."""
+    """The same seed gives the same texts; prompts and samples draw independently of each other, however they are batched."""
     stop: tuple[str, ...] = ()
     """The text ends before the one of these that is complete first."""
     logprobs: bool = False
@@ -61,8 +59,7 @@ class Score:
     input: str
     """JSON lines with a "context" (may be empty) and a "continuation" each."""
     output: str
-    """The same lines with "logprob", "token_logprobs" and "is_greedy"; with "truncated", the tokens that a context lost at its
-    left, where it was longer than the model's."""
+    """The same lines with "logprob", "token_logprobs", "is_greedy" and, where a context is too long, "truncated": tokens cut."""
     tensor: int = 1
     """Devices that share the heads and the vocabulary of the model."""
 
