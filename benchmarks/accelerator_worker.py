@@ -168,7 +168,7 @@ def decoding(job: dict) -> dict:
 
     def once() -> float:
         cache, logits = prefill(model, weights, tokens, np.full(B, 64, np.int32), slots=64 + new)
-        rows = jax.block_until_ready(start(cache, logits, jnp.full(B, new, jnp.int32), Draw.of([(greedy, 0)] * B)))
+        rows = jax.block_until_ready(start(cache, logits, jnp.full(B, new, jnp.int32), Draw.of([(greedy, 0, 0)] * B)))
         begin = time.perf_counter()
         jax.block_until_ready(decode(model, weights, rows, jnp.int32(new), eos_ids=(), length=new)[1])
         return time.perf_counter() - begin

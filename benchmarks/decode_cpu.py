@@ -44,7 +44,7 @@ def ours(config, params) -> Callable[[np.ndarray], float]:
     def run(tokens: np.ndarray) -> float:
         B = len(tokens)
         cache, logits = prefill(config, weights, tokens, np.full(B, PROMPT, np.int32), slots=SLOTS)
-        rows = jax.block_until_ready(start(cache, logits, jnp.full(B, NEW, jnp.int32), Draw.of([(greedy, 0)] * B)))
+        rows = jax.block_until_ready(start(cache, logits, jnp.full(B, NEW, jnp.int32), Draw.of([(greedy, 0, 0)] * B)))
         begin = time.perf_counter()
         jax.block_until_ready(decode(config, weights, rows, jnp.int32(NEW), eos_ids=(), length=NEW)[1])
         return time.perf_counter() - begin

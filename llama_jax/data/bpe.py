@@ -10,7 +10,7 @@ import tiktoken
 import tokenizers
 
 from llama_jax.data.rules import Rules
-from llama_jax.data.tokenizer import Tokenizer, piece_of
+from llama_jax.data.tokenizer import REPLACE_EACH, Content, Tokenizer, piece_of
 from llama_jax.errors import DataError
 
 PATTERN = (
@@ -69,9 +69,8 @@ class Tiktoken(Tokenizer):
         """What was encoded, byte for byte."""
         return b"".join(self._bytes.get(int(i), b"") for i in ids)
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """As of every tokenizer."""
-        return self.decode_bytes(ids).decode("utf-8", "replace")
+    def _read_content(self, token: int, first: bool) -> bytes | None:
+        return self._bytes.get(token)
 
     def piece(self, token: int) -> str:
         """As of every tokenizer."""
@@ -105,6 +104,10 @@ BYTE_OF = {chr(byte if 33 <= byte <= 126 or 161 <= byte <= 172 or byte >= 174 el
 BYTE_OF.pop("\0")
 BYTE_OF |= {chr(256 + n): byte for n, byte in enumerate(sorted(set(range(256)) - set(BYTE_OF.values())))}
 """How byte-level tokenizers write bytes: printable ones as themselves, the others from U+0100 on (GPT-2)."""
+BYTE_PIECE = re.compile("<0x([0-9A-Fa-f]{2})>")
+"""How tokenizers with byte fallback write bytes of characters that they have no piece for."""
+BESIDE = "a"
+"""A piece that stands before and after one whose text is sought, which can depend on whether it is the first or the last."""
 BOS_NAMES = ("<s>", "<|begin_of_text|>", "<bos>")
 EOS_NAMES = ("</s>", "<|end_of_text|>", "<eos>", "<|endoftext|>")
 """What the control pieces are called where no file beside tokenizer.json says it."""
@@ -119,10 +122,13 @@ class TokenizerJson(Tokenizer):
         super().__init__(model, rules or Rules())
         try:
             self._tokenizer = tokenizers.Tokenizer.from_buffer(model)
-            self._byte_level = "ByteLevel" in json.dumps(json.loads(model).get("decoder"))
+            decoder = json.dumps(json.loads(model).get("decoder"))
         except Exception as error:  # the library raises bare ones
             raise DataError(f"{source} is not a tokenizer of the tokenizers library ({str(error)[:200]}); get it "
                             "again.") from None
+        self._byte_level, self._byte_fallback = "ByteLevel" in decoder, "ByteFallback" in decoder
+        self.errors = "replace" if self._byte_level else REPLACE_EACH  # as the library does it
+        self._special = {token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special}
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
@@ -151,14 +157,29 @@ class TokenizerJson(Tokenizer):
         """As of every tokenizer."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """As of every tokenizer."""
-        return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+    def _read_content(self, token: int, first: bool) -> Content:
+        piece = self._tokenizer.id_to_token(token)
+        if piece is None or piece in self._special:
+            return None
+        if self._byte_level:
+            known = all(character in BYTE_OF for character in piece)
+            return bytes(BYTE_OF[character] for character in piece) if known else piece.encode()
+        if self._byte_fallback and (byte := BYTE_PIECE.fullmatch(piece)):
+            dropped = first and self._library_text(piece) == ""  # a space that is taken away
+            return b"" if dropped else bytes.fromhex(byte[1])
+        before = () if first else (BESIDE,)
+        after = self._library_text(BESIDE, BESIDE)[len(self._library_text(BESIDE)) :]
+        return self._library_text(*before, piece, BESIDE)[len(self._library_text(*before)) :].removesuffix(after)
+
+    def _library_text(self, *pieces: str) -> str:
+        """Text of pieces by the library's decoder, which is right where no bytes are among them."""
+        decoder = self._tokenizer.decoder
+        return " ".join(pieces) if decoder is None else decoder.decode(list(pieces))
 
     def piece(self, token: int) -> str:
         """As of every tokenizer."""
         piece = self._tokenizer.id_to_token(int(token)) or ""
         if self._byte_level and all(character in BYTE_OF for character in piece):
             return piece_of(bytes(BYTE_OF[character] for character in piece))
-        byte = re.fullmatch("<0x([0-9A-F]{2})>", piece)
+        byte = BYTE_PIECE.fullmatch(piece)
         return piece_of(bytes.fromhex(byte[1])) if byte else piece.replace("\u2581", " ")

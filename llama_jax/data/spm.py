@@ -10,7 +10,7 @@ import numpy as np
 import sentencepiece
 
 from llama_jax.data.rules import Rules
-from llama_jax.data.tokenizer import Tokenizer, piece_of
+from llama_jax.data.tokenizer import REPLACE_EACH, Content, Tokenizer, piece_of
 from llama_jax.errors import ConfigError, DataError
 
 SPACE = "\u2581"
@@ -35,7 +35,7 @@ FEWEST_PIECES = 3 + 256
 class SentencePiece(Tokenizer):
     """LLaMA 1 and 2's tokenizer, or one trained here with its settings."""
 
-    KIND, FILE = "SentencePiece", "tokenizer.model"
+    KIND, FILE, errors = "SentencePiece", "tokenizer.model", REPLACE_EACH
 
     def __init__(self, model: bytes, rules: Rules | None = None, source: str = "tokenizer"):
         super().__init__(model, rules or Rules())
@@ -126,9 +126,22 @@ class SentencePiece(Tokenizer):
         """Also of the bytes that are ASCII."""
         return self._processor.IsByte(int(token))
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """As of every tokenizer; unknown bytes leave no trace of their own either."""
-        return self._processor.DecodeIds([int(i) for i in ids if i < self.vocab_size])
+    def _read_content(self, token: int, first: bool) -> Content:
+        if self._processor.IsByte(token):
+            return bytes([int(self.name(token)[3:5], 16)])
+        alone = self._processor.DecodeIds([token])
+        if first or self._processor.IsControl(token) or self._processor.IsUnknown(token):
+            return alone
+        return self.name(token).replace(SPACE, " ")
+
+    def begins(self, token: int) -> bool:
+        """A tokenizer that squeezes spaces takes all of them away before a text, others at most the one that they set."""
+        return bool(self.content(token, first=self._squeezes))
+
+    @cached_property
+    def _squeezes(self) -> bool:
+        space = self._processor.PieceToId(SPACE)
+        return self.name(space) == SPACE and self._processor.DecodeIds([space, space]) == ""
 
 
 def train(texts: Iterable[str], vocab_size: int) -> SentencePiece:

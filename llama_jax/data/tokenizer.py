@@ -1,5 +1,6 @@
 """Text to ids and back: what every tokenizer does, and which one lies in a folder."""
 
+import codecs
 import hashlib
 import logging
 import os
@@ -21,6 +22,13 @@ FILES = ("tokenizer.model", "tokenizer.json")
 RANK_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\s")
 """How a tokenizer.model of tiktoken's format begins: base64 and a rank."""
 
+REPLACE_EACH = "llama_jax.replace_each"
+"""Error handler of codecs: U+FFFD for every byte that is not UTF-8, where "replace" gives one for the part of a character."""
+codecs.register_error(REPLACE_EACH, lambda error: ("\ufffd" * (error.end - error.start), error.end))
+
+Content = str | bytes | None
+"""What one id stands for: text, bytes that can be a part of a character, or nothing at all (None)."""
+
 
 class NoTokenizer(DataError):
     """There is none, which is not the same as a damaged one."""
@@ -38,9 +46,12 @@ class Tokenizer(ABC):
     """Begins a document; where a tokenizer has none of its own, the id that ends one."""
     eos_id: int
     """Ends a document."""
+    errors = "replace"
+    """How bytes that are not UTF-8 are decoded: the name of an error handler of codecs."""
 
     def __init__(self, model: bytes, rules: Rules):
         self.model, self.rules = model, rules
+        self._contents: dict[tuple[int, bool], Content] = {}
 
     def __reduce__(self):
         return type(self), (self.model, self.rules)
@@ -105,9 +116,28 @@ class Tokenizer(ABC):
         """int32 ids of `text`."""
         return np.asarray(self.encode(text), np.int32)
 
-    @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of `ids`; control pieces, and ids beyond the vocabulary, leave no trace."""
+        """Text of `ids`; control pieces, and ids outside of the vocabulary, leave no trace.
+
+        Bytes that make no character become U+FFFD and spoil no character beside them.
+        """
+        return Decoder(self).push(ids, last=True)
+
+    def content(self, token: int, *, first: bool = False) -> Content:
+        """What an id adds to a text, and to an empty one (`first`), where a space set before every text is taken away."""
+        if not 0 <= token < self.vocab_size:
+            return None
+        if (token, first) not in self._contents:
+            self._contents[token, first] = self._read_content(token, first)
+        return self._contents[token, first]
+
+    def begins(self, token: int) -> bool:
+        """Whether a text has begun with an id, so that none after it is the first."""
+        return bool(self.content(token))
+
+    @abstractmethod
+    def _read_content(self, token: int, first: bool) -> Content:
+        """`content` of an id of the vocabulary."""
 
     @abstractmethod
     def piece(self, token: int) -> str:
@@ -125,6 +155,32 @@ def _say_differences(one: Tokenizer, other: Tokenizer, *, taken: Tokenizer, fold
         first = different[0]
         LOG.warning("%s: %s and %s disagree about %d ids, first %d, which is %r or %r; %s is taken.", folder, one.FILE,
                     other.FILE, len(different), first, one.piece(first), other.piece(first), taken.FILE)
+
+
+class Decoder:
+    """Turns ids into text a few at a time; what its calls return, joined, is the text of all ids at once.
+
+    `Tokenizer.decode` is one call of it. The bytes of an unfinished character wait for the next ids, so the work per id
+    does not depend on how many came before.
+    """
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer, self._begun = tokenizer, False
+        self._bytes = codecs.getincrementaldecoder("utf-8")(tokenizer.errors)
+
+    def push(self, ids: Iterable[int], last: bool = False) -> str:
+        """Text that is certain with `ids`; `last` says that no more will come."""
+        parts = []
+        for token in ids:
+            token = int(token)
+            content = self._tokenizer.content(token, first=not self._begun)
+            self._begun = self._begun or self._tokenizer.begins(token)
+            if isinstance(content, bytes):
+                parts.append(self._bytes.decode(content))
+            elif content is not None:
+                parts += self._bytes.decode(b"", final=True), content  # text ends a character that lacks bytes
+        parts.append(self._bytes.decode(b"", final=last))
+        return "".join(parts)
 
 
 def kind_of(file: Path, data: bytes) -> type[Tokenizer]:

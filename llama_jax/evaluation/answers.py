@@ -13,7 +13,7 @@ from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.errors import ConfigError
 from llama_jax.evaluation.fingerprint import fingerprint
 from llama_jax.evaluation.task import Choice, Prompt, Score, Texts, Whole
-from llama_jax.inference.generate import generate
+from llama_jax.inference.generate import Asked, generate_asked, prompt_ids
 from llama_jax.inference.likelihood import Likelihood, encode_pair, in_batches, windows
 from llama_jax.inference.sampling import Sampling
 from llama_jax.inference.weights import Weights, make_weights
@@ -23,8 +23,6 @@ from llama_jax.sharding import row_ways
 ROWS = {"cpu": 32}
 """Continuations decoded together on a platform; others take the default."""
 DEFAULT_ROWS = 256
-BLOCK_STEP = 0x9E3779B1
-"""Between the seeds of blocks of samples that do not fit one batch."""
 
 Report = Callable[[float], None]
 Pairs = list[tuple[Sequence[int], Sequence[int]]]
@@ -98,7 +96,7 @@ class Answerer:
         return [(context, continuation)], max(0, len(context) + len(continuation) - 1 - most)
 
     def texts(self, prompts: Sequence[Prompt], report: Report | None = None) -> tuple[list[Texts], list[int]]:
-        """Answers to prompts that differ in their text only, and how many tokens were read or written for each.
+        """Answers to prompts that differ in their text and place only, and how many tokens were read or written for each.
 
         A prompt loses its beginning where it leaves less room than max_tokens or half of the model's context.
         """
@@ -106,20 +104,22 @@ class Answerer:
         if ways & (ways - 1):
             raise ConfigError(f"generation wants a power of two of devices that share the rows, got {ways}; set --tensor.")
         cut = [self.ids_of(prompt) for prompt in prompts]
-        ids = [ids for ids, _ in cut]
-        padded = [*ids, *[ids[-1]] * (-len(ids) % ways)]
+        places = [(prompt_ids(self.tokenizer, ids, self.model.config), prompt.place)
+                  for (ids, _), prompt in zip(cut, prompts, strict=True)]
+        padded = [*places, *[places[-1]] * (-len(places) % ways)]
         rows = max(ROWS.get(jax.default_backend(), DEFAULT_ROWS), ways)
         made: list[list[tuple[str, str]]] = [[] for _ in prompts]
-        tokens = [len(some) for some in ids]
-        for block, begin in enumerate(range(0, asked.num_samples, rows)):
+        tokens = [len(ids) for ids, _ in cut]
+        for begin in range(0, asked.num_samples, rows):
             count = min(rows, asked.num_samples - begin)
             sampling = Sampling(max_new_tokens=asked.max_tokens, temperature=asked.temperature, top_p=asked.top_p,
-                                top_k=asked.top_k, num_samples=count, stop=asked.stop,
-                                seed=(asked.seed + block * BLOCK_STEP) % 2**32)
+                                top_k=asked.top_k, num_samples=count, stop=asked.stop, seed=asked.seed % 2**32)
             batch = max(ways, rows // count // ways * ways)
             heard = (lambda n, count=count: report(n / len(padded) * count / asked.num_samples)) if report else None
-            results = generate(self.model, self.weights, self.tokenizer, padded, sampling, batch_size=batch, report=heard)
-            for number, result in enumerate(results[: len(ids) * count]):
+            block = [Asked(ids, place, begin) for ids, place in padded]
+            results = generate_asked(self.model, self.weights, tokenizer=self.tokenizer, asked=block, sampling=sampling,
+                                     batch_size=batch, report=heard)
+            for number, result in enumerate(results[: len(prompts) * count]):
                 made[number // count].append((result.text, result.finish_reason))
                 tokens[number // count] += len(result.tokens)
         answers = [Texts(tuple(text for text, _ in some), tuple(reason for _, reason in some), lost)

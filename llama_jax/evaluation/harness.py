@@ -126,7 +126,7 @@ def chunks(requests: Iterable[Request]) -> Iterator[list[Request]]:
     prompts = [request for request in requests if isinstance(request, Prompt)]
     yield from cut(scored, CHUNK_CHARACTERS, characters)
     most = ROWS.get(jax.default_backend(), DEFAULT_ROWS)
-    for asked, alike in groupby(prompts, key=lambda prompt: replace(prompt, text="")):
+    for asked, alike in groupby(prompts, key=lambda prompt: replace(prompt, text="", place=0)):
         yield from cut(list(alike), most, lambda prompt, asked=asked: asked.num_samples)
 
 

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.util import find_spec
+from itertools import count
+from zlib import crc32
 
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.evaluation.data import Files, MissingFile, Rows
-from llama_jax.evaluation.task import Choice, Item, Records, Settings, Task, Whole
+from llama_jax.evaluation.task import Choice, Item, Prompt, Records, Request, Settings, Task, Whole
 from llama_jax.evaluation.tasks import chosen
 
 
@@ -60,6 +62,7 @@ def job_of(task: Task, data_dir: str, settings: Settings, limit: int) -> Job:
     if not items:
         raise DataError(f"{task.name}: the data holds no item; get it anew from {task.origin}.")
     size = max(task.size, len(items))
+    items = with_places(task.name, items)
     if limit:
         items = first(items, limit, task.limit_by)
     for item in items:
@@ -87,6 +90,21 @@ def read(task: Task, data_dir: str, settings: Settings) -> tuple[Records, dict[s
             raise DataError(f"{error} And the hub's rows of {', '.join(rows.hashes)} are not what {task.name} expects "
                             f"({type(other).__name__}: {other}).") from None
         return records, rows.hashes
+
+
+def with_places(name: str, items: Sequence[Item]) -> list[Item]:
+    """Items of a task whose sampled prompts have places: their noise is independent of every other prompt's.
+
+    A place is made of the task's name and the prompt's number in the whole task, so that it is the same whatever other
+    tasks and however many items are asked. Greedy prompts draw nothing; equal ones of different tasks stay equal.
+    """
+    numbers, task = count(), crc32(name.encode()) << 32
+
+    def placed(request: Request) -> Request:
+        place = task + next(numbers)
+        return replace(request, place=place) if isinstance(request, Prompt) and request.temperature > 0 else request
+
+    return [replace(item, requests=tuple(map(placed, item.requests))) for item in items]
 
 
 def first(items: Sequence[Item], limit: int, tag: str) -> list[Item]:

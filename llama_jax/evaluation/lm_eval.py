@@ -7,10 +7,12 @@ plugins), so this module adds ours to the list first; whoever calls `lm_eval.sim
 """
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
+from zlib import crc32
 
 import jax
 
@@ -108,7 +110,8 @@ class LlamaJax(LM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """A continuation of each context, up to the first of its stop strings."""
-        prompts = [prompt_of(*request.args, seed=self._seed) for request in requests]
+        prompts = [replace(prompt_of(*request.args, seed=self._seed), place=place)
+                   for request, place in zip(requests, places_of(requests), strict=True)]
         order = sorted(range(len(prompts)), key=lambda n: str(unworded(prompts[n])))
         results = [""] * len(prompts)
         with jax.set_mesh(self._mesh), tqdm(total=len(prompts), desc="generate_until", disable=disable_tqdm) as bar:
@@ -137,7 +140,20 @@ def prompt_of(text: str, wanted: dict[str, Any], seed: int) -> Prompt:
 
 def unworded(prompt: Prompt) -> Prompt:
     """What prompts that are decoded together share."""
-    return replace(prompt, text="")
+    return replace(prompt, text="", place=0)
+
+
+def places_of(requests: Sequence[Instance]) -> list[int]:
+    """Which noise each request is drawn with: its task, document and number there decide, whatever else is asked.
+
+    A request that comes several times, as that harness repeats those that it wants several samples of, has several.
+    """
+    seen, places = Counter[tuple](), []
+    for request in requests:
+        number = (request.task_name, request.doc_id, request.idx)
+        places.append(crc32(f"{request.task_name} {request.idx} {seen[number]}".encode()) << 32 | (request.doc_id or 0))
+        seen[number] += 1
+    return places
 
 
 def main() -> int:

@@ -48,6 +48,8 @@ class Prompt:
     top_k: int = 0
     num_samples: int = 1
     seed: int = 0
+    place: int = 0
+    """Which noise the seed draws (`inference.generate.Asked`); `jobs.plan` gives every sampled prompt of every task its own."""
 
 
 Request = Choice | Whole | Prompt
@@ -98,7 +100,8 @@ class Item:
     @property
     def sha256(self) -> str:
         """Of the requests: the same in two runs that asked the same."""
-        asked = [[type(request).__name__, asdict(request)] for request in self.requests]
+        asked = [[type(request).__name__, {name: value for name, value in asdict(request).items() if name != "place"}]
+                 for request in self.requests]
         return sha256(json.dumps(asked, ensure_ascii=True, sort_keys=True).encode()).hexdigest()
 
 

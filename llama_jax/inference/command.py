@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,12 @@ def run_generate(asked: Generate) -> None:
     rows = read_jsonl(Path(asked.prompt_file), ("prompt",)) if asked.prompt_file is not None else None
     if asked.output:
         check_writable(Path(asked.output))
-    with opened(asked.checkpoint, asked.tensor) as (model, params, tokenizer):
-        if asked.prompt is not None:
-            prompt_ids(tokenizer, asked.prompt, model.config)  # a mistake is told before anything is compiled
+    model, params, tokenizer = load_asked(asked.checkpoint, asked.tensor)
+    if asked.prompt is not None:
+        prompt_ids(tokenizer, asked.prompt, model.config)  # a mistake is told before anything is compiled
+    with jax.set_mesh(params["embedding"].sharding.mesh):
         weights = make_weights(model.config, params, int8=asked.quantize == "int8")
-        del params
+        del params  # nobody else holds them
         if rows is not None:
             continue_file(asked, rows, model, weights, tokenizer, sampling)
         elif asked.interactive:
@@ -65,8 +67,8 @@ def continue_prompt(asked: Generate, model: Transformer, weights: Weights, token
 
 
 def continue_typed(model: Transformer, weights: Weights, tokenizer: Tokenizer, sampling: Sampling) -> None:
-    """A line in, its continuation out, until the input ends."""
-    while True:
+    """A line in, its continuation out, until the input ends; every line has a place of its own."""
+    for place in count():
         try:
             line = input("> " if sys.stdin.isatty() else "")
         except (EOFError, KeyboardInterrupt):
@@ -75,7 +77,7 @@ def continue_typed(model: Transformer, weights: Weights, tokenizer: Tokenizer, s
             print("error: that line is not UTF-8.", file=sys.stderr)
             continue
         try:
-            show(stream(model, weights, tokenizer, line, sampling))
+            show(stream(model, weights, tokenizer, line, sampling, place=place))
         except ConfigError as error:
             print(f"error: {error}", file=sys.stderr)
 
@@ -121,10 +123,16 @@ def run_score(asked: Score) -> None:
     """Score all lines and write them."""
     rows = read_jsonl(Path(asked.input), ("context", "continuation"))
     check_writable(Path(asked.output))
-    with opened(asked.checkpoint, asked.tensor, data=-1) as (model, params, tokenizer), progress("requests", len(rows)) as report:
+    model, params, tokenizer = load_asked(asked.checkpoint, asked.tensor, data=-1)
+    with jax.set_mesh(params["embedding"].sharding.mesh), progress("requests", len(rows)) as report:
         pairs = [(row["context"], row["continuation"]) for row in rows]
         results = loglikelihood(model, params, tokenizer, pairs, report=report)
-    scored = [{"logprob": r.logprob, "token_logprobs": r.token_logprobs, "is_greedy": r.is_greedy} for r in results]
+    scored = [{"logprob": r.logprob, "token_logprobs": r.token_logprobs, "is_greedy": r.is_greedy}
+              | ({"truncated": r.truncated} if r.truncated else {}) for r in results]
+    lost = [r.truncated for r in results if r.truncated]
+    if lost:
+        print(f"{len(lost):,} of {len(rows):,} contexts were longer than the model's of {model.config.max_length:,} tokens and "
+              f"lost {sum(lost):,} tokens at their beginning", file=sys.stderr)
     write_jsonl(Path(asked.output), (row | new for row, new in zip(rows, scored, strict=True)))
 
 
@@ -139,10 +147,11 @@ def run_serve(asked: Serve) -> None:
         raise ConfigError(f'serving needs {error.name}; install it with pip install -e ".[serve]".') from None
     if min(asked.slots, asked.queue, asked.max_body, asked.max_samples) < 1:
         raise ConfigError("slots, queue, max_body and max_samples must be positive.")
-    with opened(asked.checkpoint, asked.tensor) as (model, params, tokenizer):
-        mesh = params["embedding"].sharding.mesh
+    model, params, tokenizer = load_asked(asked.checkpoint, asked.tensor)
+    mesh = params["embedding"].sharding.mesh
+    with jax.set_mesh(mesh):
         weights = make_weights(model.config, params, int8=asked.quantize == "int8")
-        del params
+        del params  # nobody else holds them
         engine = Engine(model.config, weights, tokenizer, slots=asked.slots, queue=asked.queue, mesh=mesh)
         key = asked.api_key or os.environ.get("LLAMA_JAX_API_KEY", "")
         limits = Limits(body_bytes=asked.max_body, samples=asked.max_samples, api_key=key)
@@ -161,9 +170,8 @@ def show(pieces: Iterator[str]) -> None:
     print()
 
 
-@contextmanager
-def opened(checkpoint: str, tensor: int, data: int = 1) -> Iterator[tuple[Transformer, Any, Tokenizer]]:
-    """A loaded model inside its mesh of data x tensor devices; data -1 takes all there are."""
+def load_asked(checkpoint: str, tensor: int, *, data: int = 1) -> tuple[Transformer, Any, Tokenizer]:
+    """A loaded model on a mesh of data x tensor devices; data -1 takes all there are. Only the caller holds the parameters."""
     if not 0 < tensor <= jax.device_count():
         raise ConfigError(f"tensor must lie in [1, {jax.device_count()}], the devices there are, got {tensor}.")
     if jax.default_backend() == "cpu":
@@ -173,8 +181,7 @@ def opened(checkpoint: str, tensor: int, data: int = 1) -> Iterator[tuple[Transf
         model, params, tokenizer = load_source(source, MeshConfig(data=data, tensor=tensor), report)
     if source.format != RunFolder.format:  # a choice was made that a run does not leave
         print(f"{checkpoint}: {source.format}; tokenizer: {tokenizer}", file=sys.stderr)
-    with jax.set_mesh(params["embedding"].sharding.mesh):
-        yield model, params, tokenizer
+    return model, params, tokenizer
 
 
 @contextmanager

@@ -54,6 +54,8 @@ class Job:
     hear: Callable[["Job", str, Any], None]
     """Called from the engine's thread: (job, new text, None) for every piece, then (job, "", "stop" or "length"), or an
     exception in place of the reason."""
+    place: int = 0
+    """Of the prompt among those of its request: what other prompts draw is independent of what this one draws."""
     wants_top: bool = False
     row: Continuation | None = None
     top: list[dict[int, float]] = field(default_factory=list)
@@ -168,7 +170,7 @@ class Engine:
                 self._score(job.prompt, tokens)
         budget = min(job.sampling.max_new_tokens, self.config.max_length - len(job.prompt.ids))
         job.row = Continuation(self._tokenizer, job.prompt.ids, job.sampling)
-        draw = Draw.of([(job.sampling, job.sample)])
+        draw = Draw.of([(job.sampling, job.place, job.sample)])
         self._rows = insert(self._rows, jnp.int32(slot), *job.prompt.prefilled, jnp.asarray([budget], jnp.int32), draw)
 
     def _score(self, prompt: Prompt, tokens_BT: np.ndarray) -> None:

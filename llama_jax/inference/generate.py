@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import index
 from typing import Any, Literal
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llama_jax.config import ModelConfig
-from llama_jax.data.tokenizer import Tokenizer
+from llama_jax.data.tokenizer import Decoder, Tokenizer
 from llama_jax.errors import ConfigError
 from llama_jax.inference.decode import Made, decode, prefill, start
 from llama_jax.inference.sampling import Draw, Sampling
@@ -23,6 +24,17 @@ BATCH_TOKENS = 32
 """Tokens decoded between two looks for stop strings."""
 
 Prompt = str | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt as ids, and which noise its samples are drawn with."""
+
+    ids: Sequence[int]
+    place: int = 0
+    """In [0, 2^64): prompts of different places draw independent noise, whatever batch they are in."""
+    first_sample: int = 0
+    """Number of its first sample."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +53,16 @@ class Generated:
 class Decoding:
     """Prompts that are prefilled together and decoded together, `sampling.num_samples` rows each."""
 
-    def __init__(self, config: ModelConfig, weights: Weights, prompts: Sequence[Sequence[int]], sampling: Sampling,
+    def __init__(self, config: ModelConfig, weights: Weights, prompts: Sequence[Asked], sampling: Sampling,
                  eos_ids: tuple[int, ...]):
         self._config, self._weights, self._eos_ids = config, weights, eos_ids
-        budgets = [min(sampling.max_new_tokens, config.max_length - len(prompt)) for prompt in prompts]
-        tokens_BT, counts_B = pad(prompts, config.max_length)
-        slots = bucket(max(map(len, prompts)) + max(budgets), config.max_length)
+        ids = [prompt.ids for prompt in prompts]
+        budgets = [min(sampling.max_new_tokens, config.max_length - len(one)) for one in ids]
+        tokens_BT, counts_B = pad(ids, config.max_length)
+        slots = bucket(max(map(len, ids)) + max(budgets), config.max_length)
         cache, logits_BV = prefill(config, weights, tokens_BT, counts_B, slots=slots)
-        draw = Draw.of([(sampling, n) for _ in prompts for n in range(sampling.num_samples)])
+        draw = Draw.of([(sampling, prompt.place, prompt.first_sample + n) for prompt in prompts
+                        for n in range(sampling.num_samples)])
         budget_B = jnp.repeat(jnp.asarray(budgets, jnp.int32), sampling.num_samples)
         self._rows = start(cache, logits_BV, budget_B, draw)
 
@@ -91,13 +105,35 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, config: ModelConfig) -> lis
             prompt.encode()
         except UnicodeEncodeError:
             raise ConfigError("the prompt is not valid Unicode text (a byte of it was not UTF-8).") from None
-    ids = [*tokenizer.begin, *tokenizer.encode(prompt)] if isinstance(prompt, str) else [int(token) for token in prompt]
-    if not ids or not 0 <= min(ids) <= max(ids) < config.vocab_size:
-        raise ConfigError(f"a prompt of ids needs at least one, each in [0, {config.vocab_size}).")
+        ids = [*tokenizer.begin, *tokenizer.encode(prompt)]
+        if max(ids) >= config.vocab_size:
+            raise ConfigError(f"the tokenizer gives the id {max(ids)} and the model has ids below {config.vocab_size}; use the "
+                              "tokenizer that the model was trained with.")
+    else:
+        ids = whole_numbers(prompt)
+        if not ids or not 0 <= min(ids) <= max(ids) < config.vocab_size:
+            raise ConfigError(f"a prompt of ids needs at least one, each in [0, {config.vocab_size}).")
     if len(ids) >= config.max_length:
         raise ConfigError(f"the prompt has {len(ids)} tokens and the model's context holds {config.max_length}, of which "
                           "one must be left for the answer; shorten the prompt.")
     return ids
+
+
+def whole_numbers(prompt: Sequence[int]) -> list[int]:
+    """A prompt's ids; raises ConfigError for anything else."""
+    try:
+        if isinstance(prompt, bytes):
+            raise TypeError
+        return [index(token) for token in prompt]
+    except TypeError:
+        raise ConfigError(f"a prompt is a text or whole numbers that are ids, got {prompt!r:.100}.") from None
+
+
+def as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """Several prompts as they are; a bare text, or bare ids, as the only one."""
+    prompts = [prompts] if isinstance(prompts, str | bytes) else list(prompts)
+    bare = prompts and all(not isinstance(one, str) and np.ndim(one) == 0 for one in prompts)
+    return [prompts] if bare else prompts
 
 
 class Continuation:
@@ -105,7 +141,7 @@ class Continuation:
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], sampling: Sampling):
         self._eos_ids = tokenizer.eos_ids
-        self._text = TextStream(tokenizer.decode, prompt, sampling.stop)
+        self._text = TextStream(Decoder(tokenizer), prompt, stop=sampling.stop)
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
         self.ended = False
@@ -137,36 +173,47 @@ class Continuation:
 
 
 def generate(
-    model: Transformer, params: Any, tokenizer: Tokenizer, prompts: Sequence[Prompt], sampling: Sampling | None = None, *,
-    batch_size: int = 16, report: Callable[[int], None] | None = None,
+    model: Transformer, params: Any, tokenizer: Tokenizer, prompts: Prompt | Sequence[Prompt],
+    sampling: Sampling | None = None, *, batch_size: int = 16, report: Callable[[int], None] | None = None,
 ) -> list[Generated]:
     """Continuations of texts (a BOS is set before them) or of ids, in the order of the prompts, samples side by side.
 
-    `params` is the model's tree or the `Weights` made from it. `batch_size` prompts are decoded together and `report`
-    hears how many are done; what a prompt gets does not depend on the others. Raises ConfigError for a prompt that is
-    empty or fills the context.
+    `params` is the model's tree or the `Weights` made from it; a bare text, or bare ids, are one prompt. `batch_size`
+    prompts are decoded together and `report` hears how many are done; what a prompt gets depends on itself, the seed and
+    its place among the prompts. Raises ConfigError for a prompt that is empty, holds what is no id or fills the context.
     """
-    sampling, config = sampling or Sampling(), model.config
-    ids = [prompt_ids(tokenizer, prompt, config) for prompt in prompts]
+    asked = [Asked(prompt_ids(tokenizer, prompt, model.config), place) for place, prompt in enumerate(as_list(prompts))]
+    return generate_asked(model, params, tokenizer=tokenizer, asked=asked, sampling=sampling or Sampling(),
+                          batch_size=batch_size, report=report)
+
+
+def generate_asked(
+    model: Transformer, params: Any, *, tokenizer: Tokenizer, asked: Sequence[Asked], sampling: Sampling,
+    batch_size: int = 16, report: Callable[[int], None] | None = None,
+) -> list[Generated]:
+    """`generate` from ids that are checked, with the noise of the places that they name."""
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be positive, got {batch_size}.")
+    config = model.config
     weights = params if isinstance(params, Weights) else make_weights(config, params)
     results: dict[int, list[Generated]] = {}
-    longest_last = sorted(range(len(ids)), key=lambda n: len(ids[n]))
-    for at in range(0, len(ids), batch_size):
+    longest_last = sorted(range(len(asked)), key=lambda n: len(asked[n].ids))
+    for at in range(0, len(asked), batch_size):
         numbers = longest_last[at : at + batch_size]
-        filler = [[]] * ((1 << (len(numbers) - 1).bit_length()) - len(numbers))  # batches of few sizes
-        made = run(config, weights, tokenizer, [*(ids[n] for n in numbers), *filler], sampling)
+        filler = [Asked([])] * ((1 << (len(numbers) - 1).bit_length()) - len(numbers))  # batches of few sizes
+        made = run(config, weights, tokenizer, [*(asked[n] for n in numbers), *filler], sampling)
         results |= {n: made[k * sampling.num_samples :][: sampling.num_samples] for k, n in enumerate(numbers)}
         if report:
             report(len(numbers))
-    return [result for n in range(len(ids)) for result in results[n]]
+    return [result for n in range(len(asked)) for result in results[n]]
 
 
-def run(config: ModelConfig, weights: Weights, tokenizer: Tokenizer, ids: Sequence[Sequence[int]],
+def run(config: ModelConfig, weights: Weights, tokenizer: Tokenizer, asked: Sequence[Asked],
         sampling: Sampling) -> list[Generated]:
     """One batch to its end; empty prompts fill it up and get nothing."""
-    rows = [Continuation(tokenizer, prompt, sampling) for prompt in ids for _ in range(sampling.num_samples)]
-    decoding = Decoding(config, weights, [prompt or [0] for prompt in ids], sampling, tokenizer.eos_ids)
-    decoding.finish(np.repeat([not prompt for prompt in ids], sampling.num_samples))
+    rows = [Continuation(tokenizer, prompt.ids, sampling) for prompt in asked for _ in range(sampling.num_samples)]
+    decoding = Decoding(config, weights, [prompt if prompt.ids else Asked([0]) for prompt in asked], sampling, tokenizer.eos_ids)
+    decoding.finish(np.repeat([not prompt.ids for prompt in asked], sampling.num_samples))
     while True:
         made, done = decoding.advance(BATCH_TOKENS), decoding.done
         for number, row in enumerate(rows):
@@ -178,13 +225,13 @@ def run(config: ModelConfig, weights: Weights, tokenizer: Tokenizer, ids: Sequen
 
 
 def stream(
-    model: Transformer, params: Any, tokenizer: Tokenizer, prompt: Prompt, sampling: Sampling | None = None
+    model: Transformer, params: Any, tokenizer: Tokenizer, prompt: Prompt, sampling: Sampling | None = None, *, place: int = 0
 ) -> Iterator[str]:
-    """The pieces of one continuation's text as they are decoded; arguments as for `generate`."""
+    """The pieces of one continuation's text as they are decoded: what `generate` gives for a prompt at `place`."""
     sampling = replace(sampling or Sampling(), num_samples=1)
     ids = prompt_ids(tokenizer, prompt, model.config)
     weights = params if isinstance(params, Weights) else make_weights(model.config, params)
-    decoding = Decoding(model.config, weights, [ids], sampling, tokenizer.eos_ids)
+    decoding = Decoding(model.config, weights, [Asked(ids, place)], sampling, tokenizer.eos_ids)
     row, last = Continuation(tokenizer, ids, sampling), False
     while not (last or row.ended):
         made, last = decoding.advance(STREAM_TOKENS), bool(decoding.done.all())
@@ -192,13 +239,18 @@ def stream(
             yield new
 
 
-def long_text(model: Transformer, params: Any, tokenizer: Tokenizer, prompt: str, sampling: Sampling) -> str:
-    """`prompt` and `sampling.max_new_tokens` tokens, also beyond the context: where it ends, its last half begins anew."""
+def long_text(
+    model: Transformer, params: Any, tokenizer: Tokenizer, prompt: str, sampling: Sampling, *, place: int = 0
+) -> str:
+    """`prompt` and `sampling.max_new_tokens` tokens, also beyond the context: where it ends, its last half begins anew.
+
+    `place` is the prompt's among several that are asked with one seed.
+    """
     weights, text = make_weights(model.config, params), prompt
     ids, left = prompt_ids(tokenizer, prompt, model.config), sampling.max_new_tokens
-    for round in range(left):
-        choice = replace(sampling, max_new_tokens=left, seed=(sampling.seed + round) % 2**32)
-        [made] = generate(model, weights, tokenizer, [ids], choice)
+    for round in range(left):  # each draws as another sample would
+        choice = replace(sampling, max_new_tokens=left, num_samples=1)
+        [made] = generate_asked(model, weights, tokenizer=tokenizer, asked=[Asked(ids, place, round)], sampling=choice)
         text, left = text + made.text, left - len(made.tokens)
         if made.finish_reason == "stop" or left <= 0:
             break

@@ -36,6 +36,8 @@ class Likelihood:
     token_logprobs: tuple[float, ...]
     is_greedy: bool
     """Whether greedy decoding would have produced it."""
+    truncated: int = 0
+    """Tokens that its context lost at the left because the model's context is shorter."""
 
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
@@ -55,31 +57,42 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[
 
 
 def loglikelihood(
-    model: Transformer, params: Any, tokenizer: Tokenizer, requests: Sequence[tuple[str, str]], *,
+    model: Transformer, params: Any, tokenizer: Tokenizer, requests: Sequence[tuple[str, str]] | tuple[str, str], *,
     report: Callable[[int], None] | None = None,
 ) -> list[Likelihood]:
-    """Of every (context, continuation), in order. Raises DataError for a continuation that is empty or not text."""
-    pairs = []
-    for number, (context, continuation) in enumerate(requests, 1):
+    """Of every (context, continuation), in order; a bare pair is the only one.
+
+    Raises DataError for a request that is no pair of texts, and for a continuation that is empty.
+    """
+    pairs, requests = [], list(requests)
+    bare = len(requests) == 2 and all(isinstance(part, str) for part in requests)
+    for number, request in enumerate([requests] if bare else requests, 1):
+        if isinstance(request, str) or len(request) != 2 or not all(isinstance(part, str) for part in request):
+            raise DataError(f"request {number} should be a pair of texts, (context, continuation), got {request!r:.100}.")
+        context, continuation = request
         if not continuation:
             raise DataError(f"request {number} has an empty continuation; there is nothing to score.")
-        try:
-            (context + continuation).encode()
-        except UnicodeEncodeError:
-            raise DataError(f"request {number} is not valid Unicode text (it holds half of a surrogate pair).") from None
+        if not is_unicode(context + continuation):
+            raise DataError(f"request {number} is not valid Unicode text (it holds half of a surrogate pair).")
         pairs.append(encode_pair(tokenizer, context, continuation))
     return token_loglikelihood(model, params, pairs, report=report)
 
 
 def rolling_loglikelihood(
-    model: Transformer, params: Any, tokenizer: Tokenizer, texts: Sequence[str], *,
+    model: Transformer, params: Any, tokenizer: Tokenizer, texts: Sequence[str] | str, *,
     report: Callable[[int], None] | None = None,
 ) -> list[Likelihood]:
-    """Of whole texts after BOS, however long: every token is scored once, in windows as `windows` cuts them."""
+    """Of whole texts after BOS, however long: every token is scored once, in windows as `windows` cuts them.
+
+    A bare text is the only one. Raises DataError for a text that is empty or not Unicode.
+    """
+    texts = [texts] if isinstance(texts, str) else texts
     pairs, owners = [], []
     for number, text in enumerate(texts):
         if not text:
             raise DataError(f"text {number + 1} is empty; there is nothing to score.")
+        if not is_unicode(text):
+            raise DataError(f"text {number + 1} is not valid Unicode text (it holds half of a surrogate pair).")
         for pair in windows([tokenizer.bos_id, *tokenizer.encode_array(text).tolist()], model.config.max_length):
             pairs.append(pair)
             owners.append(number)
@@ -89,6 +102,15 @@ def rolling_loglikelihood(
         values[owner] += scored.token_logprobs
         greedy[owner] &= scored.is_greedy
     return [Likelihood(sum(v), tuple(v), g) for v, g in zip(values, greedy, strict=True)]
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can write a text: halves of surrogate pairs have no code of their own."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def windows(ids: Ids, length: int) -> Iterator[tuple[Ids, Ids]]:
@@ -119,32 +141,38 @@ def in_batches(
 ) -> Iterator[dict[int, Likelihood]]:
     """Of (context, continuation) ids, by their number, batch by batch; a batch is passed over where all of it is `known`.
 
-    A context that does not fit loses its beginning. What requests begin with alike is computed once; what a request
-    gets does not depend on the others. Raises DataError for a continuation longer than the model's context.
+    A context that does not fit loses its beginning, which `Likelihood.truncated` counts. What requests begin with alike is
+    computed once; what a request gets does not depend on the others. Raises DataError for a continuation longer than the
+    model's context, and for ids that the model does not have.
     """
-    most = model.config.max_length
+    most, vocab_size = model.config.max_length, model.config.vocab_size
     cut = []
     for number, (context, continuation) in enumerate(requests, 1):
         if not 0 < len(continuation) <= most or not context:
             raise DataError(f"request {number} has {len(context)} ids of context and {len(continuation)} to score; both need "
                             f"one at least, and the model's context holds {most}.")
+        least, largest = min(*context, *continuation), max(*context, *continuation)
+        if least < 0 or largest >= vocab_size:
+            raise DataError(f"request {number} holds the id {least if least < 0 else largest} and the model has ids in "
+                            f"[0, {vocab_size}); use the tokenizer that the model was trained with.")
         cut.append((context[-(most + 1 - len(continuation)) :], continuation))
+    lost = [len(context) - len(kept) for (context, _), (kept, _) in zip(requests, cut, strict=True)]
     limit = BATCH_TOKENS.get(jax.default_backend(), DEFAULT_BATCH_TOKENS)
     running: list[tuple[Rows, tuple[Array, Array]]] = []
     for rows in batches(pack(plant(cut, max(most, LONGEST_SHARED))), cut, limit, row_ways()):
         if not all(number in known for number in rows.scored):
             running.append((rows, score(model.config, params, rows.arrays, rows.where_M, rows.targets_M, rows.count)))
         if len(running) == 2:  # a batch is laid out, and compiled where its shape is new, while the one before is computed
-            yield likelihoods(*running.pop(0))
+            yield likelihoods(*running.pop(0), lost=lost)
     for last in running:
-        yield likelihoods(*last)
+        yield likelihoods(*last, lost=lost)
 
 
-def likelihoods(rows: Rows, scores: tuple[Array, Array]) -> dict[int, Likelihood]:
-    """What `score` says of a batch, by the number of the request; waits for it."""
+def likelihoods(rows: Rows, scores: tuple[Array, Array], *, lost: Sequence[int]) -> dict[int, Likelihood]:
+    """What `score` says of a batch, by the number of the request; waits for it. `lost`: tokens that each context lost."""
     logprobs_M, greedy_M = jax.device_get(scores)
     values = {number: tuple(logprobs_M[places].tolist()) for number, places in rows.scored.items()}
-    return {number: Likelihood(sum(values[number]), values[number], bool(greedy_M[places].all()))
+    return {number: Likelihood(sum(values[number]), values[number], bool(greedy_M[places].all()), lost[number])
             for number, places in rows.scored.items()}
 
 

@@ -21,17 +21,17 @@ class Generate:
     temperature: float = 0.8
     """Divides the logits; 0 takes the likeliest token."""
     top_p: float = 0.95
-    """Keep a token while the probability of all likelier ones is at most this."""
+    """Keep the likeliest tokens until their probabilities sum to this; 1: all."""
     top_k: int = 0
-    """Draw among the k likeliest tokens; 0: among all."""
+    """Keep the k likeliest tokens; 0: all. Of these, renormalised, top_p then keeps its share; --top_p 1 leaves it to top_k."""
     min_p: float = 0.0
-    """Keep tokens whose probability is at least this fraction of the likeliest one's."""
+    """Keep tokens whose probability is at least this fraction of the likeliest one's; it comes after top_k and top_p."""
     num_samples: int = 1
     """Continuations of each prompt."""
     seed: int = 0
-    """The same seed gives the same text, whatever else is in the batch."""
+    """The same seed gives the same texts; prompts and samples draw independently of each other, however they are batched."""
     stop: tuple[str, ...] = ()
-    """The text ends before the first of these."""
+    """The text ends before the one of these that is complete first."""
     logprobs: bool = False
     """Tell each token's log-probability in the JSON lines."""
     batch_size: int = 16
@@ -59,7 +59,7 @@ class Score:
     input: str
     """JSON lines with a "context" (may be empty) and a "continuation" each."""
     output: str
-    """The same lines with "logprob", "token_logprobs" and "is_greedy"."""
+    """The same lines with "logprob", "token_logprobs", "is_greedy" and, where a context is too long, "truncated": tokens cut."""
     tensor: int = 1
     """Devices that share the heads and the vocabulary of the model."""
 

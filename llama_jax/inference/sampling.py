@@ -1,6 +1,7 @@
 """How the next token is drawn: what a caller asks for, and the same as arrays, a row each."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -12,28 +13,34 @@ from jax import Array, lax
 from llama_jax.errors import ConfigError
 
 MASKED = -1e30
+COLDEST = 1e-30
+"""Temperatures below this, which are no longer numbers when logits are divided by them, are taken for this."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How one prompt is continued."""
+    """How one prompt is continued.
+
+    Temperature, top_k, top_p and min_p apply in this order, each to the probabilities that the ones before it left,
+    renormalised, as in transformers and vLLM.
+    """
 
     max_new_tokens: int = 256
     """Tokens at most; the model's context may end the text before."""
     temperature: float = 0.8
     """Divides the logits; 0 takes the likeliest token."""
     top_k: int = 0
-    """Draw among the k likeliest tokens; 0: among all."""
+    """Keep the k likeliest tokens, and those as likely as the last of them; 0: all. top_p then still applies."""
     top_p: float = 0.95
-    """Keep a token while the probability of all likelier ones is at most this (Holtzman et al. 2020)."""
+    """Keep the likeliest tokens until their probabilities sum to this (Holtzman et al. 2020); 1: all."""
     min_p: float = 0.0
     """Keep tokens whose probability is at least this fraction of the likeliest one's."""
     num_samples: int = 1
     """Continuations of each prompt, from one prefill."""
     seed: int = 0
-    """With the sample's number it fixes a continuation, whatever else is in the batch."""
+    """Fixes a continuation together with the prompt's place and the sample's number, whatever else is in the batch."""
     stop: tuple[str, ...] = ()
-    """The text ends before the first of these."""
+    """The text ends before the one of these that is complete first."""
 
     def __post_init__(self):
         def require(condition: bool, message: str) -> None:
@@ -70,56 +77,68 @@ class Draw:
     """Keys, one a row."""
 
     @classmethod
-    def of(cls, choices: list[tuple[Sampling, int]]) -> "Draw":
-        """Rows of (what is asked for, number of the sample)."""
+    def of(cls, choices: Sequence[tuple[Sampling, int, int]]) -> "Draw":
+        """Rows of (what is asked for, place of the prompt in [0, 2^64), number of the sample)."""
         def column(name: str, dtype) -> Array:
-            return jnp.asarray(np.array([getattr(choice, name) for choice, _ in choices], dtype))
+            return jnp.asarray(np.array([getattr(choice, name) for choice, _, _ in choices], dtype))
 
-        numbers = np.array([number for _, number in choices], np.uint32)
+        places = np.array([place for _, place, _ in choices], np.uint64)
+        words = [places >> np.uint64(32), places & np.uint64(2**32 - 1), np.array([sample for *_, sample in choices])]
+        keys = keys_of(column("seed", np.uint32), *(word.astype(np.uint32) for word in words))
         return cls(column("temperature", np.float32), column("top_k", np.int32), column("top_p", np.float32),
-                   column("min_p", np.float32), keys_of(column("seed", np.uint32), numbers))
+                   column("min_p", np.float32), keys)
 
 
 @jax.jit
 @jax.vmap
-def keys_of(seed: Array, number: Array) -> Array:
-    """Keys of samples: their numbers folded into their seeds."""
-    return jax.random.fold_in(jax.random.key(seed), number)
+def keys_of(seed: Array, high: Array, low: Array, sample: Array) -> Array:
+    """Key of a sample: the two halves of its prompt's place and its number folded into the seed, all uint32."""
+    key = jax.random.key(seed)
+    for number in (high, low, sample):
+        key = jax.random.fold_in(key, number)
+    return key
 
 
 def filtered(logits_BV: Array, draw: Draw) -> Array:
     """Logits at the rows' temperatures, MASKED where top-k, top-p or min-p leaves a token out.
 
-    Each of the three looks at the distribution at its temperature; tokens of equal probability stay or go together.
+    They apply in this order, each to the renormalised probabilities that are left; tokens of equal probability stay or go
+    together.
     """
-    logits_BV = logits_BV / jnp.where(draw.temperature_B > 0, draw.temperature_B, 1.0)[:, None]
-    wanted = (draw.top_k_B > 0) | (draw.top_p_B < 1)
+    temperature_B = jnp.where(draw.temperature_B > 0, jnp.maximum(draw.temperature_B, COLDEST), 1.0)
+    logits_BV = (logits_BV - logits_BV.max(-1, keepdims=True)) / temperature_B[:, None]
+    probability_BV = jax.nn.softmax(logits_BV, axis=-1)
 
-    def threshold(logits_BV: Array) -> Array:
-        """The least probability that stays, (B, 1): sought by halving, which sorts nothing."""
-        probability_BV = jax.nn.softmax(logits_BV, axis=-1)
-        k_B = jnp.where(draw.top_k_B > 0, draw.top_k_B, logits_BV.shape[1])
-        p_B = jnp.where(draw.top_p_B < 1, draw.top_p_B, jnp.inf)
+    def top_k(kept_BV: Array) -> Array:
+        least_B1 = least_kept(probability_BV, lambda above_BV: above_BV.sum(-1) < draw.top_k_B)
+        return kept_BV & ((probability_BV >= least_B1) | (draw.top_k_B == 0)[:, None])
 
-        def halve(_, between: tuple[Array, Array]) -> tuple[Array, Array]:
-            low_B, high_B = between
-            middle_B = low_B + (high_B - low_B) // 2
-            above_BV = probability_BV > lax.bitcast_convert_type(middle_B, jnp.float32)[:, None]
-            stays_B = (above_BV.sum(-1) < k_B) & (jnp.where(above_BV, probability_BV, 0.0).sum(-1) <= p_B)
-            return jnp.where(stays_B, low_B, middle_B), jnp.where(stays_B, middle_B, high_B)
+    def top_p(kept_BV: Array) -> Array:
+        left_BV = jnp.where(kept_BV, probability_BV, 0.0)
+        wanted_B = draw.top_p_B * left_BV.sum(-1)  # a share of what is left, instead of renormalising it
+        least_B1 = least_kept(left_BV, lambda above_BV: jnp.where(above_BV, left_BV, 0.0).sum(-1) < wanted_B)
+        return kept_BV & ((probability_BV >= least_B1) | (draw.top_p_B == 1)[:, None])
 
-        one_B = lax.bitcast_convert_type(jnp.ones_like(p_B), jnp.int32)  # below 2**30; bits of positive floats order as they do
-        _, least_B = lax.fori_loop(0, 30, halve, (jnp.zeros_like(one_B), one_B))
-        return lax.bitcast_convert_type(least_B, jnp.float32)[:, None]
+    kept_BV = lax.cond((draw.top_k_B > 0).any(), top_k, lambda kept_BV: kept_BV, jnp.ones_like(probability_BV, bool))
+    kept_BV = lax.cond((draw.top_p_B < 1).any(), top_p, lambda kept_BV: kept_BV, kept_BV)
+    kept_BV &= probability_BV >= draw.min_p_B[:, None] * probability_BV.max(-1, keepdims=True)  # the likeliest is always left
+    return jnp.where(kept_BV | (logits_BV == 0), jnp.maximum(logits_BV, MASKED), MASKED)
 
-    B = logits_BV.shape[0]
-    least = lax.cond(wanted.any(), threshold, lambda _: jnp.zeros((B, 1), jnp.float32), logits_BV)
-    top = logits_BV.max(-1, keepdims=True)
-    probability = jax.nn.softmax(logits_BV, axis=-1)
-    keep = (probability >= jnp.where(wanted[:, None], least, 0.0)) & (
-        probability >= draw.min_p_B[:, None] * probability.max(-1, keepdims=True)
-    )
-    return jnp.where(keep | (logits_BV == top), logits_BV, MASKED)
+
+def least_kept(probability_BV: Array, goes_on: Callable[[Array], Array]) -> Array:
+    """Least probability (B, 1) that stays: one stays where `goes_on` is true of all that are greater, bool (B, V) -> (B,).
+
+    Sought by bisection of the bits of a float, which sorts nothing: positive floats are ordered as their bits are.
+    """
+    def halve(_, between: tuple[Array, Array]) -> tuple[Array, Array]:
+        low_B, high_B = between
+        middle_B = low_B + (high_B - low_B) // 2
+        stays_B = goes_on(probability_BV > lax.bitcast_convert_type(middle_B, jnp.float32)[:, None])
+        return jnp.where(stays_B, low_B, middle_B), jnp.where(stays_B, middle_B, high_B)
+
+    one_B = lax.bitcast_convert_type(jnp.ones_like(probability_BV[:, 0]), jnp.int32)  # below 2**30: 30 rounds decide
+    _, least_B = lax.fori_loop(0, 30, halve, (jnp.zeros_like(one_B), one_B))
+    return lax.bitcast_convert_type(least_B, jnp.float32)[:, None]
 
 
 def likeliest(logits_BV: Array) -> Array:

@@ -147,10 +147,10 @@ class Answer:
 
         self.jobs, self.texts = [], []
         wants = asked.logprobs is not None
-        for prompt in asked.prompt:
+        for place, prompt in enumerate(asked.prompt):
             shared = Prompt(self.ids(prompt), wants_scores=wants and asked.echo)
             self.texts.append(prompt if isinstance(prompt, str) else server.tokenizer.decode(prompt))
-            self.jobs += [Job(shared, sampling, n, hear, wants_top=wants) for n in range(asked.n)]
+            self.jobs += [Job(shared, sampling, n, hear, place=place, wants_top=wants) for n in range(asked.n)]
         self.told = [0] * len(self.jobs)
 
     def ids(self, prompt: str | tuple[int, ...]) -> list[int]:

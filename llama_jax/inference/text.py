@@ -1,19 +1,17 @@
 """Text of a growing list of ids: whole characters only, and nothing from a stop string on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-CONTEXT = 8
-"""Ids before the new ones that are decoded with them: a piece's text can depend on what stands before it."""
-BROKEN = "\ufffd"
+from llama_jax.data.tokenizer import Decoder
 
 
 class TextStream:
     """Turns new ids into new text, holding back what the next ids could still change."""
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], prompt: Sequence[int] = (), stop: Sequence[str] = ()):
-        self._decode = decode
-        self._ids = list(prompt[-CONTEXT:])
-        self._from, self._read = 0, len(self._ids)
+    def __init__(self, decoder: Decoder, prompt: Sequence[int] = (), *, stop: Sequence[str] = ()):
+        """`decoder` is new, and `prompt` the ids that the text goes on from."""
+        self._decoder = decoder
+        decoder.push(prompt)
         self._stop = tuple(stop)
         self._held = ""
         self.text = ""
@@ -25,19 +23,15 @@ class TextStream:
         """Text that is now certain; `last` says that no more will come."""
         if self.stopped:
             return ""
-        self._ids += ids
-        before = self._decode(self._ids[self._from : self._read])
-        now = self._decode(self._ids[self._from :])
-        if last or not now.endswith(BROKEN):
-            self._held += now[len(before) :]
-            self._from, self._read = max(0, len(self._ids) - CONTEXT), len(self._ids)
+        self._held += self._decoder.push(ids, last)
         return self._give(last)
 
     def _give(self, last: bool) -> str:
         """What of the held text is neither a stop string nor perhaps the beginning of one."""
-        at = min((found for text in self._stop if (found := self._held.find(text)) >= 0), default=-1)
-        if at >= 0:
+        found = [(at + len(text), at) for text in self._stop if (at := self._held.find(text)) >= 0]
+        if found:
             self.stopped = True
+            _, at = min(found)  # the first to be complete, however the text is cut into ids
             new, self._held = self._held[:at], ""
         else:
             keep = 0 if last else max((self._overlap(text) for text in self._stop), default=0)

@@ -263,7 +263,8 @@ def write_samples(run: Run, params: Params) -> None:
     if not c.sample_tokens or not run.writers.active or jax.process_count() > 1:
         return
     sampling = Sampling(max_new_tokens=c.sample_tokens, temperature=0.8, top_p=1.0, seed=c.seed % 2**32)
-    texts = [long_text(run.program.model, params, run.corpus.tokenizer, prompt, sampling) for prompt in c.sample_prompts]
+    texts = [long_text(run.program.model, params, run.corpus.tokenizer, prompt, sampling, place=place)
+             for place, prompt in enumerate(c.sample_prompts)]
     (run.workdir / "samples.txt").write_text("\n\n---\n\n".join(texts) + "\n")
     for text in texts:
         run.writers.text(f"--- a sample ---\n{text}")

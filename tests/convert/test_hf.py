@@ -69,7 +69,7 @@ def test_what_is_no_llama_is_named(tmp_path, change, named):
     assert "config.json" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_stories_loads_and_tells_its_story(shared_data):
+def test_stories_loads_and_tells_its_story(shared_data, tokenizer):
     """A real folder, on one device and split over four: the weights llama2.c has, and its published text."""
     folder = shared_data / "checkpoints/stories260K"
     source = open_source(folder / "hf")
@@ -81,11 +81,7 @@ def test_stories_loads_and_tells_its_story(shared_data):
         assert len(params["embedding"].sharding.device_set) == (4 if mesh else 1)
     greedy = json.loads((folder / "greedy.json").read_text())
     params = read_params(source, abstract_params(config))
-
-    class Ids:
-        eos_ids, decode = (2,), staticmethod(lambda ids: "")
-
-    [result] = generate(Transformer(config), params, Ids, [greedy["prompt_tokens"]],
+    [result] = generate(Transformer(config), params, tokenizer, [greedy["prompt_tokens"]],
                         Sampling(temperature=0.0, max_new_tokens=len(greedy["tokens"]) - 1))
     assert [*greedy["prompt_tokens"], *result.tokens] == greedy["tokens"]
 

@@ -18,7 +18,7 @@ from llama_jax.data.bpe import Tiktoken, TokenizerJson
 from llama_jax.data.prepare import prepare
 from llama_jax.data.rules import Rules
 from llama_jax.data.spm import SentencePiece
-from llama_jax.data.tokenizer import Tokenizer, fertility
+from llama_jax.data.tokenizer import Decoder, Tokenizer, fertility
 from llama_jax.errors import DataError
 from llama_jax.inference.generate import prompt_ids
 from llama_jax.inference.likelihood import encode_pair
@@ -122,7 +122,7 @@ def test_pieces_and_streams(request, kind):
     ids = tokenizer.encode(text)
     parts = [tokenizer.piece(i) for i in ids]
     assert any(part.startswith("bytes:\\x") for part in parts) and parts[0] == "The"
-    stream = TextStream(tokenizer.decode, [tokenizer.bos_id])
+    stream = TextStream(Decoder(tokenizer), [tokenizer.bos_id])
     assert "".join(stream.push([i], last=n == len(ids) - 1) for n, i in enumerate(ids)) == text
     assert tokenizer.piece(tokenizer.bos_id) == "<|begin_of_text|>"
     assert 0 < fertility(tokenizer, [text])["byte_fallback_share"] < 1

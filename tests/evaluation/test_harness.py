@@ -13,9 +13,9 @@ from llama_jax.errors import DataError
 from llama_jax.evaluation import harness
 from llama_jax.evaluation.answers import Answerer
 from llama_jax.evaluation.harness import chunks, evaluate, owners
-from llama_jax.evaluation.jobs import Job, check_item, plan
+from llama_jax.evaluation.jobs import Job, check_item, plan, with_places
 from llama_jax.evaluation.store import Store
-from llama_jax.evaluation.task import Choice, Item, Prompt, Score, Settings, Whole
+from llama_jax.evaluation.task import Choice, Item, Prompt, Score, Settings, Verdict, Whole
 from llama_jax.inference import likelihood
 from llama_jax.inference.likelihood import loglikelihood, rolling_loglikelihood
 from llama_jax.inference.load import load
@@ -167,6 +167,45 @@ def test_samples_that_do_not_fit_one_batch(small_run):
     [answer], _ = small_run.answerer.texts([prompt])
     [alone], _ = small_run.answerer.texts([dataclasses.replace(prompt, num_samples=32)])
     assert len(answer.texts) == 40 and answer.texts[:32] == alone.texts and len(set(answer.texts)) > 35
+
+
+def test_samples_depend_on_no_batch(small_run, monkeypatch):
+    """Forty samples decoded 32 or 8 together, alone or beside another prompt, are the same samples."""
+    prompt = Prompt("First Citizen:", max_tokens=6, temperature=1.0, num_samples=40, seed=3, place=5)
+    [wanted], _ = small_run.answerer.texts([prompt])
+    monkeypatch.setattr("llama_jax.evaluation.answers.ROWS", {"cpu": 8})
+    both, _ = small_run.answerer.texts([dataclasses.replace(prompt, place=6), prompt])
+    assert both[1] == wanted and not set(both[0].texts) & set(wanted.texts)
+
+
+def sampled(count: int, text: str = "First Citizen:") -> list[Item]:
+    """Items of one text, as a data set that holds a question several times gives them: one greedy prompt, one sampled."""
+    return [Item(str(n), (Prompt(text, max_tokens=8), Prompt(text, max_tokens=8, temperature=1.0, num_samples=3)))
+            for n in range(count)]
+
+
+def test_every_sampled_prompt_has_a_place_of_its_own():
+    named = {name: with_places(name, sampled(50)) for name in ("gsm8k_maj1", "minerva_math_maj1", "humaneval")}
+    places = [item.requests[1].place for items in named.values() for item in items]
+    assert len(set(places)) == 150 and max(places) < 2**64
+    assert all(item.requests[0].place == 0 for items in named.values() for item in items)
+    assert with_places("gsm8k_maj1", sampled(9)) == named["gsm8k_maj1"][:9]  # whatever the limit
+    assert [item.sha256 for item in named["gsm8k_maj1"]] == [item.sha256 for item in sampled(50)]  # asked alike
+
+
+def test_equal_questions_get_different_samples_in_any_company(small_run):
+    task = plan_task()
+    items = {name: with_places(name, sampled(4)) for name in ("a", "b")}
+
+    def texts(*names: str) -> list[tuple[str, ...]]:
+        jobs = [Job(replace(task, name=name, judge=lambda items, *rest: [Verdict({}) for _ in items]), items[name], {})
+                for name in names]
+        return [[answers[k].texts for answers in result.answers] for k in (0, 1)
+                for result in evaluate(jobs, small_run.answerer, SETTINGS, Store(None, ""), quiet)]
+
+    greedy, other_greedy, a, b = texts("a", "b")
+    assert len({text for some in (*a, *b) for text in some}) == 24 and len({*greedy, *other_greedy}) == 1
+    assert texts("b")[1] == b and texts("b", "a")[2:] == [b, a]
 
 
 def test_equal_requests_are_asked_once(eval_data):

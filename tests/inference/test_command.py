@@ -20,7 +20,8 @@ from llama_jax import __main__ as door
 from llama_jax.checkpoint import Checkpoints
 from llama_jax.config import CheckpointConfig, Config, DataConfig
 from llama_jax.data.spm import train
-from llama_jax.inference.command import opened
+from llama_jax.inference import command
+from llama_jax.inference.engine import Engine
 from tests.golden.models import small_model
 
 # what orbax leaves behind when it is told of a damaged or missing checkpoint
@@ -48,7 +49,8 @@ def folder(tmp_path_factory, tokenizer) -> Path:
 @pytest.fixture
 def loaded(folder):
     """(model, params, tokenizer) as the commands load them: what was compiled for one serves the other."""
-    with opened(str(folder), tensor=1) as loaded:
+    loaded = command.load_asked(str(folder), tensor=1)
+    with jax.set_mesh(loaded[1]["embedding"].sharding.mesh):
         yield loaded
 
 
@@ -115,6 +117,15 @@ def test_the_marked_file_of_the_shared_data(folder, shared_data, capsys):
     assert json.loads(capsys.readouterr().out)["prompt"] == "ROMEO:"
 
 
+def test_equal_lines_of_a_file_get_different_texts(folder, tmp_path, capsys):
+    source = write(tmp_path / "in.jsonl", [{"prompt": "ROMEO:"}] * 3)
+    for batch in (1, 16):
+        assert run("generate", "--checkpoint", folder, "--prompt_file", source, *TYPED, "--batch_size", batch,
+                   "--output", tmp_path / f"{batch}.jsonl") == 0
+    assert len({row["text"] for row in lines(tmp_path / "1.jsonl")}) == 3
+    assert lines(tmp_path / "1.jsonl") == lines(tmp_path / "16.jsonl")
+
+
 def test_typed_lines_are_continued_and_mistakes_survived(folder, loaded, monkeypatch, capsys):
     typed = iter(["ROMEO:", "", "x " * 500, "ROMEO:"])
 
@@ -125,9 +136,9 @@ def test_typed_lines_are_continued_and_mistakes_survived(folder, loaded, monkeyp
 
     monkeypatch.setattr("builtins.input", type_line)
     assert run("generate", "--checkpoint", folder, "--interactive", *TYPED) == 0
-    [wanted] = llama_jax.generate(*loaded, ["ROMEO:"], SAMPLING)
+    wanted = llama_jax.generate(*loaded, ["ROMEO:"] * 4, SAMPLING)  # each line has a place of its own
     captured = capsys.readouterr()
-    assert captured.out == f"{wanted.text}\n" * 2
+    assert captured.out == f"{wanted[0].text}\n{wanted[3].text}\n" and wanted[0].text != wanted[3].text
     assert re.fullmatch(r"error: the prompt is empty.*\nerror: the prompt has \d+ tokens.*\n", captured.err)
 
 
@@ -147,6 +158,16 @@ def test_score(folder, tokenizer, tmp_path):
         assert row["logprob"] == pytest.approx(result.logprob, abs=1e-5)
         assert row["token_logprobs"] == pytest.approx(result.token_logprobs, abs=1e-5)
         assert row["is_greedy"] == result.is_greedy
+
+
+def test_score_tells_what_contexts_lost(folder, tokenizer, tmp_path, capsys):
+    long = "word " * 100
+    source = write(tmp_path / "in.jsonl", [{"context": long, "continuation": " a"}, {"context": "b", "continuation": " a"}])
+    assert run("score", "--checkpoint", folder, "--input", source, "--output", tmp_path / "out.jsonl") == 0
+    rows, lost = lines(tmp_path / "out.jsonl"), 1 + len(tokenizer.encode(long.strip() + "  a")) - 1 - 64
+    assert rows[0]["truncated"] == lost and "truncated" not in rows[1]
+    assert capsys.readouterr().err == (f"1 of 2 contexts were longer than the model's of 64 tokens and lost {lost:,} tokens at "
+                                       "their beginning\n")
 
 
 MISTAKES = [
@@ -202,6 +223,55 @@ def test_checkpoints_that_are_not_there_or_do_not_fit(folder, tmp_path, play, ca
     assert "no tokenizer at" in error(other, 3)
     train([play], 400).save(other)
     assert "has 400 pieces and the model 512" in error(other, 2)
+
+
+@pytest.fixture(scope="module")
+def bfloat16(tmp_path_factory, tokenizer) -> dict[str, Path]:
+    """Run and Hugging Face folder of a model that computes in bfloat16."""
+    root = tmp_path_factory.mktemp("bfloat16")
+    model, params = small_model(2, dtype="bfloat16")
+    checkpoints = Checkpoints(root / "orbax/checkpoints", CheckpointConfig())
+    checkpoints.save(1, {"params": params, "step": np.int32(1)}, Config(model=model.config, data=DataConfig(sequence_length=64)))
+    checkpoints.close()
+    tokenizer.save(root / "orbax")
+    assert run("convert", "--source", root / "orbax", "--target", root / "hf", "--to", "hf", "--dtype", "bfloat16") == 0
+    return {"orbax": root / "orbax", "hf": root / "hf"}
+
+
+def float32_bytes() -> int:
+    return sum(array.nbytes for array in jax.live_arrays() if array.dtype == np.float32)
+
+
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+@pytest.mark.parametrize("kind", ["orbax", "hf"])
+def test_no_float32_weights_stay(bfloat16, monkeypatch, capsys, kind, quantize):
+    """While generate decodes and serve listens, what is left in float32 is less than one matrix: norms and scales."""
+    seen, before, engines = [], 0, []
+
+    def spy(*arguments, **named):
+        seen.append(float32_bytes() - before)
+        return iter(())
+
+    class Spied(Engine):
+        def __init__(self, *arguments, **named):
+            super().__init__(*arguments, **named)
+            engines.append(self)
+
+    monkeypatch.setattr(command, "stream", spy)
+    monkeypatch.setattr("uvicorn.run", spy)
+    monkeypatch.setattr("llama_jax.inference.engine.Engine", Spied)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    matrix = 4 * 512 * 32
+    try:
+        for words in (["generate", "--prompt", "A"], ["serve"]):
+            before = float32_bytes()
+            assert run(words[0], "--checkpoint", bfloat16[kind], *words[1:], "--quantize", quantize) == 0
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for engine in engines:
+            engine.stop()
+    assert len(seen) == 2 and len(engines) == 1 and max(seen) < matrix / 4
 
 
 def test_serve_answers_until_a_signal_and_finishes_what_runs(folder):

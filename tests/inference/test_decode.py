@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llama_jax.inference.decode import decode, prefill, start
-from llama_jax.inference.generate import Decoding
+from llama_jax.inference.generate import Asked, Decoding
 from llama_jax.inference.sampling import Draw, Sampling
 from llama_jax.inference.weights import forward, logits_of, make_weights
 from llama_jax.model.cache import Cache
@@ -60,7 +60,7 @@ def naive(model, params, ids: list[int], count: int) -> list[int]:
 
 
 def greedy_rows(model, weights, prompts) -> list[list[int]]:
-    decoding = Decoding(model.config, weights, prompts, GREEDY, eos_ids=())
+    decoding = Decoding(model.config, weights, [Asked(ids) for ids in prompts], GREEDY, eos_ids=())
     made = decoding.advance(GREEDY.max_new_tokens)
     assert decoding.done.all()
     return [row[:count].tolist() for row, count in zip(made.tokens_BC, made.count_B, strict=True)]
@@ -86,7 +86,7 @@ def test_an_end_of_text_ends_a_row_and_the_loop(gqa):
     weights, ids = make_weights(model.config, params), tokens(6)
     plain = greedy_rows(model, weights, [ids])[0]
     cache, logits_BV = prefill(model.config, weights, jnp.asarray([ids]), jnp.asarray([6]), slots=32)
-    rows = start(cache, logits_BV, jnp.asarray([12]), Draw.of([(GREEDY, 0)]))
+    rows = start(cache, logits_BV, jnp.asarray([12]), Draw.of([(GREEDY, 0, 0)]))
     rows, made = decode(model.config, weights, rows, jnp.int32(12), eos_ids=(plain[3],), length=12)
     count = plain.index(plain[3]) + 1
     assert made.count_B.tolist() == [count] and made.tokens_BC[0, :count].tolist() == plain[:count]
@@ -99,7 +99,7 @@ def test_logprobs_are_the_models_own(gqa):
     model, params = gqa
     weights, ids = make_weights(model.config, params), tokens(6)
     cache, logits_BV = prefill(model.config, weights, jnp.asarray([ids]), jnp.asarray([6]), slots=32)
-    hot = Draw.of([(Sampling(temperature=1.7, top_k=9, max_new_tokens=8), 0)])
+    hot = Draw.of([(Sampling(temperature=1.7, top_k=9, max_new_tokens=8), 0, 0)])
     _, made = decode(model.config, weights, start(cache, logits_BV, jnp.asarray([8]), hot), jnp.int32(8),
                      eos_ids=(), length=8, top=3)
     text = [*ids, *made.tokens_BC[0].tolist()]
@@ -116,7 +116,7 @@ def test_published_greedy_text(stories):
     choice = Sampling(temperature=0.0, max_new_tokens=500)
 
     def continued(prompts: list[list[int]], wanted: int) -> np.ndarray:
-        decoding, parts = Decoding(config, weights, prompts, choice, eos_ids=(1, 2)), []
+        decoding, parts = Decoding(config, weights, [Asked(ids) for ids in prompts], choice, eos_ids=(1, 2)), []
         for _ in range(-(-wanted // 32)):
             parts.append(decoding.advance(32).tokens_BC)
         return np.concatenate(parts, axis=1)

@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from llama_jax.data.rules import Rules
+from llama_jax.data.spm import SentencePiece, train
 from llama_jax.errors import ConfigError
-from llama_jax.inference.generate import generate, long_text, stream
+from llama_jax.inference.generate import Asked, generate, generate_asked, long_text, prompt_ids, stream
 from llama_jax.inference.sampling import Sampling
 
 PROMPTS = ["ROMEO:", "First Citizen: Before we proceed", "A", "O, speak again", "Enter"]
@@ -14,14 +17,45 @@ WARM = Sampling(temperature=1.0, top_p=0.9, max_new_tokens=20, seed=3)
 
 
 def test_batches_and_order_change_nothing(gqa, tokenizer):
+    """A prompt's place decides what it draws, not what is decoded with it or before it."""
+    asked = [Asked(prompt_ids(tokenizer, prompt, gqa[0].config), place) for place, prompt in enumerate(PROMPTS)]
     wanted = generate(*gqa, tokenizer, PROMPTS, WARM)
-    assert [r.text for r in wanted] == [generate(*gqa, tokenizer, [prompt], WARM)[0].text for prompt in PROMPTS]
+    alone = [generate_asked(*gqa, tokenizer=tokenizer, asked=[one], sampling=WARM)[0] for one in asked]
+    assert [r.text for r in wanted] == [r.text for r in alone]
     counts = []
-    backwards = generate(*gqa, tokenizer, PROMPTS[::-1], WARM, batch_size=2, report=counts.append)[::-1]
+    backwards = generate_asked(*gqa, tokenizer=tokenizer, asked=asked[::-1], sampling=WARM, batch_size=2,
+                               report=counts.append)[::-1]
     for one, other in zip(wanted, backwards, strict=True):
         assert (one.text, one.tokens, one.finish_reason) == (other.text, other.tokens, other.finish_reason)
         np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
     assert counts == [2, 2, 1]
+
+
+def test_equal_prompts_draw_different_texts_and_repeat(gqa, tokenizer):
+    again = [generate(*gqa, tokenizer, ["ROMEO:"] * 8, replace(WARM, num_samples=2), batch_size=size) for size in (16, 3)]
+    assert [r.tokens for r in again[0]] == [r.tokens for r in again[1]] and len({r.tokens for r in again[0]}) == 16
+    other = generate(*gqa, tokenizer, ["ROMEO:"] * 8, replace(WARM, num_samples=2, seed=4))
+    assert not {r.tokens for r in again[0]} & {r.tokens for r in other}
+    parts = ["".join(stream(*gqa, tokenizer, "ROMEO:", WARM, place=place)) for place in range(3)]
+    assert parts == [r.text for r in again[0][0:6:2]]
+
+
+def test_samples_of_prompts_are_independent(gqa, tokenizer):
+    """First tokens of 400 pairs of equal prompts agree as often as those of independent draws do."""
+    results = generate(*gqa, tokenizer, ["A"] * 800, replace(WARM, max_new_tokens=1), batch_size=800)
+    first = np.array([r.tokens[0] if r.tokens else tokenizer.eos_id for r in results])
+    share = np.bincount(first, minlength=512) / 800
+    agree, chance = (first[:400] == first[400:]).mean(), (share**2).sum()
+    assert chance < 0.5 and abs(agree - chance) < 5 * np.sqrt(chance * (1 - chance) / 400) + 0.01
+
+
+def test_a_bare_prompt_is_one_prompt(gqa, tokenizer):
+    wanted = generate(*gqa, tokenizer, ["ROMEO:"], WARM)
+    assert generate(*gqa, tokenizer, "ROMEO:", WARM) == wanted
+    ids = prompt_ids(tokenizer, "ROMEO:", gqa[0].config)
+    for bare in (ids, tuple(ids), np.array(ids), jnp.array(ids)):
+        assert generate(*gqa, tokenizer, bare, WARM) == generate(*gqa, tokenizer, [ids], WARM) == wanted
+    assert generate(*gqa, tokenizer, [], WARM) == []
 
 
 def test_samples_share_a_prefill_and_differ(gqa, tokenizer):
@@ -49,10 +83,8 @@ def test_stop_strings_end_the_text(gqa, tokenizer):
 
 def test_end_of_text_is_not_text(stories, tokenizer):
     """The model of stories ends one with BOS; take the token it says first as the end."""
-    class Ends:
-        eos_ids, decode = (stories.greedy[5],), staticmethod(tokenizer.decode)
-
-    [result] = generate(stories.model, stories.params, Ends, [stories.greedy[:1]], Sampling(temperature=0.0))
+    ends = SentencePiece(tokenizer.model, Rules(eos_ids=(stories.greedy[5],)))
+    [result] = generate(stories.model, stories.params, ends, [stories.greedy[:1]], Sampling(temperature=0.0))
     assert result.tokens == tuple(stories.greedy[1:5]) and result.finish_reason == "stop"
     assert len(result.logprobs) == 4
 
@@ -71,12 +103,25 @@ def test_text_beyond_the_context(gqa, tokenizer):
     text = long_text(*gqa, tokenizer, "ROMEO:", Sampling(temperature=1.0, max_new_tokens=150))
     assert text.startswith("ROMEO:") and len(tokenizer.encode(text)) > 90
     assert text == long_text(*gqa, tokenizer, "ROMEO:", Sampling(temperature=1.0, max_new_tokens=150))
+    assert text != long_text(*gqa, tokenizer, "ROMEO:", Sampling(temperature=1.0, max_new_tokens=150), place=1)
 
 
 @pytest.mark.parametrize("prompt, message", [
     ("", "the prompt is empty"), ("a\ud83d", "not valid Unicode"), ([], "at least one"), ([5, 512], r"each in \[0, 512\)"),
-    ([-1], "each in"), ([5] * 64, "the prompt has 64 tokens and the model's context holds 64"),
+    ([-1], "each in"), ([5, 512, 3], "each in"), ([5, 1.5], "whole numbers"), (7, "whole numbers"), (b"ROMEO", "whole numbers"),
+    (["a", "b"], "whole numbers"), (None, "whole numbers"),
+    ([5] * 64, "the prompt has 64 tokens and the model's context holds 64"),
 ])
 def test_prompts_that_cannot_be_continued(gqa, tokenizer, prompt, message):
     with pytest.raises(ConfigError, match=message):
         generate(*gqa, tokenizer, ["fine", prompt], WARM)
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_is_named(gqa, play):
+    with pytest.raises(ConfigError, match=r"the tokenizer gives the id \d+ and the model has ids below 512"):
+        generate(*gqa, train([play], 600), ["First Citizen: O, speak again, good Camillo", "A"], WARM)
+
+
+def test_a_batch_of_nothing_is_named(gqa, tokenizer):
+    with pytest.raises(ConfigError, match="batch_size must be positive, got 0"):
+        generate(*gqa, tokenizer, ["A"], WARM, batch_size=0)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama_jax.config import MeshConfig
+from llama_jax.data.spm import train
 from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.errors import DataError
 from llama_jax.inference.likelihood import (
@@ -170,6 +171,41 @@ def test_bad_requests_are_named(gqa, tokenizer, pair, message):
     model, params = gqa
     with pytest.raises(DataError, match=message):
         loglikelihood(model, params, tokenizer, [("fine", " too"), pair])
+
+
+def test_a_bare_pair_and_a_bare_text_are_one_request(gqa, tokenizer):
+    model, params = gqa
+    for pair in (("ab", "cd"), ["ab", "cd"]):
+        assert loglikelihood(model, params, tokenizer, pair) == loglikelihood(model, params, tokenizer, [("ab", "cd")])
+    assert rolling_loglikelihood(model, params, tokenizer, "ab") == rolling_loglikelihood(model, params, tokenizer, ["ab"])
+
+
+@pytest.mark.parametrize("request_, message", [
+    ("ab", r"request 2 should be a pair of texts, \(context, continuation\), got 'ab'"), (("a", "b", "c"), "request 2 should"),
+    (("a", 5), "request 2 should"), (("a", ["b"]), "request 2 should"),
+])
+def test_what_is_no_pair_is_named(gqa, tokenizer, request_, message):
+    with pytest.raises(DataError, match=message):
+        loglikelihood(*gqa, tokenizer, [("fine", " too"), request_])
+
+
+@pytest.mark.parametrize("ids", [([3, 512], [4]), ([3], [4, 512]), ([-1], [4]), ([3], [-2, 4]), ([10**6], [4])])
+def test_ids_that_the_model_does_not_have_are_named(gqa, tokenizer, play, ids):
+    with pytest.raises(DataError, match=r"request 2 holds the id -?\d+ and the model has ids in \[0, 512\)"):
+        token_loglikelihood(*gqa, [([3], [4]), ids])
+    other = train([play], 600)
+    with pytest.raises(DataError, match="use the tokenizer that the model was trained with"):
+        loglikelihood(*gqa, other, [("First Citizen:", " O, speak again, good Camillo")])
+    with pytest.raises(DataError, match="use the tokenizer that the model was trained with"):
+        rolling_loglikelihood(*gqa, other, ["First Citizen: O, speak again, good Camillo"])
+    with pytest.raises(DataError, match="text 1 is not valid Unicode"):
+        rolling_loglikelihood(*gqa, tokenizer, ["a\ud83d"])
+
+
+def test_what_a_context_lost_is_counted(gqa):
+    most = gqa[0].config.max_length
+    lost = [r.truncated for r in token_loglikelihood(*gqa, [([3] * n, [4, 5]) for n in (1, most - 1, most, most + 9)])]
+    assert lost == [0, 0, 1, 10]
 
 
 def test_counts_are_reported(gqa, tokenizer):

@@ -15,33 +15,30 @@ LOGITS[3, 10:20] = LOGITS[3].max()  # ties at the top
 CHOICES = [{"top_p": 1.0} | fields for fields in (
     {"temperature": 1.0}, {"temperature": 0.3}, {"top_k": 5}, {"top_k": 1}, {"top_k": V + 9}, {"top_p": 0.5}, {"top_p": 1e-6},
     {"top_p": 0.95, "temperature": 1.5}, {"min_p": 0.1}, {"min_p": 1.0},
-    {"top_k": 7, "top_p": 0.8, "min_p": 0.05, "temperature": 1.2},
+    {"top_k": 7, "top_p": 0.8, "min_p": 0.05, "temperature": 1.2}, {"top_k": 20, "top_p": 0.6}, {"top_p": 0.9, "min_p": 0.2},
 )]
 
 
 def expected(logits: np.ndarray, c: Sampling) -> np.ndarray:
-    """The distribution, token by token in order of probability, in float64."""
+    """The distribution in float64: one filter after the other, what is left renormalised after each."""
     z = logits.astype(np.float64) / c.temperature
     p = np.exp(z - z.max())
     p /= p.sum()
-    order = np.argsort(-p, kind="stable")
-    kept, mass = [], 0.0
-    for rank, token in enumerate(order):
-        tied = bool(kept) and np.isclose(p[token], p[kept[-1]], rtol=1e-12)
-        if not tied and ((c.top_k and rank >= c.top_k) or (c.top_p < 1 and mass > c.top_p)):
-            break
-        kept.append(token)
-        mass += p[token]
-    kept = [token for token in kept if p[token] >= c.min_p * p.max() * (1 - 1e-9)]
-    q = np.zeros_like(p)
-    q[kept] = p[kept]
-    return q / q.sum()
+    ranks = np.array([(p > value * (1 + 1e-9)).sum() for value in p])  # equal ones share a rank
+    if c.top_k:
+        p = np.where(ranks < c.top_k, p, 0)
+        p /= p.sum()
+    if c.top_p < 1:
+        p = np.where([p[ranks < rank].sum() < c.top_p for rank in ranks], p, 0)
+        p /= p.sum()
+    p = np.where(p >= c.min_p * p.max() * (1 - 1e-9), p, 0)
+    return p / p.sum()
 
 
 @pytest.mark.parametrize("fields", CHOICES, ids=str)
 def test_distribution(fields):
     choice = Sampling(**fields)
-    got = jax.nn.softmax(filtered(jnp.asarray(LOGITS), Draw.of([(choice, 0)] * len(LOGITS))), axis=-1)
+    got = jax.nn.softmax(filtered(jnp.asarray(LOGITS), Draw.of([(choice, 0, 0)] * len(LOGITS))), axis=-1)
     np.testing.assert_allclose(got, [expected(row, choice) for row in LOGITS], atol=1e-6)
 
 
@@ -49,7 +46,7 @@ def test_distribution(fields):
 def test_draws_follow_the_distribution(fields):
     """20,000 draws, each a step of one row; p-value of a chi-square above 1e-4."""
     choice, count = Sampling(**fields), 20_000
-    draw = Draw.of([(choice, 0)])
+    draw = Draw.of([(choice, 0, 0)])
     tokens = jax.jit(jax.vmap(lambda step: sample(jnp.asarray(LOGITS[:1]), draw, step[None])[0]))(jnp.arange(count))
     seen, wanted = np.bincount(tokens, minlength=V), expected(LOGITS[0], choice) * count
     assert not seen[wanted == 0].any()
@@ -60,7 +57,7 @@ def test_draws_follow_the_distribution(fields):
 
 
 def test_a_row_does_not_depend_on_the_batch():
-    rows = [(Sampling(seed=n, temperature=0.5 + n / 4, top_k=n), n % 3) for n in range(6)]
+    rows = [(Sampling(seed=n, temperature=0.5 + n / 4, top_k=n), n % 2, n % 3) for n in range(6)]
     steps = jnp.arange(6) * 3
     together = sample(jnp.asarray(LOGITS), Draw.of(rows), steps)
     order = np.array([4, 0, 5, 2, 1, 3])
@@ -71,18 +68,67 @@ def test_a_row_does_not_depend_on_the_batch():
 
 
 def test_greedy_rows_beside_random_ones():
-    draw = Draw.of([(Sampling(temperature=0.0), 0), (Sampling(), 0)] * 3)
+    draw = Draw.of([(Sampling(temperature=0.0, top_k=3), 0, 0), (Sampling(), 0, 0)] * 3)
     got = sample(jnp.asarray(LOGITS), draw, jnp.zeros(6, jnp.int32))
     np.testing.assert_array_equal(got[::2], LOGITS.argmax(-1)[::2])
 
 
 def test_samples_of_one_seed_differ_and_repeat():
-    draw = Draw.of([(Sampling(temperature=2.0, top_p=1.0), n) for n in range(64)])
+    draw = Draw.of([(Sampling(temperature=2.0, top_p=1.0), 0, n) for n in range(64)])
     flat = jnp.zeros((64, V))
     first = sample(flat, draw, jnp.zeros(64, jnp.int32))
     assert len(set(first.tolist())) > 10
     np.testing.assert_array_equal(first, sample(flat, draw, jnp.zeros(64, jnp.int32)))
     assert (first != sample(flat, draw, jnp.ones(64, jnp.int32))).any()
+
+
+def noise(rows: list[tuple[int, int, int]], steps: int = 1) -> np.ndarray:
+    """(rows, steps x V) Gumbel noise of (seed, place, sample), as `sample` draws it."""
+    keys = Draw.of([(Sampling(seed=seed), place, number) for seed, place, number in rows]).key_B
+    drawn = jax.vmap(lambda key: jax.vmap(lambda n: jax.random.gumbel(jax.random.fold_in(key, n), (500,)))(jnp.arange(steps)))
+    return np.asarray(drawn(keys)).reshape(len(rows), -1)
+
+
+def test_noise_of_prompts_samples_seeds_and_steps_is_uncorrelated():
+    """240 rows of 1,000 numbers: no pair correlates more than chance explains (6 standard errors, 28,680 pairs)."""
+    rows = [(seed, place, number) for seed in (0, 1, 2**32 - 1)
+            for place in (0, 1, 2, 3, 17, 2**32, 2**32 + 1, 2**33, 2**40 + 1, 2**64 - 1)
+            for number in (0, 1, 2, 3, 4, 17, 1000, 2**32 - 1)]
+    correlation = np.corrcoef(np.concatenate([noise(rows, steps=2)]))
+    np.fill_diagonal(correlation, 0)
+    assert np.abs(correlation).max() < 6 / np.sqrt(1000)
+    steps = np.corrcoef(noise(rows[:1], steps=200).reshape(200, 500))
+    np.fill_diagonal(steps, 0)
+    assert np.abs(steps).max() < 6 / np.sqrt(500)
+
+
+def test_draws_of_two_places_are_independent():
+    """10,000 pairs of draws: a chi-square of the 4 x 4 table, and each alone follows the distribution."""
+    logits, count = jnp.asarray([[0.0, 0.5, 1.0, -1.0]]), 10_000
+    choice = Sampling(temperature=1.0, top_p=1.0)
+    draw = Draw.of([(choice, place, 0) for place in (0, 1)])
+    pairs = jax.jit(jax.vmap(lambda step: sample(jnp.tile(logits, (2, 1)), draw, jnp.full(2, step))))(jnp.arange(count))
+    table = np.zeros((4, 4))
+    np.add.at(table, tuple(np.asarray(pairs).T), 1)
+    assert stats.chi2_contingency(table).pvalue > 1e-4
+    wanted = np.asarray(jax.nn.softmax(logits[0])) * count
+    assert min(stats.chisquare(table.sum(axis), wanted, sum_check=False).pvalue for axis in (0, 1)) > 1e-4
+
+
+def test_filters_of_other_rows_change_nothing():
+    """A row keeps its tokens to the last bit when rows beside it ask for filters that it does not want."""
+    plain = Sampling(temperature=0.7, top_p=1.0)
+    alone = filtered(jnp.asarray(LOGITS[:1]), Draw.of([(plain, 0, 0)]))
+    beside = filtered(jnp.asarray(LOGITS[:3]), Draw.of([(plain, 0, 0), (Sampling(top_k=3), 0, 0), (Sampling(top_p=0.2), 0, 0)]))
+    np.testing.assert_array_equal(alone[0], beside[0])
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-20, 1e-38, 1e-44])
+def test_temperatures_near_zero_take_the_likeliest(temperature):
+    """Logits divided by them are no longer finite numbers."""
+    draw = Draw.of([(Sampling(temperature=temperature), n, 0) for n in range(6)])
+    logits = LOGITS + np.arange(V, dtype=np.float32) * 1e-2
+    np.testing.assert_array_equal(sample(jnp.asarray(logits), draw, jnp.zeros(6, jnp.int32)), logits.argmax(-1))
 
 
 @pytest.mark.parametrize("fields, message", [

@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -89,11 +90,21 @@ def test_streamed_is_the_same_text(client):
     assert reasons == {0: "length", 1: "length", 2: "length"} and len(pieces) > 6
 
 
-def test_many_prompts_and_samples(client):
+def test_many_prompts_and_samples(client, small_gqa, tokenizer):
     choices = post(client, **ASKED | {"prompt": ["ROMEO:", "JULIET:"]}, n=2).json()["choices"]
     assert [choice["index"] for choice in choices] == [0, 1, 2, 3]
     assert choices[0]["text"] == post(client, **ASKED).json()["choices"][0]["text"]
-    assert choices[2]["text"] == post(client, **ASKED | {"prompt": "JULIET:"}).json()["choices"][0]["text"]
+    wanted = generate(*small_gqa, tokenizer, ["ROMEO:", "JULIET:"], replace(MEANT, num_samples=2))
+    assert [choice["text"] for choice in choices] == [result.text for result in wanted]
+
+
+def test_noise_of_a_request(client):
+    """Equal prompts of one request draw different texts, and with a seed the same when asked again; without one, others."""
+    def texts(**fields) -> list[str]:
+        return [choice["text"] for choice in post(client, **ASKED | {"prompt": ["A"] * 4} | fields).json()["choices"]]
+
+    assert len(set(texts())) == 4 and texts() == texts()
+    assert len({*texts(seed=None), *texts(seed=None), *texts()}) == 12
 
 
 def test_logprobs_echo_and_ids(client, small_gqa, tokenizer):

@@ -214,6 +214,14 @@ def test_rolling_and_generation(sides, monkeypatch):
     prompts = [Instance("generate_until", {}, (text, wanted), 0) for text in texts]
     ours, theirs = (side.generate_until(prompts, disable_tqdm=True) for side in (sides.adapter, sides.theirs))
     assert [text.lstrip() for text in ours] == [text.lstrip() for text in theirs]  # theirs loses the space between words
+    wanted = {"max_gen_toks": 8, "do_sample": True, "temperature": 1.0}
+
+    def samples(*documents: int) -> list[str]:
+        asked = [Instance("generate_until", {}, ("a", wanted), 0, ("some_task", n, 2)) for n in documents]
+        return sides.adapter.generate_until(asked, disable_tqdm=True)
+
+    drawn = samples(0, 0, 1, 1, 2)  # two repeats of a document as that harness makes them
+    assert len(set(drawn)) == 5 and samples(2, 1) == [drawn[4], drawn[2]]
 
 
 def test_the_harness_cache_of_another_model_is_refused(tokenizer, tmp_path):
