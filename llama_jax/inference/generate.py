@@ -96,6 +96,10 @@ def pad(prompts: Sequence[Sequence[int]], most: int) -> tuple[np.ndarray, np.nda
     return tokens_BT, counts_B
 
 
+class PromptTooLong(ConfigError):
+    """A prompt that leaves no room in the model's context."""
+
+
 def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, config: ModelConfig) -> list[int]:
     """BOS and the ids of a text, or ids as they are; raises ConfigError where nothing can follow them."""
     if isinstance(prompt, str):
@@ -114,8 +118,8 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, config: ModelConfig) -> lis
         if not ids or not 0 <= min(ids) <= max(ids) < config.vocab_size:
             raise ConfigError(f"a prompt of ids needs at least one, each in [0, {config.vocab_size}).")
     if len(ids) >= config.max_length:
-        raise ConfigError(f"the prompt has {len(ids)} tokens and the model's context holds {config.max_length}, of which "
-                          "one must be left for the answer; shorten the prompt.")
+        raise PromptTooLong(f"the prompt has {len(ids)} tokens and the model's context holds {config.max_length}, of which "
+                            "one must be left for the answer; shorten the prompt.")
     return ids
 
 
