@@ -7,20 +7,16 @@ import time
 import traceback
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from functools import partial
 
-from llama_jax.data.tokenizer import Tokenizer
+from llama_jax.data.tokenizer import Decoder, Tokenizer
 from llama_jax.errors import ConfigError
 from llama_jax.inference.engine import Engine
 from llama_jax.inference.generate import PromptTooLong, prompt_ids
 from llama_jax.inference.job import Event, Job, Prompt, Scored
 from llama_jax.inference.protocol import DEFAULT_TOKENS, Request, RequestError, names_of
-from llama_jax.inference.text import TextStream
-
-CONTEXT = 64
-"""Ids before a token that its text may depend on; TextStream looks at fewer."""
 
 
 class ServedModel:
@@ -39,31 +35,29 @@ class Offsets:
     the next begins. An offset is known once the token's first character is, which may take later tokens.
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], before: Sequence[int] = ()):
-        self._decode, self._before = decode, list(before[-CONTEXT:])
-        self._stream = TextStream(decode, before)
-        self._open: list[int] = []
-        self._texts: list[str] = []
-        """Before each open token: the text of the open tokens in front of it, as if no more came."""
+    def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = ()):
+        """`before` are the ids that the text goes on from."""
+        self._decoder = Decoder(tokenizer)
+        self._decoder.push(before)
+        self.length = 0
+        """Characters of the text so far."""
+        self._open: list[str] = []
+        """What was pending before each token whose first character is not known yet."""
 
     def push(self, ids: Sequence[int], last: bool = False) -> list[int]:
         """Offsets that are known now, in the order of the tokens; `last` says that no more tokens will come."""
         known = []
         for token in ids:
-            text = TextStream(self._decode, self._before).push(self._open, last=True) if self._open else ""
-            if self._open and not text:  # they have no text: nothing is waited for
-                known += self._settle("")
-            self._open.append(token)
-            self._texts.append(text)
-            if new := self._stream.push([token]):
-                known += self._settle(new)
-        return known + self._settle(self._stream.push([], last=True)) if last else known
+            self._open.append(self._decoder.pending)
+            known += self._settle(self._decoder.push([token]), last=not self._decoder.pending)
+        return known + self._settle(self._decoder.push([], last=True), last=True) if last else known
 
-    def _settle(self, new: str) -> list[int]:
-        """`new` is the text of the open tokens."""
-        begin = len(self._stream.text) - len(new)
-        known = [begin + common(text, new) for text in self._texts]
-        self._before, self._open, self._texts = (self._before + self._open)[-CONTEXT:], [], []
+    def _settle(self, new: str, last: bool) -> list[int]:
+        """The offsets of the open tokens, where `new` text has come or no character is unfinished."""
+        if not (new or last):
+            return []
+        known = [self.length + common(pending, new) for pending in self._open]
+        self._open, self.length = [], self.length + len(new)
         return known
 
 
@@ -75,34 +69,45 @@ def common(one: str, other: str) -> int:
 class Told:
     """One completion as its client hears of it: each token is told together with the text in which it begins."""
 
-    def __init__(self, served: ServedModel, prompt: Sequence[int], echo: str, most: int | None):
-        self._names, self._most, self._echo = served.names, most, echo
+    def __init__(self, served: ServedModel, prompt: Sequence[int], echo: str | None, most: int | None):
+        self._names, self._most, self._echo = served.names, most, echo or ""
+        self._offsets = Offsets(served.tokenizer, () if most is None or echo is not None else prompt)
+        self._shift = 0
+        """Between characters that were decoded and characters of the answer."""
         self._length = 0
-        self._offsets = Offsets(served.tokenizer.decode, prompt)
-        self._begin = len(echo)
+        """Characters told."""
         self._tokens: deque[Scored] = deque()
         self._known: deque[int] = deque()
+        """Offsets of the first of the tokens."""
         self.made = 0
         """Tokens generated so far."""
 
-    def choice(self, index: int, event: Event, prompt_offsets: Sequence[int] = ()) -> dict:
+    def choice(self, index: int, event: Event) -> dict:
         """An entry of `choices`: what the event says, behind the echoed prompt where it is the first."""
-        text, self._echo = self._echo + event.text, ""
-        self._length += len(text)
+        echo, self._echo = self._echo, ""
+        self._length += len(echo) + len(event.text)
         self.made = event.made
-        table = None if self._most is None else self._table(event, prompt_offsets)
-        return {"index": index, "text": text, "logprobs": table, "finish_reason": event.end}
+        table = None if self._most is None else self._table(event, len(echo))
+        return {"index": index, "text": echo + event.text, "logprobs": table, "finish_reason": event.end}
 
-    def _table(self, event: Event, prompt_offsets: Sequence[int]) -> dict[str, list]:
-        """The tokens that begin in the text told so far, at its end all: those of a stop string stand behind the text."""
-        rows = list(zip(event.prompt, prompt_offsets, strict=True)) if event.prompt else []
-        ids = [token.id for token in event.tokens]
-        self._tokens += event.tokens
-        self._known += (self._begin + offset for offset in self._offsets.push(ids, last=event.end is not None))
+    def _table(self, event: Event, echoed: int) -> dict[str, list]:
+        """The tokens that begin in the text told so far, and at its end all: those of a stop string stand behind the text."""
+        if event.prompt:
+            self._note(event.prompt)
+            # a tokenizer may have changed the prompt's characters; the echo is the prompt as it came
+            self._known = deque(min(offset, echoed) for offset in self._known)
+            self._shift = echoed - self._offsets.length
+        self._note(event.tokens, last=event.end is not None)
+        rows = []
         while self._known and (event.end or self._known[0] < self._length):
             rows.append((self._tokens.popleft(), min(self._known.popleft(), self._length)))
         return {"tokens": [self._names[token.id] for token, _ in rows], "token_logprobs": [token.logprob for token, _ in rows],
                 "top_logprobs": [self._top(token) for token, _ in rows], "text_offset": [offset for _, offset in rows]}
+
+    def _note(self, tokens: Sequence[Scored], last: bool = False) -> None:
+        """More tokens, and what is known of where they begin."""
+        self._tokens += tokens
+        self._known += (offset + self._shift for offset in self._offsets.push([token.id for token in tokens], last))
 
     def _top(self, token: Scored) -> dict[str, float] | None:
         """The most likely tokens, and the token itself where it is not among them."""
@@ -121,7 +126,6 @@ class Answer:
         self._heard: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self.jobs: list[Job] = []
         self._told: list[Told] = []
-        self._prompt_offsets: list[list[int]] = []
         self._prompt_tokens = 0
         seed = secrets.randbits(32) if asked.seed is None else asked.seed
         for place, prompt in enumerate(asked.prompt):
@@ -133,14 +137,14 @@ class Answer:
         ids = self._ids(prompt)
         sampling = asked.sampling(max_tokens=self._budget(len(ids)), seed=seed)
         shared = Prompt(tuple(ids), wants_scores=wants and asked.echo)
-        echo = (prompt if isinstance(prompt, str) else tokenizer.decode(ids)) if asked.echo else ""
-        offsets = Offsets(tokenizer.decode).push(ids, last=True) if shared.wants_scores else []
+        echo = None
+        if asked.echo:  # the text of ids without a character that they begin and the completion ends
+            echo = prompt if isinstance(prompt, str) else Decoder(tokenizer).push(ids)
         self._prompt_tokens += len(ids)
         for sample in range(asked.n):
             hear = partial(self._hear, len(self.jobs))
             self.jobs.append(Job(shared, sampling, sample, hear, place=place, wants_top=wants, streams=asked.stream))
             self._told.append(Told(self._served, ids, echo, asked.logprobs))
-            self._prompt_offsets.append([min(offset, len(echo)) for offset in offsets])
 
     def _ids(self, prompt: str | tuple[int, ...]) -> list[int]:
         """Checked ids of a prompt; raises RequestError."""
@@ -175,7 +179,7 @@ class Answer:
             if event.error:
                 raise RequestError(500, f"the model failed on this request ({type(event.error).__name__}).")
             left -= event.end is not None
-            yield self._told[index].choice(index, event, self._prompt_offsets[index])
+            yield self._told[index].choice(index, event)
 
     async def whole(self) -> dict:
         """The answer when all is there."""

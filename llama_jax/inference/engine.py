@@ -56,7 +56,7 @@ class Engine:
     def submit(self, jobs: Sequence[Job]) -> None:
         """Queue all of `jobs`, or raise Full."""
         shared = {job.prompt: Prefill() for job in jobs}
-        new = [Served(job, shared[job.prompt], Continuation(self._tokenizer, job.prompt.ids, job.sampling)) for job in jobs]
+        new = [Served(job, shared[job.prompt]) for job in jobs]
         with self._change:
             if self._stopping or len(self._waiting) + len(jobs) > self._limit + self._most - self._running:
                 raise Full
@@ -147,11 +147,12 @@ class Engine:
         self._slots = slots
 
     def _prefilled(self, served: Served) -> bool:
-        """Prefill where that is not done yet. Where it fails, this job alone hears of it, and the result is False."""
+        """Prefill the prompt where that is not done yet. Where it fails, this job alone hears of it, and the result is False."""
         prompt, shared = served.job.prompt, served.shared
         if served.job.cancelled.is_set():
             return False
         try:
+            served.row = Continuation(self._tokenizer, prompt.ids, served.job.sampling)
             if shared.cache is None:
                 tokens, counts = pad([prompt.ids], self.config.max_length)
                 shared.cache = prefill(self.config, self._weights, tokens, counts, slots=self.config.max_length)

@@ -87,7 +87,7 @@ class Served:
 
     job: Job
     shared: Prefill
-    row: Continuation
+    row: Continuation | None = None
     text: str = ""
     tokens: list[Scored] = field(default_factory=list)
     began: bool = False
