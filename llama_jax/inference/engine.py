@@ -183,7 +183,8 @@ class Engine:
             return
         wants_top = any(served and served.job.wants_top for served in self._slots)
         self._rows, made = decode(self.config, self._weights, self._rows, jnp.int32(STEPS), eos_ids=self._tokenizer.eos_ids,
-                                  length=STEPS, top=min(TOP, self.config.vocab_size) if wants_top else 0)
+                                  length=STEPS, top=min(TOP, self.config.vocab_size) if wants_top else 0,
+                                  pieces=self._tokenizer.vocab_size)
         made, done = jax.device_get((made, self._rows.done_B))
         ended, news = np.zeros(len(self._slots), bool), []
         for slot, served in enumerate(self._slots):
