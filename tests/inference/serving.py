@@ -37,7 +37,7 @@ def serving(model, params, tokenizer, *, slots: int = 4, queue: int = 100, api_k
 
 
 def post(client: httpx.Client, **body) -> httpx.Response:
-    return client.post("/v1/completions", json=body)
+    return client.post("/v1/completions", content=json.dumps(body))
 
 
 def events(response: httpx.Response) -> list[dict]:
