@@ -12,7 +12,9 @@ from llama_jax.data.bpe import TokenizerJson
 from llama_jax.data.rules import Rules
 from llama_jax.data.tokenizer import Decoder
 from llama_jax.inference.answer import Offsets
+from llama_jax.inference.generate import generate
 from llama_jax.inference.protocol import names_of
+from llama_jax.inference.sampling import Sampling
 from tests.golden.models import small_model
 from tests.inference.serving import events, joined, post, serving
 
@@ -185,6 +187,17 @@ def test_a_vocabulary_that_is_larger_than_the_tokenizer(stream, tokenizer):
             for choice in choices:
                 check_table(choice)
                 assert len(choice["text"]) > 2 and not any(name.startswith("token_id") for name in choice["logprobs"]["tokens"])
+
+
+def test_generate_does_not_draw_them_either(tokenizer):
+    likely = alike(*small_model(2, vocab_size=576), *range(512, 576))
+    for sampling in (Sampling(temperature=0, max_new_tokens=20), Sampling(top_p=1.0, max_new_tokens=20, num_samples=4)):
+        results = generate(*likely, tokenizer, ["x:"], sampling)
+        assert all(len(result.tokens) > 5 and max(result.tokens) < 512 for result in results)
+        assert all(sum(result.logprobs) < 0 for result in results)
+        with serving(*likely, tokenizer) as client:
+            body = {"prompt": "x:", "max_tokens": 20, "temperature": sampling.temperature, "seed": 0, "n": sampling.num_samples}
+            assert [choice["text"] for choice in post(client, **body).json()["choices"]] == [r.text for r in results]
 
 
 def test_ids_beyond_the_tokenizer_in_a_prompt_have_no_text_and_a_name(tokenizer):
