@@ -172,6 +172,10 @@ class RequestLog:
 
         try:
             await self._app(scope, receive, watched)
+        except Exception:  # the application answers it with 500, outside of this
+            if status == 499:
+                status, whole = 500, True
+            raise
         finally:
             answer = scope.get("answer")
             usage = answer.usage() if answer else {"prompt_tokens": "-", "completion_tokens": "-"}

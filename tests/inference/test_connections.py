@@ -54,6 +54,26 @@ def test_one_line_per_request(client, lines, tokenizer):
     assert line_of(lines, lambda: post(client, **ASKED | {"model": "large"}))[2] == "404"
 
 
+def test_a_mistake_of_ours_is_500_in_answer_and_log(client, lines, monkeypatch):
+    def broken(asked, served):
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(server, "Answer", broken)
+    answers = []
+    assert line_of(lines, lambda: answers.append(post(client, **ASKED)))[2:] == ["500", "prompt_tokens=-", "completion_tokens=-"]
+    assert answers[0].status_code == 500 and answers[0].json()["error"]["type"] == "server_error"
+
+
+def test_a_mistake_within_a_stream_is_its_last_event(client, lines, monkeypatch):
+    def broken(told, index, event):
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("llama_jax.inference.answer.Told.choice", broken)
+    last = post(client, **ASKED, stream=True).text.split("\n\n")[-2]
+    error = json.loads(last.removeprefix("data: "))["error"]
+    assert error["type"] == "server_error" and "ZeroDivisionError" in error["message"]
+
+
 def test_the_line_of_a_client_that_leaves(client, lines):
     def leave() -> None:
         with client.stream("POST", "/v1/completions", json=ASKED | {"max_tokens": 55, "n": 16, "stream": True}) as response:
