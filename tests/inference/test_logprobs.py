@@ -179,7 +179,8 @@ def test_a_vocabulary_that_is_larger_than_the_tokenizer(stream, tokenizer):
     likely = alike(model, params, *range(512, 576))
     with serving(*likely, tokenizer) as client:
         for temperature in (0, 1):
-            body = {"prompt": "x:", "max_tokens": 20, "logprobs": 5, "echo": True, "n": 3, "temperature": temperature}
+            body = {"prompt": "x:", "max_tokens": 20, "logprobs": 5, "echo": True, "n": 3, "temperature": temperature,
+                    "seed": 0}
             answer = post(client, **body, stream=stream)
             assert answer.status_code == 200
             choices = joined(events(answer)) if stream else answer.json()["choices"]
@@ -204,7 +205,7 @@ def test_ids_beyond_the_tokenizer_in_a_prompt_have_no_text_and_a_name(tokenizer)
     model, params = small_model(2, vocab_size=576)
     with serving(model, params, tokenizer) as client:
         ids = [1, *tokenizer.encode("ROMEO"), 575]
-        [choice] = post(client, prompt=ids, max_tokens=2, logprobs=0, echo=True).json()["choices"]
+        [choice] = post(client, prompt=ids, max_tokens=2, logprobs=0, echo=True, temperature=0).json()["choices"]
         assert choice["text"].startswith("ROMEO")
         assert choice["logprobs"]["tokens"][len(ids) - 1] == "token_id:575"
         assert choice["logprobs"]["text_offset"][len(ids) - 1 : len(ids) + 1] == [5, 5]
