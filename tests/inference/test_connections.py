@@ -69,7 +69,9 @@ def test_a_mistake_within_a_stream_is_its_last_event(client, lines, monkeypatch)
         raise ZeroDivisionError("ours")
 
     monkeypatch.setattr("llama_jax.inference.answer.Told.choice", broken)
-    last = post(client, **ASKED, stream=True).text.split("\n\n")[-2]
+    answers = []
+    assert line_of(lines, lambda: answers.append(post(client, **ASKED, stream=True)))[2] == "200"
+    last = answers[0].text.split("\n\n")[-2]
     error = json.loads(last.removeprefix("data: "))["error"]
     assert error["type"] == "server_error" and "ZeroDivisionError" in error["message"]
 
