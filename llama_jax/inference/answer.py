@@ -189,7 +189,8 @@ class Answer:
     async def stream(self) -> AsyncIterator[str]:
         """The answer as server-sent events; an error, once it has begun, is the last of them."""
         def event(body: dict) -> str:
-            return f"data: {json.dumps(body, ensure_ascii=False, allow_nan=False)}\n\n"
+            # ASCII: clients that split lines as Unicode has them would cut an event at U+2028 or U+0085
+            return f"data: {json.dumps(body, allow_nan=False)}\n\n"
 
         more = {"usage": None} if self._asked.include_usage else {}
         try:

@@ -21,7 +21,7 @@ from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.inference.answer import Answer, ServedModel
 from llama_jax.inference.engine import Engine
 from llama_jax.inference.job import Full
-from llama_jax.inference.protocol import RequestError, parse, read_json
+from llama_jax.inference.protocol import RequestError, escaped, parse, read_json
 
 BODY_SECONDS = 60
 """How long a body may take to come: a Content-Length may promise more than is sent."""
@@ -43,8 +43,9 @@ class Server:
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer, name: str, limits: Limits, *,
                  log: Callable[[str], None] | None = None):
-        self.engine, self.name, self.limits, self.log = engine, name, limits, log
-        self.served = ServedModel(engine, tokenizer, name)
+        self.engine, self.limits, self.log = engine, limits, log
+        self.name = escaped(name)  # a folder's name need not be Unicode
+        self.served = ServedModel(engine, tokenizer, self.name)
         self.begun = int(time.time())
 
     def app(self) -> Starlette:

@@ -76,6 +76,14 @@ def test_a_mistake_within_a_stream_is_its_last_event(client, lines, monkeypatch)
     assert error["type"] == "server_error" and "ZeroDivisionError" in error["message"]
 
 
+def test_events_are_one_line_for_whoever_splits_lines(client):
+    prompt = "a\u2028b\u2029c\x85d\x0be\x1cf"
+    with client.stream("POST", "/v1/completions", json=ASKED | {"prompt": prompt, "echo": True, "stream": True}) as response:
+        lines = [line for line in response.iter_lines() if line]
+    assert all(line.startswith("data: ") for line in lines) and lines[-1] == "data: [DONE]"
+    assert json.loads(lines[0].removeprefix("data: "))["choices"][0]["text"].startswith(prompt)
+
+
 def test_the_line_of_a_client_that_leaves(client, lines):
     def leave() -> None:
         with client.stream("POST", "/v1/completions", json=ASKED | {"max_tokens": 55, "n": 16, "stream": True}) as response:
