@@ -20,8 +20,15 @@ def lines() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def client(tokenizer, lines):
+def logged(tokenizer, lines):
+    """A client whose requests are all asked by `line_of`."""
     with serving(*small_model(2), tokenizer, log=lines.append) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def client(tokenizer):
+    with serving(*small_model(2), tokenizer) as client:
         yield client
 
 
@@ -41,36 +48,36 @@ def line_of(lines: list[str], ask) -> list[str]:
     return [method, path, status, read, made, *more]
 
 
-def test_one_line_per_request(client, lines, tokenizer):
+def test_one_line_per_request(logged, lines, tokenizer):
     read = f"prompt_tokens={len(tokenizer.encode('ROMEO:')) + 1}"
     done = ["POST", "/v1/completions", "200", read, "completion_tokens=24"]
     nothing = ["prompt_tokens=-", "completion_tokens=-"]
-    assert line_of(lines, lambda: post(client, **ASKED, n=2)) == done
-    assert line_of(lines, lambda: events(post(client, **ASKED, n=2, stream=True, echo=True))) == done
-    assert line_of(lines, lambda: post(client, prompt=5)) == ["POST", "/v1/completions", "400", *nothing]
-    assert line_of(lines, lambda: client.post("/v1/completions", content="x" * 30_000))[2:] == ["413", *nothing]
-    assert line_of(lines, lambda: client.get("/health")) == ["GET", "/health", "200", *nothing]
-    assert line_of(lines, lambda: client.get("/a%0Ab%1b%20c?key=1")) == ["GET", "/a?b??c", "404", *nothing]
-    assert line_of(lines, lambda: post(client, **ASKED | {"model": "large"}))[2] == "404"
+    assert line_of(lines, lambda: post(logged, **ASKED, n=2)) == done
+    assert line_of(lines, lambda: events(post(logged, **ASKED, n=2, stream=True, echo=True))) == done
+    assert line_of(lines, lambda: post(logged, prompt=5)) == ["POST", "/v1/completions", "400", *nothing]
+    assert line_of(lines, lambda: logged.post("/v1/completions", content="x" * 30_000))[2:] == ["413", *nothing]
+    assert line_of(lines, lambda: logged.get("/health")) == ["GET", "/health", "200", *nothing]
+    assert line_of(lines, lambda: logged.get("/a%0Ab%1b%20c?key=1")) == ["GET", "/a?b??c", "404", *nothing]
+    assert line_of(lines, lambda: post(logged, **ASKED | {"model": "large"}))[2] == "404"
 
 
-def test_a_mistake_of_ours_is_500_in_answer_and_log(client, lines, monkeypatch):
+def test_a_mistake_of_ours_is_500_in_answer_and_log(logged, lines, monkeypatch):
     def broken(asked, served):
         raise ZeroDivisionError("ours")
 
     monkeypatch.setattr(server, "Answer", broken)
     answers = []
-    assert line_of(lines, lambda: answers.append(post(client, **ASKED)))[2:] == ["500", "prompt_tokens=-", "completion_tokens=-"]
+    assert line_of(lines, lambda: answers.append(post(logged, **ASKED)))[2:] == ["500", "prompt_tokens=-", "completion_tokens=-"]
     assert answers[0].status_code == 500 and answers[0].json()["error"]["type"] == "server_error"
 
 
-def test_a_mistake_within_a_stream_is_its_last_event(client, lines, monkeypatch):
+def test_a_mistake_within_a_stream_is_its_last_event(logged, lines, monkeypatch):
     def broken(told, index, event):
         raise ZeroDivisionError("ours")
 
     monkeypatch.setattr("llama_jax.inference.answer.Told.choice", broken)
     answers = []
-    assert line_of(lines, lambda: answers.append(post(client, **ASKED, stream=True)))[2] == "200"
+    assert line_of(lines, lambda: answers.append(post(logged, **ASKED, stream=True)))[2] == "200"
     last = answers[0].text.split("\n\n")[-2]
     error = json.loads(last.removeprefix("data: "))["error"]
     assert error["type"] == "server_error" and "ZeroDivisionError" in error["message"]
@@ -84,9 +91,9 @@ def test_events_are_one_line_for_whoever_splits_lines(client):
     assert json.loads(lines[0].removeprefix("data: "))["choices"][0]["text"].startswith(prompt)
 
 
-def test_the_line_of_a_client_that_leaves(client, lines):
+def test_the_line_of_a_client_that_leaves(logged, lines):
     def leave() -> None:
-        with client.stream("POST", "/v1/completions", json=ASKED | {"max_tokens": 55, "n": 16, "stream": True}) as response:
+        with logged.stream("POST", "/v1/completions", json=ASKED | {"max_tokens": 55, "n": 16, "stream": True}) as response:
             next(response.iter_lines())
 
     for _ in range(20):  # a fast machine may have finished before the server sees that nobody is there
