@@ -183,3 +183,8 @@ class TokenizerJson(Tokenizer):
             return piece_of(bytes(BYTE_OF[character] for character in piece))
         byte = BYTE_PIECE.fullmatch(piece)
         return piece_of(bytes.fromhex(byte[1])) if byte else piece.replace("\u2581", " ")
+
+    def is_byte(self, token: int) -> bool:
+        """Also of the bytes that are ASCII, where bytes stand in for missing pieces."""
+        fallback = self._byte_fallback and BYTE_PIECE.fullmatch(self._tokenizer.id_to_token(int(token)) or "")
+        return bool(fallback) or super().is_byte(token)

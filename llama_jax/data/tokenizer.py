@@ -182,6 +182,11 @@ class Decoder:
         parts.append(self._bytes.decode(b"", final=last))
         return "".join(parts)
 
+    @property
+    def pending(self) -> str:
+        """What the bytes of an unfinished character are as text, if no more ids come."""
+        return self._bytes.getstate()[0].decode("utf-8", self._tokenizer.errors)
+
 
 def kind_of(file: Path, data: bytes) -> type[Tokenizer]:
     """The class that reads a tokenizer file; its library is imported only now."""

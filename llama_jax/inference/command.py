@@ -142,7 +142,7 @@ def run_serve(asked: Serve) -> None:
         import uvicorn
 
         from llama_jax.inference.engine import Engine
-        from llama_jax.inference.server import Limits, Server
+        from llama_jax.inference.server import Limits, Server, to_stderr
     except ModuleNotFoundError as error:
         raise ConfigError(f'serving needs {error.name}; install it with pip install -e ".[serve]".') from None
     if min(asked.slots, asked.queue, asked.max_body, asked.max_samples) < 1:
@@ -159,8 +159,8 @@ def run_serve(asked: Serve) -> None:
         print(f"{name}: {asked.slots} slots of {model.config.max_length} tokens, http://{asked.host}:{asked.port}/v1", flush=True)
         for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn obeys them, then raises them again
             signal.signal(number, lambda number, frame: None)
-        uvicorn.run(Server(engine, tokenizer, name, limits).app(), host=asked.host, port=asked.port, log_level="warning",
-                    timeout_keep_alive=30)
+        server = Server(engine, tokenizer, name, limits, log=None if asked.quiet else to_stderr)
+        uvicorn.run(server.app(), host=asked.host, port=asked.port, log_level="warning", timeout_keep_alive=30)
 
 
 def show(pieces: Iterator[str]) -> None:

@@ -8,7 +8,7 @@ from flax import struct
 from jax import Array, lax
 
 from llama_jax.config import ModelConfig
-from llama_jax.inference.sampling import Draw, sample
+from llama_jax.inference.sampling import Draw, sample, without_padding
 from llama_jax.inference.weights import Weights, forward, logits_of
 from llama_jax.model.cache import Cache
 
@@ -58,13 +58,15 @@ def start(cache: Cache, logits_BV: Array, budget_B: Array, draw: Draw) -> Rows:
                 done_B=budget_B < 1, draw=draw)
 
 
-@partial(jax.jit, static_argnames=("config", "eos_ids", "length", "top"), donate_argnames="rows")
+@partial(jax.jit, static_argnames=("config", "eos_ids", "length", "top", "pieces"), donate_argnames="rows")
 def decode(
-    config: ModelConfig, weights: Weights, rows: Rows, limit: Array, *, eos_ids: tuple[int, ...], length: int, top: int = 0
+    config: ModelConfig, weights: Weights, rows: Rows, limit: Array, *, eos_ids: tuple[int, ...], length: int, top: int = 0,
+    pieces: int | None = None,
 ) -> tuple[Rows, Made]:
     """`limit` (at most `length`) more tokens for every row that is not done; ends early when all are.
 
-    One compiled loop, without a word to the host; `top` likeliest tokens are told beside each.
+    One compiled loop, without a word to the host; `top` likeliest tokens are told beside each. Ids from `pieces`
+    on are not drawn; log-probabilities stay those of the whole vocabulary.
     """
     B = rows.done_B.shape[0]
 
@@ -74,7 +76,7 @@ def decode(
 
     def one_more(state):
         n, rows, made = state
-        next_B = sample(rows.logits_BV, rows.draw, rows.made_B)
+        next_B = sample(without_padding(rows.logits_BV, pieces), rows.draw, rows.made_B)
         alive_B = ~rows.done_B
         made = record(made, n, next_B, rows.logits_BV, alive_B)
         made_B = rows.made_B + alive_B

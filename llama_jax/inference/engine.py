@@ -1,12 +1,12 @@
 """Continuous batching: requests join a fixed set of cache slots between decode steps and leave when they are done."""
 
+import hashlib
 import threading
+import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,94 +16,66 @@ from jax.sharding import Mesh
 
 from llama_jax.config import ModelConfig
 from llama_jax.data.tokenizer import Tokenizer
-from llama_jax.inference.decode import Made, Rows, decode, prefill, prompt_scores
+from llama_jax.inference.decode import Rows, decode, prefill, prompt_scores
 from llama_jax.inference.generate import Continuation, pad
-from llama_jax.inference.sampling import Draw, Sampling
+from llama_jax.inference.job import Event, Full, Job, Prefill, Prompt, Scored, Served
+from llama_jax.inference.sampling import Draw
 from llama_jax.inference.weights import Weights
 from llama_jax.model.cache import Cache
+from llama_jax.version import VERSION
 
 STEPS = 4
 """Tokens decoded between two looks at who waits and who is done."""
 SIZES_APART = 4
 """Rows decoded at a time are 1, 4, 16 ... up to all slots: one client does not wait for empty rows, and few programs serve."""
 TOP = 5
-"""Likeliest tokens told beside each, where a job asks for them."""
-
-
-@dataclass
-class Prompt:
-    """What the samples of one prompt share: they are prefilled once, when the first of them gets a slot."""
-
-    ids: list[int]
-    wants_scores: bool = False
-    """Tell the log-probabilities of its own tokens too."""
-    prefilled: tuple[Cache, Array] | None = None
-    logprobs: list[float | None] = field(default_factory=list)
-    """Of each of its tokens; the first has none."""
-    top: list[dict[int, float] | None] = field(default_factory=list)
-
-
-@dataclass(eq=False)
-class Job:
-    """One sample of one prompt on its way."""
-
-    prompt: Prompt
-    sampling: Sampling
-    sample: int
-    """Number of the sample."""
-    hear: Callable[["Job", str, Any], None]
-    """Called from the engine's thread: (job, new text, None) for every piece, then (job, "", "stop" or "length"), or an
-    exception in place of the reason."""
-    place: int = 0
-    """Of the prompt among those of its request: what other prompts draw is independent of what this one draws."""
-    wants_top: bool = False
-    row: Continuation | None = None
-    top: list[dict[int, float]] = field(default_factory=list)
-    """Of each token the likeliest ones with their log-probabilities, where they are wanted."""
-    cancelled: bool = False
-
-
-class Full(Exception):
-    """The queue holds as much as it may."""
+"""Most likely tokens reported beside each token, where a job asks for them."""
 
 
 class Engine:
-    """Serves jobs from a thread of its own; every answer is what the job would get alone."""
+    """Serves jobs from a thread of its own; every answer is what the job would get alone.
+
+    Between the threads pass jobs (frozen), events (frozen) and what stands under the lock `_change`: the queue and the
+    number of busy slots. Everything else belongs to the engine's thread.
+    """
 
     def __init__(self, config: ModelConfig, weights: Weights, tokenizer: Tokenizer, *, slots: int, queue: int,
                  mesh: Mesh | None = None):
         self.config, self._weights, self._tokenizer, self._mesh = config, weights, tokenizer, mesh
-        self._slots: list[Job | None] = []
-        self._most = slots
-        self._waiting: deque[Job] = deque()
-        self._limit = queue
+        self.fingerprint = fingerprint(config, weights)
+        self._most, self._limit = slots, queue
         self._change = threading.Condition()
+        self._waiting: deque[Served] = deque()
+        self._running = 0
         self._stopping = False
+        self._slots: list[Served | None] = []
         self._rows: Rows | None = None
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Queue all of `jobs`, or raise Full."""
+        shared = {job.prompt: Prefill() for job in jobs}
+        new = [Served(job, shared[job.prompt]) for job in jobs]
         with self._change:
-            if self._stopping or len(self._waiting) + len(jobs) > self._limit + self._most - self._busy():
+            if self._stopping or len(self._waiting) + len(jobs) > self._limit + self._most - self._running:
                 raise Full
-            self._waiting += jobs
+            self._waiting += new
             self._change.notify()
 
     def cancel(self, jobs: Sequence[Job]) -> None:
-        """Their slots become free; nobody hears of them again."""
+        """Free their slots and their places in the queue; nothing happens to jobs that are done."""
         for job in jobs:
-            job.cancelled = True
+            job.cancelled.set()
         with self._change:
+            if self._waiting:
+                self._waiting = deque(one for one in self._waiting if not one.job.cancelled.is_set())
             self._change.notify()
 
     def load(self) -> dict[str, int]:
         """How many slots are busy and how many jobs wait."""
-        return {"slots": self._most, "running": self._busy(), "waiting": len(self._waiting)}
-
-    def _busy(self) -> int:
-        return sum(job is not None for job in self._slots)
+        with self._change:
+            return {"slots": self._most, "running": self._running, "waiting": len(self._waiting)}
 
     def stop(self) -> None:
         """Finish what runs and waits, then end."""
@@ -123,28 +95,41 @@ class Engine:
                     self._admit()
                     self._advance()
             except Exception as error:  # the thread must outlive whatever happens to one batch
-                self._fail(error)
+                traceback.print_exception(error)
+                jobs = [served.job for served in self._slots if served]
+                self._rows = None
+                self._occupy([])
+                for job in jobs:
+                    job.hear(Event(error=error))
 
-    def _fail(self, error: Exception) -> None:
-        """Everybody in a slot hears of it; the next jobs start on fresh ones."""
-        jobs, self._slots, self._rows = [job for job in self._slots if job], [], None
-        for job in jobs:
-            job.hear(job, "", error)
+    def _occupy(self, slots: list[Served | None]) -> None:
+        """These jobs are in the slots now."""
+        self._slots = slots
+        with self._change:
+            self._running = sum(served is not None for served in slots)
+
+    def _next(self) -> Served | None:
+        """The job that waits longest, counted as running from now on."""
+        with self._change:
+            if not self._waiting:
+                return None
+            self._running += 1
+            return self._waiting.popleft()
 
     def _admit(self) -> None:
         """Waiting jobs into free slots, in order."""
-        gone = [slot for slot, job in enumerate(self._slots) if job and job.cancelled]
+        gone = [slot for slot, served in enumerate(self._slots) if served and served.job.cancelled.is_set()]
         if gone:
-            self._slots = [None if slot in gone else job for slot, job in enumerate(self._slots)]
+            self._occupy([None if slot in gone else served for slot, served in enumerate(self._slots)])
             self._rows = self._rows.replace(done_B=self._rows.done_B.at[np.array(gone)].set(True))
-        self._resize(min(self._most, self._busy() + len(self._waiting)))
+        load = self.load()
+        self._resize(min(self._most, load["running"] + load["waiting"]))
         for slot, busy in enumerate(self._slots):
-            while busy is None and self._waiting:
-                with self._change:
-                    job = self._waiting.popleft()
-                if not job.cancelled:
-                    self._slots[slot] = busy = job
-                    self._place(slot, job)
+            while busy is None and (served := self._next()):
+                if self._prefilled(served):
+                    self._slots[slot] = busy = served
+                    self._insert(slot, served)
+        self._occupy(self._slots)
 
     def _resize(self, wanted: int) -> None:
         """As many rows as `wanted` jobs need, with the busy ones among them and the others done."""
@@ -158,57 +143,72 @@ class Engine:
         order = sorted(range(len(self._slots)), key=lambda slot: self._slots[slot] is None)[:size]
         slots = [*(self._slots[slot] for slot in order), *[None] * (size - len(order))]
         index = np.array(order + [0] * (size - len(order)), np.int32)
-        self._rows = rearrange(self._rows, index, np.array([job is None for job in slots]))
+        self._rows = rearrange(self._rows, index, np.array([served is None for served in slots]))
         self._slots = slots
 
-    def _place(self, slot: int, job: Job) -> None:
-        """Prefill where that is not done yet, and let the slot begin with the job's own sampling."""
-        if job.prompt.prefilled is None:
-            tokens, counts = pad([job.prompt.ids], self.config.max_length)
-            job.prompt.prefilled = prefill(self.config, self._weights, tokens, counts, slots=self.config.max_length)
-            if job.prompt.wants_scores:
-                self._score(job.prompt, tokens)
-        budget = min(job.sampling.max_new_tokens, self.config.max_length - len(job.prompt.ids))
-        job.row = Continuation(self._tokenizer, job.prompt.ids, job.sampling)
-        draw = Draw.of([(job.sampling, job.place, job.sample)])
-        self._rows = insert(self._rows, jnp.int32(slot), *job.prompt.prefilled, jnp.asarray([budget], jnp.int32), draw)
+    def _prefilled(self, served: Served) -> bool:
+        """Prefill the prompt where that is not done yet. Where it fails, this job alone hears of it, and the result is False."""
+        prompt, shared = served.job.prompt, served.shared
+        if served.job.cancelled.is_set():
+            return False
+        try:
+            served.row = Continuation(self._tokenizer, prompt.ids, served.job.sampling)
+            if shared.cache is None:
+                tokens, counts = pad([prompt.ids], self.config.max_length)
+                shared.cache = prefill(self.config, self._weights, tokens, counts, slots=self.config.max_length)
+                shared.scored = self._scores(prompt, tokens) if prompt.wants_scores else ()
+        except Exception as error:  # too long for the memory that is left, perhaps: the other jobs go on
+            traceback.print_exception(error)
+            served.job.hear(Event(error=error))
+            return False
+        return True
 
-    def _score(self, prompt: Prompt, tokens_BT: np.ndarray) -> None:
-        """Fill in the prompt's own log-probabilities."""
-        scores = prompt_scores(self.config, self._weights, tokens_BT, top=TOP)
+    def _insert(self, slot: int, served: Served) -> None:
+        """Let the slot begin after the prompt with the job's own sampling."""
+        job = served.job
+        budget = min(job.sampling.max_new_tokens, self.config.max_length - len(job.prompt.ids))
+        draw = Draw.of([(job.sampling, job.place, job.sample)])
+        self._rows = insert(self._rows, jnp.int32(slot), *served.shared.cache, jnp.asarray([budget], jnp.int32), draw)
+
+    def _scores(self, prompt: Prompt, tokens_BT: np.ndarray) -> tuple[Scored, ...]:
+        """The prompt's own tokens with their log-probabilities."""
+        scores = prompt_scores(self.config, self._weights, tokens_BT, top=min(TOP, self.config.vocab_size))
         logprobs, ids, values = (x[0, : len(prompt.ids) - 1].tolist() for x in jax.device_get(scores))
-        prompt.logprobs = [None, *logprobs]
-        prompt.top = [None, *(dict(zip(*pair, strict=True)) for pair in zip(ids, values, strict=True))]
+        tops = [tuple(zip(*pair, strict=True)) for pair in zip(ids, values, strict=True)]
+        return tuple(map(Scored, prompt.ids, [None, *logprobs], [None, *tops]))
 
     def _advance(self) -> None:
-        """A few tokens for every slot, told to their jobs."""
+        """A few tokens for every slot, then what they make for their jobs."""
         if not any(self._slots):
             return
-        top = TOP if any(job and job.wants_top for job in self._slots) else 0
-        self._rows, made = decode(self.config, self._weights, self._rows, jnp.int32(STEPS),
-                                  eos_ids=self._tokenizer.eos_ids, length=STEPS, top=top)
+        wants_top = any(served and served.job.wants_top for served in self._slots)
+        self._rows, made = decode(self.config, self._weights, self._rows, jnp.int32(STEPS), eos_ids=self._tokenizer.eos_ids,
+                                  length=STEPS, top=min(TOP, self.config.vocab_size) if wants_top else 0,
+                                  pieces=self._tokenizer.vocab_size)
         made, done = jax.device_get((made, self._rows.done_B))
-        ended = np.zeros(len(self._slots), bool)
-        for slot, job in enumerate(self._slots):
-            if job and not job.cancelled:
-                ended[slot] = self._tell(job, made, slot, bool(done[slot]))
+        ended, news = np.zeros(len(self._slots), bool), []
+        for slot, served in enumerate(self._slots):
+            if served and not served.job.cancelled.is_set():
+                try:
+                    event = served.take(made, slot, bool(done[slot]))
+                except Exception as error:  # of this job's text alone
+                    traceback.print_exception(error)
+                    event = Event(error=error)
+                if event:
+                    news.append((served.job, event))
+                    ended[slot] = bool(event.end or event.error)
         if (ended & ~done).any():
             self._rows = self._rows.replace(done_B=self._rows.done_B | ended)
-        self._slots = [None if over else job for job, over in zip(self._slots, ended, strict=True)]
+        self._occupy([None if over else served for served, over in zip(self._slots, ended, strict=True)])
+        for job, event in news:
+            job.hear(event)
 
-    def _tell(self, job: Job, made: Made, slot: int, done: bool) -> bool:
-        """Hand a slot's new text to its job; whether that was the last."""
-        before = len(job.row.tokens)
-        text = job.row.add(made, slot, done)
-        if job.wants_top:
-            for n in range(len(job.row.tokens) - before):
-                ids, values = made.top_tokens_BCK[slot, n].tolist(), made.top_logprobs_BCK[slot, n].tolist()
-                job.top.append(dict(zip(ids, values, strict=True)))
-        if text or len(job.row.tokens) > before:
-            job.hear(job, text, None)
-        if done or job.row.ended:
-            job.hear(job, "", job.row.result().finish_reason)
-        return done or job.row.ended
+
+def fingerprint(config: ModelConfig, weights: Weights) -> str:
+    """A short name of what decides an answer's last bits besides the request: versions, device, model and layout."""
+    layout = jax.tree.map(lambda x: (x.shape, str(x.dtype), str(x.sharding)), weights)
+    facts = (VERSION, jax.__version__, jax.devices()[0].device_kind, config, jax.tree.leaves(layout))
+    return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:10]
 
 
 @partial(jax.jit, static_argnames=("config", "count"))

@@ -54,8 +54,8 @@ class Decoding:
     """Prompts that are prefilled together and decoded together, `sampling.num_samples` rows each."""
 
     def __init__(self, config: ModelConfig, weights: Weights, prompts: Sequence[Asked], sampling: Sampling,
-                 eos_ids: tuple[int, ...]):
-        self._config, self._weights, self._eos_ids = config, weights, eos_ids
+                 eos_ids: tuple[int, ...], pieces: int | None = None):
+        self._config, self._weights, self._eos_ids, self._pieces = config, weights, eos_ids, pieces
         ids = [prompt.ids for prompt in prompts]
         budgets = [min(sampling.max_new_tokens, config.max_length - len(one)) for one in ids]
         tokens_BT, counts_B = pad(ids, config.max_length)
@@ -74,7 +74,7 @@ class Decoding:
     def advance(self, limit: int) -> Made:
         """Up to `limit` (at most BATCH_TOKENS) more tokens a row, as numpy arrays."""
         self._rows, made = decode(self._config, self._weights, self._rows, jnp.int32(limit), eos_ids=self._eos_ids,
-                                  length=BATCH_TOKENS)
+                                  length=BATCH_TOKENS, pieces=self._pieces)
         return jax.device_get(made)
 
     def finish(self, rows: np.ndarray) -> None:
@@ -96,6 +96,10 @@ def pad(prompts: Sequence[Sequence[int]], most: int) -> tuple[np.ndarray, np.nda
     return tokens_BT, counts_B
 
 
+class PromptTooLong(ConfigError):
+    """A prompt that leaves no room in the model's context."""
+
+
 def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, config: ModelConfig) -> list[int]:
     """BOS and the ids of a text, or ids as they are; raises ConfigError where nothing can follow them."""
     if isinstance(prompt, str):
@@ -114,8 +118,8 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, config: ModelConfig) -> lis
         if not ids or not 0 <= min(ids) <= max(ids) < config.vocab_size:
             raise ConfigError(f"a prompt of ids needs at least one, each in [0, {config.vocab_size}).")
     if len(ids) >= config.max_length:
-        raise ConfigError(f"the prompt has {len(ids)} tokens and the model's context holds {config.max_length}, of which "
-                          "one must be left for the answer; shorten the prompt.")
+        raise PromptTooLong(f"the prompt has {len(ids)} tokens and the model's context holds {config.max_length}, of which "
+                            "one must be left for the answer; shorten the prompt.")
     return ids
 
 
@@ -212,7 +216,8 @@ def run(config: ModelConfig, weights: Weights, tokenizer: Tokenizer, asked: Sequ
         sampling: Sampling) -> list[Generated]:
     """One batch to its end; empty prompts fill it up and get nothing."""
     rows = [Continuation(tokenizer, prompt.ids, sampling) for prompt in asked for _ in range(sampling.num_samples)]
-    decoding = Decoding(config, weights, [prompt if prompt.ids else Asked([0]) for prompt in asked], sampling, tokenizer.eos_ids)
+    prompts = [prompt if prompt.ids else Asked([0]) for prompt in asked]
+    decoding = Decoding(config, weights, prompts, sampling, tokenizer.eos_ids, tokenizer.vocab_size)
     decoding.finish(np.repeat([not prompt.ids for prompt in asked], sampling.num_samples))
     while True:
         made, done = decoding.advance(BATCH_TOKENS), decoding.done
@@ -231,7 +236,7 @@ def stream(
     sampling = replace(sampling or Sampling(), num_samples=1)
     ids = prompt_ids(tokenizer, prompt, model.config)
     weights = params if isinstance(params, Weights) else make_weights(model.config, params)
-    decoding = Decoding(model.config, weights, [Asked(ids, place)], sampling, tokenizer.eos_ids)
+    decoding = Decoding(model.config, weights, [Asked(ids, place)], sampling, tokenizer.eos_ids, tokenizer.vocab_size)
     row, last = Continuation(tokenizer, ids, sampling), False
     while not (last or row.ended):
         made, last = decoding.advance(STREAM_TOKENS), bool(decoding.done.all())

@@ -92,6 +92,8 @@ class Serve:
     """Completions (prompts x n) of one request."""
     api_key: str = ""
     """What clients must send as a bearer token; empty: the variable LLAMA_JAX_API_KEY, and without it nothing."""
+    quiet: bool = False
+    """Do not write one line per request to stderr."""
     quantize: Literal["none", "int8"] = "none"
     """Weights in 8 bits, scaled by output channel."""
     tensor: int = 1

@@ -158,3 +158,10 @@ def sample(logits_BV: Array, draw: Draw, step_B: Array) -> Array:
         return jnp.where(draw.temperature_B > 0, sampled_B, greedy_B)
 
     return lax.cond((draw.temperature_B > 0).any(), drawn, lambda: greedy_B).astype(jnp.int32)
+
+
+def without_padding(logits_BV: Array, pieces: int | None) -> Array:
+    """Logits of which ids from `pieces` on, with which a vocabulary is filled up to a round size, are not drawn."""
+    if pieces is None or pieces >= logits_BV.shape[1]:
+        return logits_BV
+    return jnp.where(jnp.arange(logits_BV.shape[1])[None, :] < pieces, logits_BV, MASKED)

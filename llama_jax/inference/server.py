@@ -2,25 +2,29 @@
 
 import asyncio
 import hmac
-import json
+import sys
 import time
-import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llama_jax.data.tokenizer import Tokenizer
-from llama_jax.errors import ConfigError
-from llama_jax.inference.engine import Engine, Full, Job, Prompt
-from llama_jax.inference.generate import prompt_ids
-from llama_jax.inference.protocol import Refusal, Request, choice, completion, logprob_table, parse
+from llama_jax.inference.answer import Answer, ServedModel
+from llama_jax.inference.engine import Engine
+from llama_jax.inference.job import Full
+from llama_jax.inference.protocol import RequestError, escaped, parse, read_json
+
+BODY_SECONDS = 60
+"""How long a body may take to come: a Content-Length may promise more than is sent."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,13 @@ class Limits:
 
 
 class Server:
-    """Handlers over one engine."""
+    """HTTP handlers over one engine; `log` gets one line per request, where it is given."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, name: str, limits: Limits):
-        self.engine, self.tokenizer, self.name, self.limits = engine, tokenizer, name, limits
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, name: str, limits: Limits, *,
+                 log: Callable[[str], None] | None = None):
+        self.engine, self.limits, self.log = engine, limits, log
+        self.name = escaped(name)  # a folder's name need not be Unicode
+        self.served = ServedModel(engine, tokenizer, self.name)
         self.begun = int(time.time())
 
     def app(self) -> Starlette:
@@ -50,8 +57,9 @@ class Server:
 
         routes = [Route("/v1/completions", self.completions, methods=["POST"]), Route("/v1/models", self.models),
                   Route("/v1/models/{name:path}", self.model), Route("/health", self.health)]
-        handlers = {Refusal: refuse, Exception: broken, 404: missing, 405: missing}
-        return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+        handlers = {RequestError: refuse, Exception: broken, 404: missing, 405: missing}
+        logged = [Middleware(RequestLog, write=self.log)] if self.log else []
+        return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers, middleware=logged)
 
     async def health(self, request: HTTPRequest) -> Response:
         """Open to all: is it there, and how busy."""
@@ -69,33 +77,33 @@ class Server:
         return JSONResponse(self.card())
 
     def card(self) -> dict:
+        """The model as /v1/models describes it."""
         return {"id": self.name, "object": "model", "created": self.begun, "owned_by": "llama_jax"}
 
     def check_key(self, request: HTTPRequest) -> None:
-        """Raise Refusal unless the client knows the key."""
+        """Raise RequestError unless the client knows the key."""
         wanted, given = f"Bearer {self.limits.api_key}", request.headers.get("authorization", "")
         if self.limits.api_key and not hmac.compare_digest(wanted.encode(), given.encode("utf-8", "surrogateescape")):
-            raise Refusal(401, "wrong or missing API key; send it as a bearer token.", code="invalid_api_key")
+            raise RequestError(401, "wrong or missing API key; send it as a bearer token.", code="invalid_api_key")
 
     def check_model(self, name: str) -> None:
-        """Raise Refusal where another model is asked for."""
+        """Raise RequestError where another model is asked for."""
         if name and name != self.name:
-            raise Refusal(404, f"there is no model {name[:100]!r} here, only {self.name!r}.", param="model",
-                          code="model_not_found")
+            raise RequestError(404, f"there is no model {name[:100]!r} here, only {self.name!r}.", param="model",
+                               code="model_not_found")
 
     async def body(self, request: HTTPRequest) -> Any:
-        """The JSON of a body that is not too large."""
+        """The JSON of a body that is not too large and comes in time."""
         data = bytearray()
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > self.limits.body_bytes:
-                raise Refusal(413, f"the body is larger than {self.limits.body_bytes} bytes.", code="body_too_large")
         try:
-            return json.loads(data.decode())
-        except UnicodeDecodeError:
-            raise Refusal(400, "the body is not UTF-8.") from None
-        except (ValueError, RecursionError) as error:
-            raise Refusal(400, f"the body is not JSON ({str(error)[:200]}).") from None
+            async with asyncio.timeout(BODY_SECONDS):
+                async for chunk in request.stream():
+                    data += chunk
+                    if len(data) > self.limits.body_bytes:
+                        raise RequestError(413, f"the body is larger than {self.limits.body_bytes} bytes.", code="body_too_large")
+        except TimeoutError:
+            raise RequestError(408, f"the body did not come within {BODY_SECONDS} seconds.", code="body_timeout") from None
+        return read_json(bytes(data))
 
     async def completions(self, request: HTTPRequest) -> Response:
         """POST /v1/completions."""
@@ -105,13 +113,13 @@ class Server:
         except ClientDisconnect:
             return Response(status_code=499)
         self.check_model(asked.model)
-        answer = Answer(asked, self)
+        answer = request.scope["answer"] = Answer(asked, self.served)
         try:
             self.engine.submit(answer.jobs)
         except Full:
-            raise Refusal(429, "too many requests are waiting; try again in a moment.", code="queue_full") from None
+            raise RequestError(429, "too many requests are waiting; try again in a moment.", code="queue_full") from None
         if asked.stream:
-            return StreamingResponse(answer.events(), media_type="text/event-stream", headers={"cache-control": "no-cache"})
+            return Events(answer)
         whole, gone = asyncio.ensure_future(answer.whole()), asyncio.ensure_future(left(request))
         try:
             await asyncio.wait([whole, gone], return_when=asyncio.FIRST_COMPLETED)
@@ -124,126 +132,86 @@ class Server:
                     await task
 
 
+class Events(StreamingResponse):
+    """An answer as server-sent events; its slots become free when the client has all of them or leaves."""
+
+    def __init__(self, answer: Answer):
+        super().__init__(answer.stream(), media_type="text/event-stream", headers={"cache-control": "no-cache"})
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:  # here and not in the generator, which does not even begin where the client left before
+            self._answer.cancel()
+
+
+class RequestLog:
+    """ASGI middleware that writes one line per request, when it has been answered or the client has left.
+
+    The time with its offset from UTC, the client's address, method, path, HTTP status, prompt tokens and generated tokens
+    ("-" where no completion was begun), seconds; 499 stands for a client that left before the answer, and "client left"
+    behind the line for one that left within it.
+    """
+
+    def __init__(self, app: ASGIApp, write: Callable[[str], None]):
+        self._app, self._write = app, write
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request, then write the line."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begin, status, whole = time.perf_counter(), 499, False
+
+        async def watched(message: Message) -> None:
+            nonlocal status, whole
+            status = message.get("status", status)
+            await send(message)
+            whole = whole or (message["type"] == "http.response.body" and not message.get("more_body", False))
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:  # the application answers it with 500, outside of this
+            if status == 499:
+                status, whole = 500, True
+            raise
+        finally:
+            answer = scope.get("answer")
+            usage = answer.usage() if answer else {"prompt_tokens": "-", "completion_tokens": "-"}
+            path = "".join(c if c.isprintable() and c != " " else "?" for c in scope["path"])  # one line, whatever was asked
+            self._write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {':'.join(map(str, scope.get('client') or '-'))} "
+                        f"{scope['method']} {path} {status} prompt_tokens={usage['prompt_tokens']} "
+                        f"completion_tokens={usage['completion_tokens']} seconds={time.perf_counter() - begin:.3f}"
+                        + ("" if whole else " client left"))
+
+
+def to_stderr(line: str) -> None:
+    """One line at once, also where stderr is a file or a pipe; a pipe that nobody reads any more stops no request."""
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
+
+
 async def left(request: HTTPRequest) -> None:
     """Returns when the client goes away."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-class Answer:
-    """The jobs of one request and what comes of them."""
-
-    def __init__(self, asked: Request, server: Server):
-        self.asked, self.server = asked, server
-        self.number = f"cmpl-{uuid.uuid4().hex}"
-        self.heard: asyncio.Queue[tuple[Job, str, Any]] = asyncio.Queue()
-        loop, sampling = asyncio.get_running_loop(), asked.sampling()
-
-        def hear(job: Job, text: str, reason: Any) -> None:
-            if not (asked.stream or reason):  # who waits for the whole is not woken for pieces
-                return
-            with suppress(RuntimeError):  # the loop may be gone when the last token comes
-                loop.call_soon_threadsafe(self.heard.put_nowait, (job, text, reason))
-
-        self.jobs, self.texts = [], []
-        wants = asked.logprobs is not None
-        for place, prompt in enumerate(asked.prompt):
-            shared = Prompt(self.ids(prompt), wants_scores=wants and asked.echo)
-            self.texts.append(prompt if isinstance(prompt, str) else server.tokenizer.decode(prompt))
-            self.jobs += [Job(shared, sampling, n, hear, place=place, wants_top=wants) for n in range(asked.n)]
-        self.told = [0] * len(self.jobs)
-
-    def ids(self, prompt: str | tuple[int, ...]) -> list[int]:
-        """Checked ids of a prompt; raises Refusal."""
-        try:
-            return prompt_ids(self.server.tokenizer, prompt, self.server.engine.config)
-        except ConfigError as error:
-            raise Refusal(400, str(error), param="prompt", code="context_length_exceeded" if "context" in str(error) else None
-                          ) from None
-
-    async def pieces(self) -> AsyncIterator[tuple[int, str, str | None]]:
-        """(number of the completion, new text, reason for its end or None) until all have ended."""
-        left = set(range(len(self.jobs)))
-        while left:
-            job, text, reason = await self.heard.get()
-            if isinstance(reason, Exception):
-                raise Refusal(500, f"the model failed on this request ({type(reason).__name__}).")
-            index = self.jobs.index(job)
-            if reason:
-                left.discard(index)
-            yield index, text, reason
-
-    async def whole(self) -> dict:
-        """The answer when all is there."""
-        async for _ in self.pieces():
-            pass
-        results = [job.row.result() for job in self.jobs]
-        choices = [choice(n, self.before(n) + result.text, result.finish_reason, self.logprobs(n))
-                   for n, result in enumerate(results)]
-        return completion(self.number, self.server.name, choices, self.usage())
-
-    async def events(self) -> AsyncIterator[str]:
-        """The answer as server-sent events."""
-        def event(body: dict) -> str:
-            return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
-
-        try:
-            async for index, text, reason in self.pieces():
-                text = (self.before(index) if self.told[index] == 0 else "") + text
-                piece = choice(index, text, reason, self.logprobs(index))
-                yield event(completion(self.number, self.server.name, [piece]))
-            if (self.asked.stream_options or {}).get("include_usage"):
-                yield event(completion(self.number, self.server.name, [], self.usage()))
-            yield "data: [DONE]\n\n"
-        except Refusal as refusal:
-            yield event(refusal.body)
-        finally:
-            self.cancel()
-
-    def cancel(self) -> None:
-        """Free the slots; nothing happens to jobs that are done."""
-        self.server.engine.cancel(self.jobs)
-
-    def before(self, index: int) -> str:
-        """The prompt, where it is to be echoed."""
-        return self.texts[index // self.asked.n] if self.asked.echo else ""
-
-    def logprobs(self, index: int) -> dict | None:
-        """The table of the tokens that were not told yet."""
-        begin, job = self.told[index], self.jobs[index]
-        ids = job.row.tokens if job.row else []
-        self.told[index] = max(len(ids), 1)
-        if self.asked.logprobs is None or job.row is None:
-            return None
-        tokens, values, top = ids[begin:], job.row.logprobs[begin : len(ids)], job.top[begin : len(ids)]
-        if begin == 0 and self.asked.echo:
-            tokens, values, top = job.prompt.ids + tokens, job.prompt.logprobs + values, job.prompt.top + top
-        piece, most = self.server.tokenizer.piece, self.asked.logprobs
-        best = [None if one is None else {piece(i): v for i, v in list(one.items())[:most]} for one in top]
-        offset = sum(len(piece(i)) for i in ids[:begin]) + (0 if begin == 0 and self.asked.echo
-                                                             else len(self.texts[index // self.asked.n]))
-        return logprob_table([piece(i) for i in tokens], values, best, offset)
-
-    def usage(self) -> dict:
-        """Tokens read and written."""
-        read = sum(len(self.jobs[n].prompt.ids) for n in range(0, len(self.jobs), self.asked.n))
-        made = sum(len(job.row.tokens) for job in self.jobs if job.row)
-        return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
-
-
-async def refuse(request: HTTPRequest, refusal: Refusal) -> Response:
-    """A Refusal as the protocol's error."""
-    headers = {429: {"retry-after": "1"}, 401: {"www-authenticate": "Bearer"}}.get(refusal.status)
-    return JSONResponse(refusal.body, refusal.status, headers)
+async def refuse(request: HTTPRequest, error: RequestError) -> Response:
+    """A RequestError as the protocol's error object."""
+    headers = {429: {"retry-after": "1"}, 401: {"www-authenticate": "Bearer"}}.get(error.status)
+    return JSONResponse(error.body, error.status, headers)
 
 
 async def broken(request: HTTPRequest, error: Exception) -> Response:
     """A mistake of ours: the client learns that much."""
-    return await refuse(request, Refusal(500, f"the server failed on this request ({type(error).__name__})."))
+    return await refuse(request, RequestError(500, f"the server failed on this request ({type(error).__name__})."))
 
 
 async def missing(request: HTTPRequest, error: Exception) -> Response:
     """No such path or method."""
     status = getattr(error, "status_code", 404)
-    return await refuse(request, Refusal(status, f"there is no {request.method} {request.url.path[:100]} here; see "
-                                         "/v1/completions, /v1/models and /health."))
+    return await refuse(request, RequestError(status, f"there is no {request.method} {request.url.path[:100]} here; see "
+                                              "/v1/completions, /v1/models and /health."))

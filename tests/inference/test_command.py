@@ -274,11 +274,13 @@ def test_no_float32_weights_stay(bfloat16, monkeypatch, capsys, kind, quantize):
     assert len(seen) == 2 and len(engines) == 1 and max(seen) < matrix / 4
 
 
-def test_serve_answers_until_a_signal_and_finishes_what_runs(folder):
+@pytest.mark.parametrize("quiet", [False, True])
+def test_serve_answers_until_a_signal_and_finishes_what_runs(folder, quiet):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     words = [sys.executable, "-m", "llama_jax", "serve", "--checkpoint", folder, "--port", str(port), "--slots", "2"]
+    words += ["--quiet"] * quiet
     server = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                               env=os.environ | {"LLAMA_JAX_API_KEY": "secret"})
     try:
@@ -301,6 +303,9 @@ def test_serve_answers_until_a_signal_and_finishes_what_runs(folder):
             assert rest[-1] == "data: [DONE]"
         output, errors = server.communicate(timeout=60)
         assert re.search(rf"^{folder.name}: 2 slots of 64 tokens, http://127.0.0.1:{port}/v1$", output, re.MULTILINE)
-        assert (server.returncode, errors) == (0, "")
+        assert server.returncode == 0
+        told = [line.split()[2:5] for line in errors.splitlines()]  # one line per request and nothing else
+        wanted = [["GET", "/health", "200"], ["GET", "/v1/models", "401"], ["POST", "/v1/completions", "200"]]
+        assert told == ([] if quiet else wanted)
     finally:
         server.kill()

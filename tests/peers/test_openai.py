@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,12 +12,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import get_type_hints
 
 import jax
 import pytest
 
 from llama_jax.checkpoint import Checkpoints
 from llama_jax.config import CheckpointConfig
+from llama_jax.inference.protocol import CHECKS
 from llama_jax.sharding import make_mesh
 from llama_jax.training.command import load_config
 from llama_jax.training.directory import record
@@ -28,9 +31,14 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory, tokenizer):
-    """`python -m llama_jax serve` on a run directory with random weights; SIGTERM must end it with 0."""
-    run = tmp_path_factory.mktemp("runs") / "small"
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def url(folder, tokenizer):
+    """`python -m llama_jax serve` on a run directory with random weights, stderr in a file; SIGTERM must end it with 0."""
+    run = folder / "small"
     config = load_config(ROOT / "configs/tiny.py")
     config = replace(config, model=replace(config.model, vocab_size=tokenizer.vocab_size))
     run.mkdir()
@@ -43,7 +51,8 @@ def url(tmp_path_factory, tokenizer):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "llama_jax", "serve", "--checkpoint", str(run), "--port", str(port), "--slots", "4"]
-    server = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+    with (folder / "stderr").open("w") as stderr:
+        server = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}, stderr=stderr)
     for _ in range(600):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -78,14 +87,78 @@ def test_samples_and_logprobs(client):
     for choice in answer.choices:
         count = len(choice.logprobs.tokens)
         assert count == len(choice.logprobs.token_logprobs) == len(choice.logprobs.top_logprobs) and 0 < count <= 24
-        assert all(len(top) <= 3 for top in choice.logprobs.top_logprobs)
+        for name, top in zip(choice.logprobs.tokens, choice.logprobs.top_logprobs, strict=True):
+            assert name in top and len(top) in (3, 4)  # three and, where it is not among them, the drawn one
+
+
+def test_every_field_of_the_reference_is_known():
+    from openai.types import completion_create_params as params
+    from openai.types.chat.chat_completion_stream_options_param import ChatCompletionStreamOptionsParam
+
+    fields = set(get_type_hints(params.CompletionCreateParamsNonStreaming))
+    assert fields | set(get_type_hints(params.CompletionCreateParamsStreaming)) <= set(CHECKS) and len(fields) > 15
+    for name in get_type_hints(ChatCompletionStreamOptionsParam):
+        assert CHECKS["stream_options"]("stream_options", {name: False}) is False
+
+
+def test_answers_have_the_fields_of_the_reference_and_no_others(client):
+    from openai.types import Completion
+
+    def check(answer: Completion) -> None:
+        raw = answer.to_dict(mode="json")
+        for choice in raw["choices"]:  # OpenAI's own streams say null before the end, which its type does not know
+            choice["finish_reason"] = choice["finish_reason"] or "stop"
+        Completion.model_validate(raw, strict=True)
+        assert set(raw) <= set(Completion.model_fields) and not answer.model_extra
+        for choice in answer.choices:
+            assert not choice.model_extra and not (choice.logprobs and choice.logprobs.model_extra)
+            assert choice.finish_reason in ("stop", "length", None)
+
+    options = {"include_usage": True}
+    for more in ({}, {"logprobs": 2}, {"n": 2, "echo": True}):
+        check(client.completions.create(**ASKED, **more))
+        for piece in client.completions.create(**ASKED, **more, stream=True, stream_options=options):
+            check(piece)
+
+
+def test_streamed_logprobs_of_many_clients(client):
+    """Each event's tokens begin in the text of that event, and together they are the table of the whole answer."""
+    def streamed(seed: int) -> dict[str, list]:
+        told, columns = "", {"tokens": [], "text_offset": [], "token_logprobs": []}
+        for piece in client.completions.create(**ASKED | {"seed": seed}, stream=True, logprobs=3, echo=seed % 2 == 0):
+            [choice] = piece.choices
+            begin, told = len(told), told + choice.text
+            assert all(begin <= offset < len(told) or choice.finish_reason for offset in choice.logprobs.text_offset)
+            for name, column in columns.items():
+                column += getattr(choice.logprobs, name)
+        return columns | {"text": told}
+
+    with ThreadPoolExecutor(64) as pool:
+        together = list(pool.map(streamed, range(64)))
+    for seed, got in enumerate(together):
+        [whole] = client.completions.create(**ASKED | {"seed": seed}, logprobs=3, echo=seed % 2 == 0).choices
+        assert (got["text"], got["tokens"], got["text_offset"]) == (whole.text, whole.logprobs.tokens, whole.logprobs.text_offset)
+        assert got["token_logprobs"] == pytest.approx(whole.logprobs.token_logprobs, abs=1e-4, nan_ok=True)
+
+
+def test_the_log_is_readable_without_a_terminal(client, folder):
+    client.completions.create(**ASKED)
+    deadline = time.monotonic() + 10
+    wanted = re.compile(r"\S+ 127\.0\.0\.1:\d+ POST /v1/completions 200 prompt_tokens=\d+ completion_tokens=24 seconds=\d+\.\d+")
+    while not any(wanted.fullmatch(line) for line in (folder / "stderr").read_text().splitlines()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_errors_reach_the_client(client):
     with pytest.raises(openai.BadRequestError, match="temperature should be"):
         client.completions.create(**ASKED | {"temperature": -1})
-    with pytest.raises(openai.NotFoundError):
+    with pytest.raises(openai.NotFoundError) as missing:
         client.completions.create(**ASKED | {"model": "gpt"})
+    assert (missing.value.param, missing.value.code) == ("model", "model_not_found")
+    with pytest.raises(openai.BadRequestError) as long:
+        client.completions.create(**ASKED | {"max_tokens": 10_000})
+    assert (long.value.param, long.value.code) == ("max_tokens", "context_length_exceeded")
 
 
 def test_many_at_once(client):

@@ -1,0 +1,63 @@
+"""A server on a real socket, and what its clients need."""
+
+import json
+import socket
+import threading
+import time
+from contextlib import contextmanager
+
+import httpx
+import uvicorn
+
+from llama_jax.inference.engine import Engine
+from llama_jax.inference.server import Limits, Server
+from llama_jax.inference.weights import make_weights
+
+
+@contextmanager
+def serving(model, params, tokenizer, *, slots: int = 4, queue: int = 100, api_key: str = "", body_bytes: int = 20_000,
+            log=None):
+    weights = make_weights(model.config, params)
+    engine = Engine(model.config, weights, tokenizer, slots=slots, queue=queue)
+    app = Server(engine, tokenizer, "small", Limits(body_bytes=body_bytes, samples=16, api_key=api_key), log=log).app()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=20))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=120) as client:
+            while not server.started:
+                time.sleep(0.01)
+            client.engine = engine
+            try:
+                yield client
+            finally:
+                server.should_exit = True
+                thread.join()
+
+
+def post(client: httpx.Client, **body) -> httpx.Response:
+    return client.post("/v1/completions", content=json.dumps(body))
+
+
+def events(response: httpx.Response) -> list[dict]:
+    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def joined(pieces: list[dict]) -> list[dict]:
+    """The choices that the events of a stream add up to, in order."""
+    choices: dict[int, dict] = {}
+    for piece in pieces:
+        for new in piece["choices"]:
+            if new["index"] not in choices:
+                choices[new["index"]] = new
+                continue
+            old = choices[new["index"]]
+            assert old["finish_reason"] is None, "an event after the end"
+            old["text"] += new["text"]
+            old["finish_reason"] = new["finish_reason"]
+            for name, values in (new["logprobs"] or {}).items():
+                old["logprobs"][name] += values
+    return [choices[n] for n in sorted(choices)]
