@@ -1,4 +1,4 @@
-"""Orbax: state and resolved config of a step, saved in the background, restored into any sharding."""
+"""Orbax: state, resolved config and progress of a step, saved in the background, restored into any sharding."""
 
 import json
 import logging

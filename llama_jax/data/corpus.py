@@ -3,7 +3,7 @@
 Raw sources are prepared into the run directory: the end of each is held out, the rest is trained on.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,10 @@ class Corpus:
     tokenizer: Tokenizer
     sources: list[TokenSource]
     shares: list[float]
+    """As given, or the sources' tokens; they need not add up to 1."""
     heldout: list[TokenSource]
+    notes: tuple[str, ...] = ()
+    """What the user should know of it."""
 
 
 def open_corpus(config: DataConfig, vocab_size: int, workdir: Path, *, given: Tokenizer | None = None,
@@ -61,7 +64,23 @@ def open_corpus(config: DataConfig, vocab_size: int, workdir: Path, *, given: To
     for source, name in zip([*sources, *heldout.values()], [*names.values(), *heldout], strict=True):
         source.name = name
     shares = [share or source.manifest.tokens for (_, share), source in zip(config.shares(), sources, strict=True)]
-    return Corpus(tokenizer, sources, shares, list(heldout.values()))
+    return Corpus(tokenizer, sources, shares, list(heldout.values()), notes_of(config, raw))
+
+
+def notes_of(config: DataConfig, raw: Container[str]) -> tuple[str, ...]:
+    """What is done with a config's shares and held-out fraction that its words do not say; `raw` sources are split."""
+    notes = []
+    total = sum(share or 0 for _, share in config.shares())
+    if total and abs(total - 1) > 1e-6:
+        notes.append(f"the shares of data.sources add up to {total:g}, not 1; each is divided by that")
+    whole = [path for path, _ in config.shares() if path not in raw]
+    if whole and config.heldout_fraction:
+        notes.append(f"nothing of {', '.join(whole)} is held out: data.heldout_fraction holds back text of raw sources only; "
+                     "prepare held-out files in a folder of their own and name it in data.heldout")
+    elif not config.heldout and not config.heldout_fraction:
+        notes.append("no held-out loss: nothing is held out; name held-out text in data.heldout"
+                     + (", or set data.heldout_fraction" if len(whole) < len(config.sources) else ""))
+    return tuple(notes)
 
 
 def is_prepared(path: str) -> bool:

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from llama_jax.batch import Batch
 from llama_jax.data.mixture import Mixture
-from llama_jax.data.packing import TokenSource, pack
+from llama_jax.data.packing import TokenSource, stack
 from llama_jax.sharding import spec
 
 
@@ -18,8 +18,7 @@ def load_batches(mixture: Mixture, mesh: Mesh, *, batch_size: int, start: int, s
     rows = local_rows(mesh, batch_size)
 
     def host_batch(n: int) -> Batch:
-        tokens = np.stack([mixture.tokens(int(n) * batch_size + row) for row in rows])
-        return pack(tokens, mixture.sources[0].manifest.bos_id)
+        return stack([mixture.row(int(n) * batch_size + row) for row in rows])
 
     ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     for batch in grain.MapDataset.range(start, stop).map(host_batch).to_iter_dataset(ahead):
@@ -32,8 +31,7 @@ def load_heldout(source: TokenSource, mesh: Mesh, *, batch_size: int, limit: int
     count = -(-len(source) // batch_size)
     for n in range(min(count, limit) if limit else count):
         windows = [n * batch_size + row for row in rows]
-        tokens = np.stack([source.window(min(window, len(source) - 1)) for window in windows])
-        batch = pack(tokens, source.manifest.bos_id)
+        batch = stack([source.row([source.span(min(window, len(source) - 1))]) for window in windows])
         exists = np.array([window < len(source) for window in windows], np.float32)
         yield to_devices(batch._replace(weights=batch.weights * exists[:, None]), mesh, batch_size)
 

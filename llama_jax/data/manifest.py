@@ -1,6 +1,7 @@
 """A prepared folder: flat little-endian shards and manifest.json, which says what they hold and what made them.
 
-Each document lies as BOS, its tokens, EOS.
+Each document lies as BOS, its tokens, EOS. Beside each shard a second file says where its documents begin: where BOS and
+EOS are one token, or a text holds their ids, the tokens alone do not tell.
 """
 
 import dataclasses
@@ -15,6 +16,8 @@ from llama_jax.errors import DataError
 MANIFEST = "manifest.json"
 DTYPES = ("<u2", "<u4")
 """Of tokens: two bytes where the vocabulary allows it, else four."""
+START = "<i8"
+"""dtype of a place where a document begins."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,9 @@ class Shard:
     tokens: int
     documents: int
     bytes: int
+    starts: str = ""
+    """File of the places in the shard where a document begins, ascending, each a START; empty in folders that an earlier
+    version wrote."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,8 @@ def read_manifest(folder: Path) -> Manifest:
         totals = (manifest.tokens, manifest.documents, manifest.bytes)
         if totals != (values["tokens"], values["documents"], values["bytes"]) or min(totals) < 1:
             raise ValueError("its totals are not those of its shards")
+        if manifest.tokens < 2 * manifest.documents:
+            raise ValueError(f"{manifest.tokens} tokens cannot be {manifest.documents} documents, each with a BOS and an EOS")
     except OSError as error:
         raise DataError(f"{folder} is not a prepared folder: {error.strerror} ({MANIFEST}).") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -82,6 +90,10 @@ def read_manifest(folder: Path) -> Manifest:
         if size != wanted:
             raise DataError(f"{folder / shard.file} should hold {shard.tokens} tokens in {wanted} bytes but has "
                             f"{size}: it is truncated or was replaced; remove {folder} and prepare it again.")
+        size, wanted = size_of(folder / shard.starts), shard.documents * np.dtype(START).itemsize
+        if shard.starts and size != wanted:
+            raise DataError(f"{folder / shard.starts} should hold the beginnings of {shard.documents} documents in {wanted} "
+                            f"bytes but has {size}: it is truncated or was replaced; remove {folder} and prepare it again.")
     return manifest
 
 

@@ -1,19 +1,23 @@
-"""Which row comes when: a mixture of sources by token share, as a pure function of (sources, shares, seed, n)."""
+"""Which row comes when: a mixture of sources by token share, as a pure function of (sources, shares, seed, n).
+
+A run that goes on counts its rows from the position of its checkpoint; while nothing changes they are the rows that it would
+have read without a stop.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from llama_jax.data.packing import TokenSource
-from llama_jax.data.shuffle import keys_of, shuffled
+from llama_jax.data.packing import Row, TokenSource
+from llama_jax.data.position import Position, Reader
 
 WHOLE = 1 << 40
 """Parts that shares are counted in."""
 
 
-class Row(NamedTuple):
-    """One row's origin."""
+class Origin(NamedTuple):
+    """Where a row is from."""
 
     source: int
     index: int
@@ -31,37 +35,62 @@ class Seen:
 
 
 class Mixture:
-    """Row n for any n, without state. All rows are T tokens, so shares of rows are shares of tokens."""
+    """Row n after `position` for any n, without state. All rows are T tokens, so shares of rows are shares of tokens.
 
-    def __init__(self, sources: list[TokenSource], shares: list[float], seed: int):
+    Raises DataError where `position` speaks of other text than `sources` hold.
+    """
+
+    def __init__(self, sources: list[TokenSource], shares: list[float], seed: int, position: Position | None = None):
         self.sources = sources
         self.shares = self.normalise(shares)
-        self.seed = seed
         self._weights = weights_of(self.shares)
+        self._start = position or Position()
+        self._readers = [Reader(source, progress, seed)
+                         for source, progress in zip(sources, self._start.take_up(sources), strict=True)]
+        self._keys = tuple(reader.progress.key for reader in self._readers)
+        same = (self._keys, tuple(self._weights)) == (self._start.keys, self._start.weights)
+        self._rows = self._start.rows if same else 0
+        self._before = split(self._rows, self._weights)
 
     @staticmethod
     def normalise(shares: list[float]) -> list[float]:
         """Shares that add up to 1."""
         return [share / sum(shares) for share in shares]
 
-    def __getitem__(self, n: int) -> Row:
-        before, after = split(n, self._weights), split(n + 1, self._weights)
+    def _counts(self, rows: int) -> list[int]:
+        """How many of the first `rows` rows each source gives."""
+        counts = split(self._rows + rows, self._weights)
+        return [count - before for count, before in zip(counts, self._before, strict=True)]
+
+    def _place(self, n: int) -> tuple[int, int]:
+        """(number of the source, rows of it before) of row n."""
+        before, after = self._counts(n), self._counts(n + 1)
         source = next(number for number, count in enumerate(after) if count > before[number])
-        epoch, place = divmod(before[source], len(self.sources[source]))
-        window = shuffled(place, len(self.sources[source]), keys_of(self.seed, source, epoch))
-        return Row(source, before[source], window)
+        return source, before[source]
+
+    def __getitem__(self, n: int) -> Origin:
+        source, index = self._place(n)
+        return Origin(source, index, self._readers[source].window(index))
+
+    def row(self, n: int) -> Row:
+        """Row n."""
+        source, index = self._place(n)
+        return self.sources[source].row(self._readers[source].spans(index))
 
     def tokens(self, n: int) -> np.ndarray:
-        """int32 (T + 1,) tokens of row n."""
-        row = self[n]
-        return self.sources[row.source].window(row.window)
+        """int32 (T + 1,) inputs of row n and its last target."""
+        row = self.row(n)
+        return np.append(row.tokens, row.targets[-1:])
+
+    def position(self, rows: int) -> Position:
+        """What has been read once `rows` rows are."""
+        read = [reader.after(count) for reader, count in zip(self._readers, self._counts(rows), strict=True)]
+        others = [progress for progress in self._start.sources if progress.key not in self._keys]
+        return Position((*read, *others), self._keys, tuple(self._weights), self._rows + rows)
 
     def ledger(self, rows: int) -> dict[str, Seen]:
-        """What the first `rows` rows hold, by source name."""
-        return {
-            source.name: Seen(count * source.sequence_length, count / len(source))
-            for source, count in zip(self.sources, split(rows, self._weights), strict=True)
-        }
+        """What has been read once `rows` rows are, by source name."""
+        return {progress.name: Seen(progress.tokens, progress.epochs) for progress in self.position(rows).sources}
 
 
 def weights_of(shares: list[float]) -> list[int]:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from llama_jax.data.atomic import make_folder, write_atomic
-from llama_jax.data.manifest import DTYPES, MANIFEST, Manifest, Shard, read_manifest, size_of
+from llama_jax.data.manifest import DTYPES, MANIFEST, START, Manifest, Shard, read_manifest, size_of
 from llama_jax.data.sources import documents, files_of
 from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.errors import ConfigError, DataError, LlamaError
@@ -88,7 +88,8 @@ def write_shards(
     make_folder(output)
     if (output / MANIFEST).exists():
         manifest = read_manifest(output)
-        if (manifest.settings, manifest.tokenizer_sha256) != (settings, tokenizer.sha256):
+        made_by = manifest.tokenizer_sha256, manifest.bos_id, manifest.eos_id
+        if (manifest.settings, made_by) != (settings, (tokenizer.sha256, tokenizer.bos_id, tokenizer.eos_id)):
             raise DataError(f"{output} already holds data made from other text, settings or tokenizer; remove it or "
                             "name another place.")
         return manifest
@@ -100,9 +101,11 @@ def write_shards(
     texts = itertools.islice(texts, sum(shard.documents for shard in done), None)
     with _encoder(tokenizer, workers) as encode:
         chunks = _reported(encode(_chunks(texts)), report)
-        for tokens, count, size in _group(chunks, tokenizer, dtype, shard_tokens):
-            shard = Shard(f"shard_{len(done):05d}.bin", len(tokens), count, size)
+        for tokens, starts, size in _group(chunks, tokenizer, dtype, shard_tokens):
+            name = f"shard_{len(done):05d}"
+            shard = Shard(f"{name}.bin", len(tokens), len(starts), size, f"{name}.starts")
             write_atomic(output / shard.file, tokens.tobytes())
+            write_atomic(output / shard.starts, starts.tobytes())
             done.append(shard)
             progress = {"settings": settings_of_progress, "shards": [dataclasses.asdict(s) for s in done]}
             write_atomic(output / PROGRESS, json.dumps(progress).encode())
@@ -117,7 +120,7 @@ def write_shards(
 
 
 def _finished_shards(output: Path, settings: dict, dtype: np.dtype) -> list[Shard]:
-    """Shards that an earlier call finished and that are still whole."""
+    """Shards that an earlier call finished and that are still whole; those of an earlier version lack `starts`."""
     file = output / PROGRESS
     if not file.exists():
         return []
@@ -129,7 +132,9 @@ def _finished_shards(output: Path, settings: dict, dtype: np.dtype) -> list[Shar
         return []  # as good as no progress
     if begun != settings:
         raise DataError(f"{output} holds the beginning of other work (see {file}); remove it or name another output.")
-    return list(itertools.takewhile(lambda s: size_of(output / s.file) == s.tokens * dtype.itemsize, shards))
+    return list(itertools.takewhile(
+        lambda s: s.starts and size_of(output / s.starts) == s.documents * np.dtype(START).itemsize
+        and size_of(output / s.file) == s.tokens * dtype.itemsize, shards))
 
 
 def _reported(encoded: Iterable[list[tuple[np.ndarray, int]]], report: Report | None) -> Iterator:
@@ -154,17 +159,18 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 
 def _group(
     encoded: Iterable[list[tuple[np.ndarray, int]]], tokenizer: Tokenizer, dtype: np.dtype, shard_tokens: int
-) -> Iterator[tuple[np.ndarray, int, int]]:
-    """Whole documents gathered into shards of at least `shard_tokens`: (tokens, documents, bytes)."""
-    parts, length, count, size = [], 0, 0, 0
+) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Whole documents gathered into shards of at least `shard_tokens`: (tokens, where documents begin, bytes of text)."""
+    parts, starts, length, size = [], [], 0, 0
     for ids, bytes_ in itertools.chain.from_iterable(encoded):
+        starts.append(length)
         parts.append(np.concatenate([[tokenizer.bos_id], ids, [tokenizer.eos_id]]).astype(dtype))
-        length, count, size = length + len(parts[-1]), count + 1, size + bytes_
+        length, size = length + len(parts[-1]), size + bytes_
         if length >= shard_tokens:
-            yield np.concatenate(parts), count, size
-            parts, length, count, size = [], 0, 0, 0
+            yield np.concatenate(parts), np.array(starts, START), size
+            parts, starts, length, size = [], [], 0, 0
     if parts:
-        yield np.concatenate(parts), count, size
+        yield np.concatenate(parts), np.array(starts, START), size
 
 
 _worker_tokenizer: Tokenizer | None = None

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -9,9 +10,15 @@ import jax
 from llama_jax.checkpoint import Checkpoints, changes, check_same_model
 from llama_jax.config import Config, from_dict, to_dict
 from llama_jax.data.atomic import write_atomic
-from llama_jax.errors import ConfigError, LlamaError
+from llama_jax.data.corpus import open_corpus
+from llama_jax.data.mixture import Mixture
+from llama_jax.data.position import Position
+from llama_jax.data.tokenizer import Tokenizer
+from llama_jax.errors import ConfigError, DataError, LlamaError
 
 CONFIG = "config.json"
+POSITION = "position"
+"""Key of a checkpoint's progress under which it holds what was read."""
 
 
 def open_run(config: Config, workdir: Path) -> tuple[Checkpoints, int, list[str]]:
@@ -47,6 +54,30 @@ def beginning(config: Config, workdir: Path, checkpoints: Checkpoints) -> tuple[
         notes.append(f"resuming {workdir} at step {start}")
         notes += [f"changed since the checkpoint: {line}" for line in changes(saved, config)]
     return start, notes
+
+
+def position_at(checkpoints: Checkpoints, step: int, workdir: Path, tokenizer: Tokenizer | None) -> Position:
+    """What the run had read when it saved `step` (0: nothing).
+
+    Of a checkpoint that an earlier version wrote it is worked out from the config in it: since the run began all its steps
+    had the same rows. Raises DataError where a source that was read then is gone.
+    """
+    if step == 0:
+        return Position()
+    if recorded := checkpoints.progress(step).get(POSITION):
+        try:
+            return from_dict(Position, recorded)
+        except ConfigError as error:
+            raise DataError(f"{checkpoints.folder / str(step)} says what was read in another way than this version ({error}); "
+                            "remove it to go on from an earlier one.") from None
+    saved = checkpoints.config(step)
+    read = replace(saved.data, tokenizer="", heldout=())
+    try:
+        corpus = open_corpus(read, saved.model.vocab_size, workdir, given=tokenizer, padded=bool(saved.init_from))
+    except DataError as error:
+        raise DataError(f"the checkpoint of step {step}, of an earlier version, does not say what was read, and its sources "
+                        f"cannot be opened to work it out: {error}") from None
+    return Mixture(corpus.sources, corpus.shares, saved.training.seed).position(step * saved.training.batch_size)
 
 
 def record(config: Config, workdir: Path) -> None:

@@ -16,18 +16,19 @@ from jax.sharding import Mesh
 
 from llama_jax.accounting import MFU_FORMULA, parameter_count
 from llama_jax.checkpoint import Checkpoints
-from llama_jax.config import Config
+from llama_jax.config import Config, to_dict
 from llama_jax.convert.source import Source
 from llama_jax.data.corpus import Corpus, open_corpus
 from llama_jax.data.loader import load_batches, load_heldout
 from llama_jax.data.mixture import Mixture
+from llama_jax.data.position import Position
 from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.errors import LlamaError
 from llama_jax.inference.generate import long_text
 from llama_jax.inference.sampling import Sampling
 from llama_jax.runtime import first_line, flags_in_use, leave, lost
 from llama_jax.sharding import make_mesh
-from llama_jax.training.directory import open_run, record
+from llama_jax.training.directory import POSITION, open_run, position_at, record
 from llama_jax.training.metrics import Meter, bits_per_byte, perplexity, total_peak
 from llama_jax.training.profiling import Profiler
 from llama_jax.training.program import Program, build
@@ -51,6 +52,14 @@ class Run(NamedTuple):
     evaluators: tuple[Evaluator, ...]
     peak: float
     """FLOP/s of all devices together."""
+    start: int
+    """Steps done before."""
+    mixture: Mixture
+    """What is read from there on."""
+
+    def position(self, step: int) -> Position:
+        """What has been read after `step`."""
+        return self.mixture.position((step - self.start) * self.config.training.batch_size)
 
 
 def fit(config: Config, workdir: Path, evaluators: Iterable[Evaluator] = ()) -> TrainState:
@@ -65,29 +74,31 @@ def fit(config: Config, workdir: Path, evaluators: Iterable[Evaluator] = ()) -> 
     checkpoints, start, notes = open_run(config, workdir)
     with closing(checkpoints):
         corpus = shared_corpus(config, workdir, tokenizer)
+        position = position_at(checkpoints, start, workdir, tokenizer)
+        mixture = Mixture(corpus.sources, corpus.shares, config.training.seed, position)
         record(config, workdir)
         writers = Writers(workdir, config.training.num_steps, start=start, active=jax.process_index() == 0)
         peak, peak_source = total_peak(config)
-        run = Run(config, workdir, mesh, program, corpus, checkpoints, writers, tuple(evaluators), peak)
+        run = Run(config, workdir, mesh, program, corpus, checkpoints, writers, tuple(evaluators), peak, start, mixture)
         with closing(writers), jax.set_mesh(mesh):
             for line in [*notes, *describe(config, corpus, program, mesh),
                          f"{MFU_FORMULA}; peak {peak / 1e12:.3g} TFLOP/s ({peak_source})"]:
                 writers.text(line)
             try:
-                return go_on(run, start, source)
+                return go_on(run, source)
             except jax.errors.JaxRuntimeError as error:
                 if jax.process_count() == 1:
                     raise
                 leave(f"{lost()} ({first_line(error)}).")
 
 
-def go_on(run: Run, start: int, source: Source | None) -> TrainState:
-    """From the checkpoint of step `start`, or step 0 and the weights of `source`, to the end; returns the final state."""
-    state = run.checkpoints.restore(start, run.program.abstract_state) if start else run.program.init()
+def go_on(run: Run, source: Source | None) -> TrainState:
+    """From the checkpoint of the run's start, or step 0 and the weights of `source`, to the end; returns the final state."""
+    state = run.checkpoints.restore(run.start, run.program.abstract_state) if run.start else run.program.init()
     if source:
         run.writers.text(f"weights: {source.format} {run.config.init_from}; tokenizer: {run.corpus.tokenizer}")
         state = take_params(state, source)
-    state = train(run, state, start)
+    state = train(run, state)
     if int(state.step) == run.config.training.num_steps:
         write_samples(run, state.params)
     return state
@@ -116,15 +127,15 @@ def describe(config: Config, corpus: Corpus, program: Program, mesh: Mesh) -> li
         f"attention: {program.attention}",
         *flags_in_use(),
         f"data: {'; '.join(rows)}",
+        *corpus.notes,
     ]
 
 
-def train(run: Run, state: TrainState, start: int) -> TrainState:
+def train(run: Run, state: TrainState) -> TrainState:
     """Dispatch step n, then read the metrics of step n - 1 while n runs."""
-    config, last = run.config, run.config.training.num_steps
-    mixture = Mixture(run.corpus.sources, run.corpus.shares, config.training.seed)
-    meter = Meter(config, mixture, run.peak, run.checkpoints.progress(start) if start else {})
-    batches = load_batches(mixture, run.mesh, batch_size=config.training.batch_size, start=start, stop=last)
+    config, start, last = run.config, run.start, run.config.training.num_steps
+    meter = Meter(config, run.mixture, run.peak, run.checkpoints.progress(start) if start else {}, start)
+    batches = load_batches(run.mixture, run.mesh, batch_size=config.training.batch_size, start=0, stop=last - start)
     train_step, pending = None, None
     with stop_requests() as requests, closing(Profiler(config.profile, run.workdir)) as profiler:
         if note := profiler.missed(last):
@@ -228,8 +239,7 @@ def evaluate(run: Run, evaluations: Iterable[Evaluator], params: Params, step: i
     """Their numbers as one line."""
     values = {name: value for evaluation in evaluations for name, value in evaluation(params).items()}
     if values:
-        tokens = step * run.config.training.batch_size * run.config.data.sequence_length
-        run.writers.metrics(step, {"tokens": tokens} | values)
+        run.writers.metrics(step, {"tokens": run.position(step).tokens} | values)
 
 
 def heldout_loss(run: Run, params: Params) -> dict[str, float]:
@@ -252,7 +262,7 @@ def heldout_loss(run: Run, params: Params) -> dict[str, float]:
 
 def save(run: Run, state: TrainState, step: int, meter: Meter) -> None:
     """A checkpoint in the background, and the picture of the loss so far."""
-    run.checkpoints.save(step, state, run.config, progress=meter.state())
+    run.checkpoints.save(step, state, run.config, progress=meter.state() | {POSITION: to_dict(run.position(step))})
     if run.writers.active:
         plot_loss(run.workdir, run.config.name)
 

@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import optax
@@ -47,8 +48,10 @@ class Meter:
     mixture: Mixture
     peak: float
     """FLOP/s of all devices together."""
-    before: dict[str, float] = field(default_factory=dict)
+    before: dict[str, Any] = field(default_factory=dict)
     """`state()` as the checkpoint holds it that the run goes on from."""
+    resumed: int = 0
+    """Step at which the mixture begins."""
     _start: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self):
@@ -96,8 +99,9 @@ class Meter:
         loss, c = self._nats / self._predicted, self.config
         self._nats = self._predicted = 0.0
         self._counted, self._clock = step, now
+        position = self.mixture.position((step - self.resumed) * c.training.batch_size)
         return {
-            "tokens": step * self._step_tokens,
+            "tokens": position.tokens,
             "loss": loss,
             "perplexity": perplexity(loss),
             "bits_per_byte": bits_per_byte(loss, self._predicted_per_byte),
@@ -108,7 +112,6 @@ class Meter:
             "seconds": self.seconds(),
             "seconds_left": (c.training.num_steps - step) * pace,
             "sources": {
-                name: {"tokens": seen.tokens, "epochs": round(seen.epochs, 4)}
-                for name, seen in self.mixture.ledger(step * c.training.batch_size).items()
+                read.name: {"tokens": read.tokens, "epochs": round(read.epochs, 4)} for read in position.sources
             },
         }

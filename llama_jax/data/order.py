@@ -1,0 +1,72 @@
+"""The order in which one epoch of a source is read: its text cut into windows, shuffled.
+
+Where the length of a row changes in the midst of an epoch, what is left of it, in the order of the text, is cut and
+shuffled anew: nothing is read twice and nothing left out, and rows are as contiguous as what is left allows.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from llama_jax.data.packing import Span
+from llama_jax.data.shuffle import first_of, shuffled
+
+
+class Runs(NamedTuple):
+    """Predictions of a stream (see `Span`) as contiguous runs, ascending, with gaps between."""
+
+    begins: np.ndarray
+    """int64 (runs,): where each begins in the stream."""
+    offsets: np.ndarray
+    """int64 (runs + 1,): how many predictions the runs before it hold; the last is the number of all."""
+
+    @staticmethod
+    def whole(predictions: int) -> "Runs":
+        """All predictions of a stream."""
+        return Runs(np.array([0]), np.array([0, predictions]))
+
+    def spans(self, first: int, last: int) -> list[Span]:
+        """Predictions number first .. last - 1 of the runs, as spans of the stream."""
+        number = int(np.searchsorted(self.offsets, first, side="right")) - 1
+        result = []
+        while first < last:
+            before, end = int(self.offsets[number]), min(int(self.offsets[number + 1]), last)
+            shift = int(self.begins[number]) - before
+            result.append((first + shift, end + shift))
+            first, number = end, number + 1
+        return result
+
+
+class Order:
+    """Windows of `length` predictions of some runs, in an order drawn from `keys`; the last window may be shorter."""
+
+    def __init__(self, runs: Runs, length: int, keys: tuple[int, ...]):
+        self.runs, self.length, self.keys = runs, length, keys
+
+    def __len__(self) -> int:
+        return -(-int(self.runs.offsets[-1]) // self.length)
+
+    def window(self, place: int) -> int:
+        """Number of the window that is read at `place`."""
+        return shuffled(place, len(self), self.keys)
+
+    def spans(self, place: int) -> list[Span]:
+        """The predictions that are read at `place`."""
+        first = self.window(place) * self.length
+        return self.runs.spans(first, min(first + self.length, int(self.runs.offsets[-1])))
+
+    def rest(self, count: int) -> Runs:
+        """What is left once the first `count` places are read; takes a byte of memory a window."""
+        unread = np.ones(len(self), bool)
+        for windows in first_of(count, len(self), self.keys):
+            unread[windows] = False
+        turns = (np.flatnonzero(unread[1:] != unread[:-1]) + 1) * self.length
+        edges = np.union1d(self.runs.offsets, turns)  # between two neighbours all is one run, and read or unread
+        first, last = edges[:-1], edges[1:]
+        kept = unread[first // self.length]
+        first, last = first[kept], last[kept]
+        number = np.searchsorted(self.runs.offsets, first, side="right") - 1
+        begins = self.runs.begins[number] + first - self.runs.offsets[number]
+        apart = np.append([True], begins[1:] != begins[:-1] + (last - first)[:-1])
+        sizes = np.add.reduceat(last - first, np.flatnonzero(apart))
+        return Runs(begins[apart], np.append([0], np.cumsum(sizes)))
