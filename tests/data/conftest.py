@@ -6,25 +6,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llama_jax.data.manifest import MANIFEST, Manifest, Shard
+from llama_jax.data.manifest import MANIFEST, START, Manifest, Shard
 
 BOS, EOS = 1, 2
 
 
 @pytest.fixture
 def folder_of(tmp_path) -> Callable[..., Path]:
-    """(name, documents as lists of ids, documents a shard) -> prepared folder, as `prepare` lays it out."""
+    """(name, documents as lists of ids, documents a shard) -> prepared folder, as `prepare` lays it out.
 
-    def make(name: str, documents: list[list[int]], a_shard: int = 1000) -> Path:
+    Without `starts` as earlier versions did, which did not write where documents begin.
+    """
+
+    def make(name: str, documents: list[list[int]], a_shard: int = 1000, *, bos: int = BOS, eos: int = EOS,
+             starts: bool = False) -> Path:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         shards = []
         for number, start in enumerate(range(0, len(documents), a_shard)):
             part = documents[start : start + a_shard]
-            tokens = np.array([token for ids in part for token in (BOS, *ids, EOS)], "<u2")
+            tokens = np.array([token for ids in part for token in (bos, *ids, eos)], "<u2")
             tokens.tofile(folder / f"shard_{number:05d}.bin")
-            shards.append(Shard(f"shard_{number:05d}.bin", len(tokens), len(part), 3 * len(tokens)))
-        manifest = Manifest("some tokenizer", 100, "<u2", BOS, EOS, {}, tuple(shards))
+            file = f"shard_{number:05d}.starts" if starts else ""
+            if starts:
+                np.cumsum([0] + [len(ids) + 2 for ids in part[:-1]]).astype(START).tofile(folder / file)
+            shards.append(Shard(f"shard_{number:05d}.bin", len(tokens), len(part), 3 * len(tokens), file))
+        manifest = Manifest("some tokenizer", 100, "<u2", bos, eos, {}, tuple(shards))
         (folder / MANIFEST).write_text(manifest.to_json())
         return folder
 

@@ -196,3 +196,24 @@ def test_a_fraction_that_leaves_a_part_empty(tmp_path, open_it, tokenizer, fract
     (tmp_path / "a.txt").write_text("\u4e2d")
     with pytest.raises(DataError, match=f"heldout_fraction {fraction} of .*a.txt .* nothing for the {part} part"):
         open_it(tmp_path / "a.txt", heldout_fraction=fraction, tokenizer=str(tmp_path))
+
+
+def test_what_is_done_with_shares_and_held_out_text_is_said(raw, prepared, open_it):
+    for shares, notes in [
+        ((0.5, 0.5), ()), ((1, 1), ("the shares of data.sources add up to 2, not 1; each is divided by that",)),
+        ((0.1, 0.2), ("the shares of data.sources add up to 0.3, not 1; each is divided by that",)),
+    ]:
+        corpus = open_it(f"{raw / 'one.txt'}={shares[0]}", f"{raw / 'two.jsonl'}={shares[1]}", heldout_fraction=0.1,
+                         tokenizer=str(prepared))
+        assert corpus.notes == notes
+    assert open_it(raw / "one.txt", heldout_fraction=0.1).notes == ()
+
+
+def test_a_run_without_held_out_text_says_so(raw, prepared, open_it, tokenizer):
+    (note,) = open_it(prepared, heldout_fraction=0.1).notes
+    assert note.startswith(f"nothing of {prepared} is held out: data.heldout_fraction holds back text of raw sources only")
+    (note,) = open_it(prepared).notes
+    assert note == "no held-out loss: nothing is held out; name held-out text in data.heldout"
+    (note,) = open_it(raw / "two.jsonl").notes
+    assert note.endswith("name held-out text in data.heldout, or set data.heldout_fraction")
+    assert open_it(prepared, heldout=(str(raw / "one.txt"),)).notes == ()
