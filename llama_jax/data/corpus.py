@@ -64,7 +64,8 @@ def open_corpus(config: DataConfig, vocab_size: int, workdir: Path, *, given: To
     for source, name in zip([*sources, *heldout.values()], [*names.values(), *heldout], strict=True):
         source.name = name
     shares = [share or source.manifest.tokens for (_, share), source in zip(config.shares(), sources, strict=True)]
-    return Corpus(tokenizer, sources, shares, list(heldout.values()), notes_of(config, raw))
+    notes = (*notes_of(config, raw), *other_ends(tokenizer, prepared.values()))
+    return Corpus(tokenizer, sources, shares, list(heldout.values()), notes)
 
 
 def notes_of(config: DataConfig, raw: Container[str]) -> tuple[str, ...]:
@@ -81,6 +82,16 @@ def notes_of(config: DataConfig, raw: Container[str]) -> tuple[str, ...]:
         notes.append("no held-out loss: nothing is held out; name held-out text in data.heldout"
                      + (", or set data.heldout_fraction" if len(whole) < len(config.sources) else ""))
     return tuple(notes)
+
+
+def other_ends(tokenizer: Tokenizer, prepared: Iterable[TokenSource]) -> Iterator[str]:
+    """Of prepared sources whose documents begin and end otherwise than the tokenizer says; a file beside it decides that."""
+    for source in prepared:
+        theirs, ours = (source.manifest.bos_id, source.manifest.eos_id), (tokenizer.bos_id, tokenizer.eos_id)
+        if theirs != ours:
+            yield (f"{source.folder} was prepared with BOS {theirs[0]} and EOS {theirs[1]}, and the run's tokenizer has BOS "
+                   f"{ours[0]} and EOS {ours[1]}: generation begins and ends texts otherwise than they were learned; prepare it "
+                   "again with this tokenizer")
 
 
 def is_prepared(path: str) -> bool:

@@ -67,6 +67,4 @@ class Order:
         first, last = first[kept], last[kept]
         number = np.searchsorted(self.runs.offsets, first, side="right") - 1
         begins = self.runs.begins[number] + first - self.runs.offsets[number]
-        apart = np.append([True], begins[1:] != begins[:-1] + (last - first)[:-1])
-        sizes = np.add.reduceat(last - first, np.flatnonzero(apart))
-        return Runs(begins[apart], np.append([0], np.cumsum(sizes)))
+        return Runs(begins, np.append([0], np.cumsum(last - first)))

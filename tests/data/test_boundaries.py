@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers
 
+from llama_jax.config import DataConfig
+from llama_jax.data.corpus import open_corpus
 from llama_jax.data.manifest import MANIFEST, Manifest, read_manifest
 from llama_jax.data.packing import TokenSource, pack, stack
 from llama_jax.data.prepare import PROGRESS, prepare
@@ -192,6 +194,17 @@ def test_another_end_of_text_of_the_same_tokenizer_is_other_work(tmp_path, one_t
     assert other.sha256 == one_token.sha256 and other.bos_id != one_token.bos_id
     with pytest.raises(DataError, match="already holds data made from other text, settings or tokenizer"):
         prepare([source], other, tmp_path / "out", workers=1)
+
+
+def test_a_run_whose_tokenizer_ends_texts_otherwise_says_so(tmp_path, one_token):
+    prepare([write(tmp_path / "t.jsonl", TEXTS)], one_token, tmp_path / "out", workers=1)
+    config = DataConfig((str(tmp_path / "out"),), sequence_length=8, heldout=(str(tmp_path / "t.jsonl"),))
+    size = one_token.vocab_size
+    assert open_corpus(config, size, tmp_path / "run").notes == ()
+    (tmp_path / "one/tokenizer_config.json").write_text(json.dumps({"bos_token": "|", "eos_token": "<|"}))
+    (note,) = open_corpus(replace(config, tokenizer=str(tmp_path / "one")), size, tmp_path / "other").notes
+    ends = one_token.eos_id, one_token.encode("|")[0]
+    assert f"prepared with BOS {ends[0]} and EOS {ends[0]}, and the run's tokenizer has BOS {ends[1]} and EOS {ends[0]}" in note
 
 
 def test_manifests_of_earlier_versions_read(folder_of):

@@ -116,7 +116,7 @@ def test_stopped_at_any_write_it_goes_on_to_the_same_bytes(tmp_path, source, tok
     """Whichever file is the last one, half of it lying there as .tmp."""
     prepare([source], tokenizer, tmp_path / "whole", workers=1, shard_tokens=4000)
     wanted, real = contents(tmp_path / "whole"), os.fsync
-    writes = 2 * len(read_manifest(tmp_path / "whole").shards) + 2  # with progress.json each, tokenizer and manifest
+    writes = 3 * len(read_manifest(tmp_path / "whole").shards) + 2  # starts and progress.json each, tokenizer and manifest
     assert writes >= 8
     for last in range(writes):
         out = tmp_path / f"stopped-{last}"

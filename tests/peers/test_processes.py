@@ -74,6 +74,19 @@ def test_two_processes_equal_one_bit_for_bit(config, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, alone, together)
 
 
+def test_two_processes_go_on_with_other_rows_as_one_does(config, tmp_path):
+    """10 steps, then 10 of half the rows, of half the length."""
+    first = replace(config, training=replace(config.training, num_steps=10), checkpoint=replace(config.checkpoint, every=10))
+    rest = replace(config, data=replace(config.data, sequence_length=32), training=replace(config.training, batch_size=4))
+    for part in (first, rest):
+        finish(start(part, tmp_path / "one", processes=1, devices=4))
+        finish(start(part, tmp_path / "two", processes=2, devices=2))
+    jax.tree.map(np.testing.assert_array_equal, trained(rest, tmp_path / "one"), trained(rest, tmp_path / "two"))
+    last = [json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1]) for name in ("one", "two")]
+    assert last[0]["tokens"] == last[1]["tokens"] == 10 * 8 * 64 + 10 * 4 * 32
+    assert last[0]["loss"] == last[1]["loss"]
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])  # its connections end, or stay and say nothing
 def test_a_lost_process_ends_the_other_and_both_resume(how, config, tmp_path):
     config = replace(config, training=replace(config.training, num_steps=160))
