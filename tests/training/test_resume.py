@@ -141,9 +141,9 @@ def test_a_checkpoint_of_an_earlier_version_goes_on(config, trained, tmp_path):
     """It does not say what was read; its config does. With the same rows and with others."""
     first = trained(config)
     for step in (10, 20):
-        shutil.rmtree(tmp_path / f"run/checkpoints/{step}/position")
+        shutil.rmtree(tmp_path / f"run/checkpoints/{step}/progress")
     shutil.copytree(tmp_path / "run", tmp_path / "again")
-    assert Checkpoints(tmp_path / "run/checkpoints").position(20) is None
+    assert Checkpoints(tmp_path / "run/checkpoints").progress(20) == {}
     assert texts_read(first + trained(changed(config, 40, batch_size=8))) == {1}
     assert lines(tmp_path / "run")[40]["tokens"] == 30_720
     whole, rest = trained(changed(config, 30), "whole"), trained(changed(config, 30), "again")
@@ -152,7 +152,7 @@ def test_a_checkpoint_of_an_earlier_version_goes_on(config, trained, tmp_path):
 
 def test_the_sources_of_an_earlier_version_must_be_there(config, trained, docs, b, tmp_path):
     trained(config)
-    shutil.rmtree(tmp_path / "run/checkpoints/20/position")
+    shutil.rmtree(tmp_path / "run/checkpoints/20/progress")
     shutil.move(docs, tmp_path / "gone")
     with pytest.raises(DataError, match=r"step 20, of an earlier version, does not say what was read.*docs"):
         trained(changed(config, 30, sources=(str(b),)))
@@ -169,6 +169,6 @@ def test_other_text_in_a_sources_place_is_refused(config, trained, docs, tokeniz
 
 def test_a_record_of_another_kind_is_named(config, trained, tmp_path):
     trained(config)
-    (tmp_path / "run/checkpoints/20/position/metadata").write_text('{"legs": []}')
+    (tmp_path / "run/checkpoints/20/progress/metadata").write_text('{"position": {"legs": []}}')
     with pytest.raises(DataError, match=r"checkpoints/20 says what was read in another way .*remove it to go on"):
         trained(changed(config, 30))
