@@ -50,4 +50,4 @@ def look_up(table_VD: Array, tokens_BT: Array, dtype: DTypeLike) -> Array:
 
 def rows_of(table_VD: Array, ids: Array) -> Array:
     """table_VD[ids], with NaN for ids outside [0, V) where that would take the nearest row, or count from the end."""
-    return table_VD.at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    return jnp.asarray(table_VD).at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
