@@ -61,7 +61,8 @@ def choose(impl: str, problem: Problem) -> tuple[str, str]:
     if impl not in BACKENDS:
         raise ConfigError(f"unknown attention backend {impl!r}; known: auto, {', '.join(BACKENDS)}.")
     if reason := lacks(impl, problem):
-        raise ConfigError(f"model.attention {impl} cannot serve: {reason}; auto picks one that can.")
+        able = any(not lacks(name, problem) for name in PREFERRED)
+        raise ConfigError(f"model.attention {impl} cannot serve: {reason}{'; auto picks one that can' if able else ''}.")
     return impl, "asked for"
 
 

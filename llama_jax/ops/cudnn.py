@@ -22,7 +22,7 @@ BITS = 16
 """Bits of a document's number, each a feature of a head; a multiple of 8, as cuDNN's widths are."""
 
 GAP = 256.0
-"""Least a score loses over one differing bit: exp(-256) is 0 in float32."""
+"""Least a score loses over one differing bit: exp(-256) is 0 in float32. The scores of one token are taken to differ by less."""
 
 
 def lacks(problem: Problem) -> str:

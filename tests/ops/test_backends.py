@@ -17,7 +17,7 @@ from llama_jax.config import MeshConfig
 from llama_jax.errors import ConfigError
 from llama_jax.model.attention import attend_over_mesh
 from llama_jax.ops import attention, chunked
-from llama_jax.ops.attention import BACKENDS, FUSED, attend, choose
+from llama_jax.ops.attention import BACKENDS, FUSED, attend, choose, device_in_use
 from llama_jax.ops.chunked import attend_chunked
 from llama_jax.ops.cudnn import BITS, attend_cudnn, attend_fused
 from llama_jax.ops.masks import Mask
@@ -150,8 +150,9 @@ def test_splash_takes_one_mask_for_all_rows():
 def test_a_field_that_nobody_knows_is_refused(impl, device, monkeypatch):
     monkeypatch.setattr(attention, "device_in_use", lambda: device)
     q, k, v = arrays(T=128, dtype=jnp.bfloat16)
-    with pytest.raises(ConfigError, match=r"knows no mask\.window, which no backend can serve"):
+    with pytest.raises(ConfigError, match=r"knows no mask\.window, which no backend can serve.*\.$") as refusal:
         attend(q, k, v, Windowed(window=3), impl)
+    assert "auto picks" not in str(refusal.value)
     with pytest.raises(ConfigError, match=r"knows no mask\.window"):
         jax.eval_shape(partial(attend, impl=impl), q, k, v, Windowed(mask_of("documents", 128).segment_ids_BT, window=0))
 
@@ -273,3 +274,17 @@ def test_a_mask_that_does_not_fit_the_tokens(ids):
     for mask, name in ((Mask(segment_ids_BT=ids), "segment_ids_BT"), (Mask(ends_BT=ids), "ends_BT")):
         with pytest.raises(ConfigError, match=rf"mask\.{name} wants integers, one for each of 2 x 40 tokens, got"):
             attend(*arrays(), mask, "auto")
+
+
+def test_the_device_that_computes():
+    """The default one, another where that is set, that of the mesh in use; one that is only described tells what it is."""
+    assert device_in_use() == jax.devices()[0]
+    with jax.default_device(jax.devices()[3]):
+        assert device_in_use() == jax.devices()[3]
+    with jax.default_device("cpu"):
+        assert device_in_use() == jax.devices("cpu")[0]
+    with jax.set_mesh(make_mesh(MeshConfig(8))):
+        assert device_in_use().platform == "cpu"
+        assert jax.jit(lambda: jnp.int32(device_in_use().platform == "cpu"))() == 1
+    with elsewhere(TPU):
+        assert (device_in_use().platform, device_in_use().device_kind) == ("tpu", "TPU v5 lite")
