@@ -276,3 +276,15 @@ def test_smaller_micro_batches_where_the_compiler_refuses(monkeypatch, tmp_path,
     assert asked == [64, 128] and figures["layout"]["accumulation_steps"] == 128 and figures["refused_micro_batches"] == [4]
     assert "fits: the compiler needs 20.0 GB" in out and "refused micro-batches of 4" in out
     assert "--training.accumulation_steps 128" in out
+
+
+def test_a_machine_is_what_its_table_says_whatever_its_name():
+    assert {name: machine.capability for name, machine in MACHINES.items()} == {
+        "a100-40g": "8.0", "a100-80g": "8.0", "h100": "9.0", "h200": "9.0", "b200": "10.0", "v4": "", "v5e": "", "v5p": "",
+        "v6e": ""}
+    for machine in MACHINES.values():
+        renamed = replace(machine, name="x-" + machine.name)
+        assert renamed.capability == machine.capability and (machine.kind == "gpu") == bool(machine.cuda)
+        if machine.kind == "gpu":
+            assert describe_gpu(renamed) == describe_gpu(machine)
+            assert f"major: {machine.capability.split('.')[0]} " in describe_gpu(machine)

@@ -38,6 +38,6 @@ def verify(source: Source, target: Source) -> Difference:
 
 def logits(source: Source, tokens_BT: np.ndarray) -> np.ndarray:
     """float32 (B, T, V)."""
-    model = Transformer(replace(source.config, dtype="float32", scan_layers=True, remat="none"))
+    model = Transformer(replace(source.config, dtype="float32", attention="auto", scan_layers=True, remat="none"))
     params = read_params(source, abstract_params(source.config))
     return np.asarray(jax.jit(model.apply)({"params": params}, tokens_BT))

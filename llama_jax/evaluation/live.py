@@ -1,6 +1,7 @@
 """Tasks during training: headline numbers of the live parameters, for the writers of the run."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,11 @@ def evaluators(config: Config, workdir: Path) -> list[Callable[[Any], dict[str, 
         raise ConfigError("eval.tasks works in runs of one process; evaluate the checkpoints with eval.py.")
     settings = Settings()
     jobs = plan(names, config.eval.data_dir, settings, config.eval.limit)
+    model = replace(config.model, attention="auto")  # what serves training rows need not know the masks of scoring
     tokenizer = cache(lambda: Tokenizer.load(workdir))  # the run may have yet to train it
 
     def measure(params: Any) -> dict[str, float]:
-        answerer = Answerer(Transformer(config.model), params, tokenizer())
+        answerer = Answerer(Transformer(model), params, tokenizer())
         results = evaluate(jobs, answerer, settings, Store(None, ""), lambda name, new: None)
         headlines = [(result.job.task.name, *result.headline(settings)) for result in results]
         return {f"eval/{task}/{metric}": estimate.value for task, metric, estimate in headlines if estimate}

@@ -11,7 +11,6 @@ from llama_jax.convert.orbax import RunFolder
 from llama_jax.convert.source import Source, abstract_params, check_vocabulary, open_source, read_params
 from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.model.transformer import Transformer
-from llama_jax.ops.attention import FUSED
 
 
 def load(path: str | Path, mesh: MeshConfig | None = None) -> tuple[Transformer, Any, Tokenizer]:
@@ -29,8 +28,7 @@ def load_source(
     """`load` of a folder that is open; `report` hears how many more tensors of another's format are read."""
     tokenizer = source.tokenizer()
     check_vocabulary(source, tokenizer)
-    # the backend that trained may be another machine's, and cannot serve every mask
-    model = replace(source.config, attention="auto") if source.config.attention in FUSED else source.config
+    model = replace(source.config, attention="auto")  # what trained may be another machine's, and need not know every mask
     params = params_of(source, abstract_params(model, mesh), report)
     return Transformer(model), params, tokenizer
 

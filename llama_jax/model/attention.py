@@ -10,12 +10,11 @@ from jax.ad_checkpoint import checkpoint_name
 
 from llama_jax.config import ModelConfig
 from llama_jax.model.initializers import matrix
-from llama_jax.ops.attention import attend, choose
+from llama_jax.ops.attention import attend, choose, problem_of
 from llama_jax.ops.cached import attend_cached, write
 from llama_jax.ops.linear import linear
 from llama_jax.ops.masks import Mask
 from llama_jax.ops.positions import rotate
-from llama_jax.ops.problem import Problem
 from llama_jax.sharding import constrain, fitting, ways
 
 KeysValues = tuple[Array, Array]
@@ -52,11 +51,13 @@ class Attention(nn.Module):
         # named once more, so that what is exchanged below are whole heads in the compute dtype, not the halves being rotated
         q_BTNH = constrain(rotate(q_BTNH, rope), "batch", "seq", "heads", "head_dim")
         k_BTKH = constrain(rotate(k_BTKH, rope), "batch", "seq", "kv_heads", "head_dim")
+        impl = "chunked" if self.is_initializing() else c.attention  # parameters do not depend on what computes with them
         if cached is None:
             with jax.named_scope("attend"):
-                out_BTNH = attend_over_mesh(q_BTNH, k_BTKH, v_BTKH, mask, c.attention)
+                out_BTNH = attend_over_mesh(q_BTNH, k_BTKH, v_BTKH, mask, impl)
             kv = k_BTKH, v_BTKH
         else:
+            mask.only(frozenset(), "attention over a cache")
             k_BKSH, v_BKSH, lengths_B = cached
             kv = write(k_BKSH, k_BTKH, lengths_B), write(v_BKSH, v_BTKH, lengths_B)
             out_BTNH = attend_cached(q_BTNH, *kv, lengths_B)
@@ -71,13 +72,10 @@ def attend_over_mesh(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, im
     for heads (Jacobs et al. 2023); else each keeps its slice of the queries and gathers the keys of the row.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    sliced = not mesh.empty and is_sliced(q_BTNH.shape[2], k_BSKH.shape[2], mesh) and q_BTNH.shape[1] % ways("seq", mesh) == 0
-    if mesh.empty or impl == "auto":
-        problem = Problem(jax.devices()[0], q_BTNH.shape[1], q_BTNH.shape[3], q_BTNH.dtype, mask.segment_ids_BT is not None,
-                          mask.ends_BT is not None, sliced)
-        impl, _ = choose(impl, problem)
     if mesh.empty or mesh.size == 1:
         return attend(q_BTNH, k_BSKH, v_BSKH, mask, impl)
+    sliced = is_sliced(q_BTNH.shape[2], k_BSKH.shape[2], mesh) and q_BTNH.shape[1] % ways("seq", mesh) == 0
+    impl, _ = choose(impl, problem_of(q_BTNH, k_BSKH, v_BSKH, mask, sliced=sliced))  # asked before anything is split
     tokens, heads = ("seq", "kv_heads") if sliced else (None, "exchanged_heads")
     keys = fitting(k_BSKH.shape, "batch", None, heads, None)
     fits = heads if keys[2] else None  # queries lie with their keys

@@ -8,6 +8,7 @@ from flax import linen as nn
 from jax import Array
 
 from llama_jax.config import ModelConfig
+from llama_jax.errors import ConfigError
 from llama_jax.model.attention import Attention, KeysValues
 from llama_jax.model.embedding import look_up
 from llama_jax.model.feedforward import FeedForward
@@ -80,8 +81,14 @@ class Transformer(nn.Module):
         """What the head reads, (B, T, D) in the compute dtype; positions default to 0..T-1, segments to one a row.
 
         Ends are those of `Mask`: texts that begin alike share a row as a tree, whose branches do not see each other.
+        Raises ConfigError for tokens that are not ids of the vocabulary (inside a compiled program, where values cannot be
+        looked at, such a row is NaN), and for rows longer than the context whose positions are not given.
         """
         c = self.config
+        check_tokens(tokens_BT, c)
+        if positions_BT is None and tokens_BT.shape[1] > c.max_length:
+            raise ConfigError(f"rows of {tokens_BT.shape[1]:,} tokens are longer than the model's context of {c.max_length:,}; "
+                              "cut them, raise model.max_length, or give positions.")
         if positions_BT is None:
             positions_BT = jnp.arange(tokens_BT.shape[1])[None, :]
         x_BTD = look_up(self.embedding, tokens_BT, c.dtype)
@@ -96,6 +103,17 @@ class Transformer(nn.Module):
         h_BTD = self.hidden(tokens_BT, positions_BT, segment_ids_BT)
         head_DV = self.embedding.T if self.config.tied_embeddings else self.head
         return linear(h_BTD, head_DV, out_dtype=jnp.float32)
+
+
+def check_tokens(tokens_BT: Array, config: ModelConfig) -> None:
+    """Raise ConfigError where these are not rows of ids of the vocabulary, as far as can be told."""
+    if tokens_BT.ndim != 2 or not jnp.issubdtype(tokens_BT.dtype, jnp.integer):
+        raise ConfigError(f"the model wants rows of token ids, integers (B, T), got {tokens_BT.dtype} {tokens_BT.shape}.")
+    if isinstance(tokens_BT, jax.core.Tracer) or tokens_BT.size == 0:
+        return
+    least, most = int(tokens_BT.min()), int(tokens_BT.max())
+    if least < 0 or most >= config.vocab_size:
+        raise ConfigError(f"token ids must lie in [0, {config.vocab_size}), the model's vocabulary; got {least} to {most}.")
 
 
 def rope(config: ModelConfig, positions_BT: Array) -> tuple[Array, Array]:

@@ -15,6 +15,16 @@ from jax import Array, lax
 from llama_jax.ops.masks import Mask
 from llama_jax.ops.xla import MASKED
 
+KNOWS = frozenset({"segment_ids_BT", "ends_BT"})
+"""Fields of a mask that `Mask.block` draws."""
+
+LOWEST = MASKED / 2
+"""Where the running maximum of a query's scores begins: below it lies only what is masked, whose weights are then exactly 0,
+also those of a query that sees nothing."""
+
+LEAST = 1e-30
+"""What weights are divided by at least, so that a query that sees nothing gets zeros."""
+
 SHORT = 512
 """Tokens of rows whose forward pass needs no online softmax: a tile of queries meets all its keys at once, in fewer steps."""
 
@@ -28,6 +38,7 @@ def attend_chunked(
 
     A length that does not divide is padded at its end, but not a slice of a row: its tiles divide it.
     """
+    mask.only(KNOWS, "attention in chunks")
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
     chunk = min(T, chunk or min(512, max(64, T // 4)))
@@ -81,9 +92,10 @@ def _forward(q: Array, k: Array, v: Array, mask: Mask, first: Array | None, chun
             value = dot("BKGTS,BKSH->BKGTH", weights.astype(v.dtype), _tile(v, j, chunk, 2))
             return total * shrink[..., None] + value, new_top, norm * shrink + weights.sum(-1)
 
-        start = (jnp.zeros((B, K, G, chunk, H), jnp.float32), jnp.full((B, K, G, chunk), MASKED, jnp.float32),
+        start = (jnp.zeros((B, K, G, chunk, H), jnp.float32), jnp.full((B, K, G, chunk), LOWEST, jnp.float32),
                  jnp.zeros((B, K, G, chunk), jnp.float32))
         total, top, norm = lax.fori_loop(0, i + 1, key_tile, start)
+        norm = jnp.maximum(norm, LEAST)
         return (total / norm[..., None]).astype(q.dtype), top + jnp.log(norm)
 
     out, log_norm = lax.map(query_tile, jnp.arange(T // chunk))
@@ -95,9 +107,9 @@ def _forward(q: Array, k: Array, v: Array, mask: Mask, first: Array | None, chun
 def _short_tile(q: Array, k: Array, v: Array, mask: Mask, begin: int, end: int) -> tuple[Array, Array]:
     """Outputs of the queries begin .. end - 1, and the logarithms of what their weights were divided by."""
     scores = _scores(q[:, :, :, begin:end], k[:, :, :end], mask, begin, 0)
-    top = scores.max(-1)
+    top = jnp.maximum(scores.max(-1), LOWEST)
     weights = jnp.exp(scores - top[..., None])
-    norm = weights.sum(-1)
+    norm = jnp.maximum(weights.sum(-1), LEAST)
     value = dot("BKGTS,BKSH->BKGTH", weights.astype(v.dtype), v[:, :, :end])
     return (value / norm[..., None]).astype(q.dtype), top + jnp.log(norm)
 

@@ -63,7 +63,7 @@ def _vector_product(x: Array, w: Array, contract: int) -> Array:
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _linear(x: Array, w: Array, contract: int, out_dtype: jnp.dtype) -> Array:
     product, w = partial(_product, contract=contract), w.astype(x.dtype)
-    if math.prod(x.shape[: x.ndim - contract]) > 1 or x.size % PARTS:
+    if math.prod(x.shape[: x.ndim - contract]) != 1 or x.size % PARTS:
         return product(x, w).astype(out_dtype)
     return lax.platform_dependent(x, w, cpu=partial(_vector_product, contract=contract), default=product).astype(out_dtype)
 

@@ -18,10 +18,8 @@ class Problem:
     """Width H of a head."""
     dtype: DTypeLike
     """Of queries, keys and values."""
-    segments: bool = False
-    """Rows hold documents that do not see each other."""
-    branches: bool = False
-    """Texts branch: the mask of a tree."""
+    mask: frozenset[str] = frozenset()
+    """Names of the fields of `Mask` that say something: a backend serves where it knows them all."""
     sliced: bool = False
     """A device has a slice of a row's queries against all of its keys."""
 
@@ -29,3 +27,8 @@ class Problem:
     def hardware(self) -> str:
         """The device for people."""
         return self.device.device_kind
+
+
+def mask_of(separate_documents: bool) -> frozenset[str]:
+    """The fields of `Mask` that training rows use."""
+    return frozenset({"segment_ids_BT"} if separate_documents else ())

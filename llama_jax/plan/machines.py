@@ -10,6 +10,31 @@ from llama_jax.errors import ConfigError
 
 
 @dataclass(frozen=True)
+class Cuda:
+    """What the compiler has to know of an NVIDIA GPU beside its memory; values as in XLA's own specs of these cards."""
+
+    capability: str
+    """Compute capability."""
+    cores: int
+    """Streaming multiprocessors."""
+    fpus: int
+    """Float32 units in each of them."""
+    cache: int
+    """Bytes of L2 cache."""
+    clock: float
+    """GHz."""
+    shared: int
+    """Bytes of shared memory that a multiprocessor has."""
+    features: str
+    """XLA's name for what the capability's first number alone does not say."""
+
+
+_AMPERE = Cuda("8.0", 108, 64, 41_943_040, 1.41, 167_936, "NONE")
+_HOPPER = Cuda("9.0", 132, 128, 52_428_800, 1.98, 233_472, "ACCELERATED_FEATURES")
+_BLACKWELL = Cuda("10.0", 148, 128, 132_644_864, 1.965, 233_472, "ACCELERATED_FEATURES")
+
+
+@dataclass(frozen=True)
 class Machine:
     """One accelerator, as jax counts devices: a GPU, or a TPU chip."""
 
@@ -47,11 +72,13 @@ class Machine:
     """Of a TPU's torus."""
     reserved: int = 0
     """Bytes of a TPU's memory that libtpu keeps for itself."""
+    cuda: Cuda | None = None
+    """Of an NVIDIA GPU."""
 
     @property
     def capability(self) -> str:
         """CUDA compute capability; empty for a TPU."""
-        return {"a": "8.0", "h": "9.0", "b": "10.0", "v": ""}[self.name[0]]
+        return self.cuda.capability if self.cuda else ""
 
     @property
     def usable(self) -> int:
@@ -80,15 +107,15 @@ _GIB = 2**30
 
 MACHINES: dict[str, Machine] = {machine.name: machine for machine in (
     Machine("a100-40g", "NVIDIA A100-SXM4-40GB", "gpu", 312e12, 156e12, 42_331_013_120, 1.5552e12, 300e9, 25e9,
-            8, 8, 400.0, _NVIDIA["a100"]),
+            8, 8, 400.0, _NVIDIA["a100"], cuda=_AMPERE),
     Machine("a100-80g", "NVIDIA A100-SXM4-80GB", "gpu", 312e12, 156e12, 85_100_068_864, 2.03904e12, 300e9, 25e9,
-            8, 8, 400.0, _NVIDIA["a100"]),
+            8, 8, 400.0, _NVIDIA["a100"], cuda=_AMPERE),
     Machine("h100", "NVIDIA H100 80GB HBM3", "gpu", 989e12, 494.5e12, 84_942_979_072, 3.35232e12, 450e9, 50e9,
-            8, 8, 700.0, _NVIDIA["hopper"]),
+            8, 8, 700.0, _NVIDIA["hopper"], cuda=_HOPPER),
     Machine("h200", "NVIDIA H200", "gpu", 989e12, 494.5e12, 151_397_597_184, 4.8e12, 450e9, 50e9,
-            8, 8, 700.0, _NVIDIA["hopper"]),
+            8, 8, 700.0, _NVIDIA["hopper"], cuda=_HOPPER),
     Machine("b200", "NVIDIA B200", "gpu", 2250e12, 1125e12, 191_514_411_008, 7.67232e12, 900e9, 50e9,
-            8, 8, 1000.0, _NVIDIA["b200"]),
+            8, 8, 1000.0, _NVIDIA["b200"], cuda=_BLACKWELL),
     Machine("v4", "TPU v4", "tpu", 275e12, 275e12, 32 * _GIB, 1.2288e12, 270e9, 270e9, 4096, 4, 170.0,
             _tpu("v4") + "; 170 W: Jouppi et al. 2023 (arXiv 2304.01433), mean, 192 at most", cores_per_chip=2, dimensions=3,
             reserved=5 * _GIB // 4),
@@ -170,27 +197,22 @@ def slice_shape(fleet: Fleet) -> tuple[int, ...]:
 
 
 def describe_gpu(machine: Machine) -> str:
-    """The text proto by which XLA knows the card (GpuTargetConfigProto); values as in XLA's own specs of these cards."""
-    hopper_on = machine.name[0] != "a"
-    cores, cache, clock, shared = {
-        "a100": (108, 41_943_040, 1.41, 167_936), "h100": (132, 52_428_800, 1.98, 233_472),
-        "h200": (132, 52_428_800, 1.98, 233_472), "b200": (148, 132_644_864, 1.965, 233_472),
-    }[machine.name.split("-")[0]]
-    features = "ACCELERATED_FEATURES" if hopper_on else "NONE"
-    major = machine.capability.split(".")[0]
+    """The text proto by which XLA knows the card (GpuTargetConfigProto)."""
+    cuda = machine.cuda
+    major, _ = cuda.capability.split(".")
     fields = {
         "threads_per_block_limit": 1024, "threads_per_warp": 32, "shared_memory_per_block": 49_152,
-        "shared_memory_per_core": shared, "threads_per_core_limit": 2048, "core_count": cores,
-        "fpus_per_core": 128 if hopper_on else 64, "block_dim_limit_x": 2**31 - 1, "block_dim_limit_y": 65_535,
-        "block_dim_limit_z": 65_535, "memory_bandwidth": int(machine.bandwidth), "l2_cache_size": cache,
-        "clock_rate_ghz": clock, "device_memory_size": machine.memory, "shared_memory_per_block_optin": shared - 1024,
+        "shared_memory_per_core": cuda.shared, "threads_per_core_limit": 2048, "core_count": cuda.cores,
+        "fpus_per_core": cuda.fpus, "block_dim_limit_x": 2**31 - 1, "block_dim_limit_y": 65_535,
+        "block_dim_limit_z": 65_535, "memory_bandwidth": int(machine.bandwidth), "l2_cache_size": cuda.cache,
+        "clock_rate_ghz": cuda.clock, "device_memory_size": machine.memory, "shared_memory_per_block_optin": cuda.shared - 1024,
         "registers_per_core_limit": 65_536, "registers_per_block_limit": 65_536, "thread_dim_limit_x": 1024,
         "thread_dim_limit_y": 1024, "thread_dim_limit_z": 64,
     } | {f"{name}_version": '"12.9.0"' for name in ("runtime", "driver", "compile_time_toolkit")}
     lines = [f"  {name}: {value}" for name, value in fields.items()]
     return "\n".join([
         "gpu_device_info {", *lines, '  dnn_version: "9.10.0"',
-        f"  cuda_compute_capability {{ major: {major} feature_extension: {features} }}", f'  name: "{machine.title}"', "}",
+        f"  cuda_compute_capability {{ major: {major} feature_extension: {cuda.features} }}", f'  name: "{machine.title}"', "}",
         'platform_name: "CUDA"', "dnn_version_info { major: 9 minor: 10 }", f'device_description_str: "{machine.title}"', "",
     ])
 

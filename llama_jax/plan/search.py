@@ -12,7 +12,7 @@ from llama_jax.config import Config, MeshConfig
 from llama_jax.errors import ConfigError
 from llama_jax.model.attention import is_sliced
 from llama_jax.ops.attention import choose
-from llama_jax.ops.problem import Problem
+from llama_jax.ops.problem import Problem, mask_of
 from llama_jax.plan.cost import Cost, cost
 from llama_jax.plan.machines import MACHINES, Fleet, Machine, slice_shape
 from llama_jax.plan.memory import Memory, Sizes, estimate
@@ -86,7 +86,7 @@ def attention_of(config: Config, sizes: Sizes, machine: Machine) -> tuple[str, s
     mesh = AbstractMesh(tuple(sizes.values()), tuple(sizes))
     return choose(c.attention, Problem(
         device=device, length=config.data.sequence_length, head_dim=c.head_size, dtype=jnp.dtype(c.dtype),
-        segments=config.training.separate_documents, sliced=is_sliced(c.num_heads, c.num_kv_heads, mesh)))
+        mask=mask_of(config.training.separate_documents), sliced=is_sliced(c.num_heads, c.num_kv_heads, mesh)))
 
 
 def micro_batches(choice: Choice) -> list[Choice]:

@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.custom_derivatives import SymbolicZero
 
 from llama_jax.ops.linear import weight_gradient
 from llama_jax.sharding import as_tuple, fitting, mesh_axes, spec, ways
@@ -15,11 +16,13 @@ def next_token_loss(
 ) -> tuple[Array, Array]:
     """Sums over tokens, float32: (weighted nll + z_loss * log(Z)^2, weighted nll alone), in nats.
 
-    Logits exist in float32 for about `chunk` tokens at a time. Only the first sum is differentiable: its gradients for
-    h and the head are computed in the same pass over the chunks, so that each chunk's logits are made once. On a mesh each
-    device has the logits of its own tokens and its own part of the vocabulary; sums over it travel, never logits.
+    Logits exist in float32 for about `chunk` tokens at a time. Both sums are differentiable in h, the head and the weights.
+    Gradients of the first are computed in the same pass over the chunks, so that each chunk's logits are made once; those of
+    the second, where z_loss makes them others, in a pass of their own, if anyone asks. On a mesh each device has the logits of
+    its own tokens and its own part of the vocabulary; sums over it travel, never logits. A target outside [0, V) makes the sums
+    NaN, unless its weight is 0.
     """
-    return _loss(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk)
+    return _loss(h_BTD, head_DV.astype(jnp.float32), targets_BT, weights_BT.astype(jnp.float32), z_loss, chunk)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -51,28 +54,29 @@ def _over_mesh(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, *, gradien
         sums, slopes = _sweep(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, gradients=gradients, first=first)
         sums = lax.psum(sums, split)
         if not gradients:
-            return sums, (None, None)
-        d_h, d_head = slopes
+            return sums, (None, None, None)
+        d_h, d_head, d_weights = slopes
         if vocab[1]:
             d_h = lax.psum_scatter(d_h, "tensor", scatter_dimension=1, tiled=True) if scattered else lax.psum(d_h, "tensor")
         if spread_embed:
             d_head = lax.psum_scatter(d_head, spread_embed, scatter_dimension=0, tiled=True)
-        return sums, (d_h, lax.psum(d_head, tuple(axis for axis in split if axis not in spread_embed)))
+        return sums, (d_h, lax.psum(d_head, tuple(axis for axis in split if axis not in spread_embed)), d_weights)
 
     none = spec()
-    outputs = ((none, none), (stream, embed) if gradients else (None, None))
+    outputs = ((none, none), (stream, embed, rows) if gradients else (None, None, None))
     spread = jax.shard_map(on_device, in_specs=(rows, vocab, rows, rows), out_specs=outputs, check_vma=False)
     return spread(h_BTD, head_DV, targets_BT, weights_BT)
 
 
 def _sweep(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, *, gradients: bool, first: Array | None = None):
-    """Losses, and the gradients of the first of them where asked for.
+    """Losses, and the gradients of the first of them for h, head and weights where asked for.
 
     `first` is the number of the first token of a vocabulary split over `tensor`; gradients of h are then this part's share.
     """
-    B, T, D = h_BTD.shape
+    B, T = targets_BT.shape
     C = _chunk_length(B, T, chunk)
     vocab_V = jnp.arange(head_DV.shape[1]) + (0 if first is None else first)
+    vocabulary = head_DV.shape[1] * (1 if first is None else lax.axis_size("tensor"))
 
     def over_vocab(collective, x: Array) -> Array:
         return x if first is None else collective(x, "tensor")
@@ -87,8 +91,11 @@ def _sweep(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, *, gradients: 
         log_z_BC = jnp.log(norm_BC) + top[..., 0]
         hit_BCV = targets_BC[..., None] == vocab_V[None, None]
         hit_BC = over_vocab(lax.psum, jnp.sum(jnp.where(hit_BCV, logits_BCV, 0.0), -1))
-        nll = jnp.sum(weights_BC * (log_z_BC - hit_BC))
-        total += nll + z_loss * jnp.sum(weights_BC * jnp.square(log_z_BC))
+        known_BC = (targets_BC >= 0) & (targets_BC < vocabulary)
+        nll_BC = jnp.where(known_BC, log_z_BC - hit_BC, jnp.where(weights_BC == 0, 0.0, jnp.nan))
+        total_BC = nll_BC + z_loss * jnp.square(log_z_BC)
+        nll = jnp.sum(weights_BC * nll_BC)
+        total += jnp.sum(weights_BC * total_BC)
         if not gradients:
             return (total, nll_total + nll, d_head), None
         slope_BC = weights_BC * (1.0 + 2.0 * z_loss * log_z_BC) / norm_BC
@@ -96,23 +103,38 @@ def _sweep(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, *, gradients: 
         d_logits = d_logits.astype(h_BTD.dtype)
         d_h_BCD = jnp.einsum("BCV,DV->BCD", d_logits, head_DV, preferred_element_type=jnp.float32)
         d_head += weight_gradient(h_BCD, d_logits, batch=2)
-        return (total, nll_total + nll, d_head), d_h_BCD.astype(h_BTD.dtype)
+        return (total, nll_total + nll, d_head), (d_h_BCD.astype(h_BTD.dtype), total_BC)
 
     d_head = jnp.zeros(head_DV.shape, jnp.float32) if gradients else None
-    (total, nll, d_head), d_h = lax.scan(one, (jnp.float32(0), jnp.float32(0), d_head), jnp.arange(T // C))
-    if gradients:
-        d_h = jnp.moveaxis(d_h, 0, 1).reshape(B, T, D)
-    return (total, nll), (d_h, d_head)
+    (total, nll, d_head), of_tokens = lax.scan(one, (jnp.float32(0), jnp.float32(0), d_head), jnp.arange(T // C))
+    if not gradients:
+        return (total, nll), (None, None, None)
+    d_h, d_weights = (jnp.moveaxis(x, 0, 1).reshape(B, T, *x.shape[3:]) for x in of_tokens)
+    return (total, nll), (d_h, d_head, d_weights)
 
 
-def _forward(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk):
-    return _over_mesh(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, gradients=True)
+def _forward(*arguments):
+    """As `_loss`, and what its gradients are made of; with symbolic zeros arrays come wrapped."""
+    *arrays, z_loss, chunk = arguments
+    arrays = [x.value for x in arrays]
+    sums, slopes = _over_mesh(*arrays, z_loss, chunk, gradients=True)
+    return sums, (slopes, arrays if z_loss else None)
 
 
 def _backward(z_loss, chunk, saved, cotangents):
-    d_h, d_head = saved
-    scale = cotangents[0]
-    return (d_h * scale.astype(d_h.dtype)), d_head * scale, None, None
+    slopes, arrays = saved
+    total, nll = (0.0 if isinstance(x, SymbolicZero) else x for x in cotangents)
+    if not z_loss:  # both sums are one function
+        total, nll = total + nll, 0.0
+    d_h, d_head, d_weights = _times(slopes, total)
+    if not isinstance(nll, float):
+        _, slopes = _over_mesh(*arrays, 0.0, chunk, gradients=True)
+        d_h, d_head, d_weights = jax.tree.map(jnp.add, (d_h, d_head, d_weights), _times(slopes, nll))
+    return d_h, d_head, None, d_weights
 
 
-_loss.defvjp(_forward, _backward)
+def _times(slopes: tuple[Array, Array, Array], cotangent: Array | float) -> tuple[Array, Array, Array]:
+    return jax.tree.map(lambda x: (x.astype(jnp.float32) * cotangent).astype(x.dtype), slopes)
+
+
+_loss.defvjp(_forward, _backward, symbolic_zeros=True)

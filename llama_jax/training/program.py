@@ -17,7 +17,7 @@ from llama_jax.errors import ConfigError
 from llama_jax.model.attention import is_sliced
 from llama_jax.model.transformer import Transformer
 from llama_jax.ops.attention import choose
-from llama_jax.ops.problem import Problem
+from llama_jax.ops.problem import Problem, mask_of
 from llama_jax.sharding import check_batch, check_length, check_model, shardings
 from llama_jax.training.optimizer import make_optimizer
 from llama_jax.training.step import TrainState, init_state, make_eval_step, make_train_step
@@ -87,7 +87,7 @@ def problem_of(config: Config, mesh: Mesh) -> Problem:
     """What a training row asks of attention."""
     c = config.model
     return Problem(device=mesh.devices.flat[0], length=config.data.sequence_length, head_dim=c.head_size,
-                   dtype=jnp.dtype(c.dtype), segments=config.training.separate_documents,
+                   dtype=jnp.dtype(c.dtype), mask=mask_of(config.training.separate_documents),
                    sliced=is_sliced(c.num_heads, c.num_kv_heads, mesh))
 
 

@@ -1,7 +1,6 @@
 """The train step and the eval step: pure functions of arrays, to be jitted by the loop or compiled by a plan."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -32,7 +31,6 @@ class TrainState:
 
 def init_state(model: Transformer, optimizer: optax.GradientTransformation, seed: int, *, boxed: bool = False) -> TrainState:
     """A fresh state from `seed`; boxed leaves the logical axes on the parameters (for `sharding.shardings`)."""
-    model = Transformer(replace(model.config, attention="reference"))  # of two tokens: fused kernels would refuse them
     params = model.init(jax.random.key(seed), jnp.zeros((1, 2), jnp.int32))["params"]
     opt_state = optimizer.init(params)
     state = TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=opt_state)

@@ -249,3 +249,15 @@ def test_a_run_with_a_nan_is_not_passed_on(tmp_path, tokenizer):
     with pytest.raises(DataError, match=r"layers.attention.wq\[1\] in .*checkpoints/0 holds 1 value\(s\) that are NaN"):
         convert(open_source(tmp_path / "run"), tmp_path / "out", "hf")
     assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("attention", ["cudnn", "splash", "reference"])
+def test_the_backend_that_trained_is_not_inherited(tmp_path, tokenizer, attention):
+    """A run of another machine is compared and loaded here: its backend could not even run."""
+    source = Memory(config_of(attention=attention), tokenizer)
+    convert(source, tmp_path / "run", "orbax")
+    run_folder = open_source(tmp_path / "run")
+    assert run_folder.config.attention == attention and verify(source, run_folder).largest == 0
+    model, params, _ = load(tmp_path / "run")
+    assert model.config.attention == "auto"
+    np.testing.assert_allclose(params["embedding"], source.params["embedding"])

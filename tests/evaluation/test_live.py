@@ -8,12 +8,15 @@ from pathlib import Path
 
 import chex
 import jax
+import jax.numpy as jnp
 import pytest
+from flax import linen as nn
 
 from llama_jax.checkpoint import Checkpoints
 from llama_jax.config import Config, DataConfig, EvalConfig, to_dict
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.evaluation.live import evaluators
+from llama_jax.model.transformer import Transformer
 from llama_jax.sharding import make_mesh
 from llama_jax.training.command import load_config
 from llama_jax.training.loop import build, fit
@@ -63,3 +66,19 @@ def test_train_py_brings_them(tmp_path):
     done = subprocess.run([sys.executable, ROOT / "train.py", "--config", tmp_path / "run.json", "--workdir", tmp_path / "w"],
                           cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "unknown task 'nothing'" in done.stderr
+
+
+@pytest.mark.parametrize("attention", ["cudnn", "splash", "reference"])
+def test_they_do_not_inherit_the_backend_that_trains(attention, tokenizer, tmp_path):
+    """Choices share their question under a mask that fused kernels do not know, and would then see each other."""
+    (tmp_path / "boolq").mkdir()
+    record = {"question": "is it so", "title": "It", "passage": "It is so.", "answer": True}
+    (tmp_path / "boolq/dev.jsonl").write_text(json.dumps(record) + "\n")
+    tokenizer.save(tmp_path)
+    config = short_config(tasks=("boolq",), data_dir=str(tmp_path))
+    params = nn.unbox(Transformer(config.model).init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"])
+    values = []
+    for backend in (attention, "auto"):
+        [measure] = evaluators(replace(config, model=replace(config.model, attention=backend)), tmp_path)
+        values.append(measure(params))
+    assert values[0] == values[1] and values[0]

@@ -1,5 +1,8 @@
 """Scores from shared, packed rows are the scores of plain logits one request at a time."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 from llama_jax.config import MeshConfig
 from llama_jax.data.spm import train
 from llama_jax.data.tokenizer import Tokenizer
-from llama_jax.errors import DataError
+from llama_jax.errors import ConfigError, DataError
 from llama_jax.inference.likelihood import (
     encode_pair,
     loglikelihood,
@@ -20,6 +23,8 @@ from llama_jax.inference.likelihood import (
 )
 from llama_jax.inference.load import abstract_params
 from llama_jax.inference.trees import batches, pack, plant
+from llama_jax.model.transformer import Transformer
+from llama_jax.ops import attention
 
 
 def random_requests(rng, count: int, most: int = 64, vocab: int = 512) -> list[tuple[list[int], list[int]]]:
@@ -214,3 +219,16 @@ def test_counts_are_reported(gqa, tokenizer):
     results = loglikelihood(model, params, tokenizer, [("a", " b")] * 3 + [("", "c")], report=counts.append)
     assert sum(counts) == 4 == len(results) and results[0] == results[2]
     assert jnp.isfinite(jnp.array([r.logprob for r in results])).all()
+
+
+@pytest.mark.parametrize("impl, device", [("cudnn", "NVIDIA H100 80GB HBM3"), ("splash", "TPU v5 lite")])
+def test_kernels_that_know_no_trees_are_refused_on_their_own_hardware(gqa, impl, device, monkeypatch):
+    """Choices that share a row would see each other."""
+    model, params = gqa
+    model = Transformer(replace(model.config, attention=impl, dtype="bfloat16"))
+    here = SimpleNamespace(platform="gpu" if impl == "cudnn" else "tpu", device_kind=device, compute_capability="9.0")
+    monkeypatch.setattr(attention, "device_in_use", lambda: here)
+    requests = [([1, 2, 3], [4]), ([1, 2, 3], [5])]
+    with pytest.raises(ConfigError, match=rf"attention {impl} cannot serve: it knows no tree masks \(mask\.ends_BT\)"):
+        token_loglikelihood(model, params, requests)
+    assert len(token_loglikelihood(Transformer(replace(model.config, attention="auto")), params, requests)) == 2

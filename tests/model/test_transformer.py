@@ -1,5 +1,6 @@
 """Laws of the model: causal, packed = separate, remat = none, scanned = unrolled; its initialisation and its counts."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -10,9 +11,13 @@ import numpy as np
 import pytest
 
 from llama_jax.accounting import parameter_count
-from llama_jax.config import ModelConfig
-from llama_jax.model.transformer import Transformer
+from llama_jax.config import MeshConfig, ModelConfig
+from llama_jax.errors import ConfigError
+from llama_jax.model.cache import Cache
+from llama_jax.model.transformer import Block, Transformer, rope
+from llama_jax.ops.masks import Mask
 from llama_jax.presets import PRESETS
+from llama_jax.sharding import make_mesh
 from tests.golden.small import CONFIGS, golden, random_params, random_rows
 
 PAPER_COUNTS = {
@@ -156,3 +161,58 @@ def test_bfloat16_compute_keeps_float32_logits_and_parameters():
     half = logits(config, params, rows)
     assert half.dtype == jnp.float32
     np.testing.assert_allclose(half, logits(CONFIGS["mha"], params, rows), atol=0.1)
+
+
+@pytest.mark.parametrize("token", [-1, 10**6, "V"])
+@pytest.mark.parametrize("sizes", [(), (1, 2, 2, 2), (1, 2, 1, 4)], ids=str)
+def test_ids_outside_the_vocabulary(token, sizes):
+    """An error that names them, or NaN where values cannot be looked at: never another token's row."""
+    config = CONFIGS["gqa"]
+    V = config.vocab_size
+    params, rows = random_params(config, 0), jnp.asarray(random_rows(config, 1)[:2, :8])
+    bad = rows.at[1, 3].set(V if token == "V" else token)
+    with pytest.raises(ConfigError, match=rf"token ids must lie in \[0, {V}\), the model's vocabulary; got"):
+        Transformer(config).apply({"params": params}, bad)
+    with jax.set_mesh(make_mesh(MeshConfig(*sizes))) if sizes else nullcontext():
+        out = logits(config, params, bad)
+        np.testing.assert_allclose(out[0], logits(config, params, rows)[0], atol=1e-5)
+    assert np.isnan(out[1, 3:]).all()
+
+
+def test_what_the_model_is_not_asked():
+    config = CONFIGS["gqa"]
+    model, params, T = Transformer(config), random_params(config, 0), config.max_length + 1
+    for tokens in (jnp.zeros(3, jnp.int32), jnp.zeros((1, 3)), jnp.zeros((1, 1, 3), jnp.int32)):
+        with pytest.raises(ConfigError, match=r"rows of token ids, integers \(B, T\), got"):
+            model.apply({"params": params}, tokens)
+    long = jnp.zeros((1, T), jnp.int32)
+    with pytest.raises(ConfigError, match=rf"rows of {T} tokens are longer than the model's context of {T - 1}; cut them"):
+        jax.eval_shape(model.apply, {"params": params}, long)
+    positions = jnp.arange(T)[None] % 7  # packed rows of short texts
+    assert jax.eval_shape(model.apply, {"params": params}, long, positions).shape == (1, T, config.vocab_size)
+    assert model.apply({"params": params}, jnp.zeros((2, 0), jnp.int32)).shape == (2, 0, config.vocab_size)
+
+
+@pytest.mark.parametrize("attention", ["reference", "chunked", "auto", "splash", "cudnn"])
+def test_a_cache_heeds_no_mask_but_causality(attention):
+    """It would ignore the rest."""
+    config = replace(CONFIGS["gqa"], attention=attention)
+    cache = Cache.empty(config, 2, 8)
+    tables = rope(config, jnp.zeros((2, 1), jnp.int32))
+    layer = jax.tree.map(lambda x: x[0], random_params(config, 0)["layers"])
+    for mask in (Mask(segment_ids_BT=jnp.zeros((2, 1), jnp.int32)), Mask(ends_BT=jnp.ones((2, 1), jnp.int32))):
+        with pytest.raises(ConfigError, match=r"attention over a cache knows no .* \(mask\."):
+            Block(config).apply({"params": layer}, jnp.ones((2, 1, config.dim)), tables, mask, cache.layer(0))
+    out, _ = Block(config).apply({"params": layer}, jnp.ones((2, 1, config.dim)), tables, Mask(), cache.layer(0))
+    assert np.isfinite(out).all()
+
+
+@pytest.mark.parametrize("attention", ["splash", "cudnn"])
+def test_parameters_do_not_depend_on_the_backend(attention):
+    """Two tokens are no problem that a fused kernel serves, nor need its hardware be here."""
+    config = CONFIGS["gqa"]
+    tokens = jnp.zeros((1, 2), jnp.int32)
+    model = Transformer(replace(config, attention=attention))
+    chex.assert_trees_all_equal(model.init(jax.random.key(0), tokens), Transformer(config).init(jax.random.key(0), tokens))
+    with pytest.raises(ConfigError, match=f"{attention} cannot serve"):
+        model.apply({"params": random_params(config, 0)}, tokens)

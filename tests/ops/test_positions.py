@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from llama_jax.convert.settings import rope
+from llama_jax.errors import ConfigError
 from llama_jax.ops.positions import rope_tables, rotate
 from tests.golden import make_rope
 
@@ -50,3 +51,48 @@ def test_frequencies_are_those_of_transformers(name):
     np.testing.assert_allclose(np.arctan2(tables[1], tables[0])[0, 0], golden, rtol=2e-6)
     np.testing.assert_allclose(tables[0][0, 1], np.cos(1000 * golden), atol=2e-4)
     assert (scaling.kind == "none") == (name == "none")
+
+
+def test_tables_have_the_shape_of_the_positions():
+    whole = rope_tables(jnp.arange(12).reshape(3, 4), head_dim=8, theta=10_000.0)
+    for shape in ((12,), (3, 4), (3, 2, 2), ()):
+        positions = jnp.arange(12).reshape(shape) if shape else jnp.int32(0)
+        for table, flat in zip(rope_tables(positions, head_dim=8, theta=10_000.0), whole, strict=True):
+            assert table.shape == (*shape, 4) and table.dtype == jnp.float32
+            np.testing.assert_array_equal(table.reshape(-1, 4), flat.reshape(12, 4)[: table.size // 4])
+
+
+def test_tables_of_one_row_turn_every_row():
+    x = jax.random.normal(jax.random.key(0), (2, 5, 3, 8))
+    row = rope_tables(jnp.arange(5), head_dim=8, theta=10_000.0)
+    each = rope_tables(jnp.tile(jnp.arange(5), (2, 1)), head_dim=8, theta=10_000.0)
+    np.testing.assert_array_equal(rotate(x, row), rotate(x, each))
+    np.testing.assert_array_equal(rotate(x[0], row), rotate(x, each)[0])
+
+
+@pytest.mark.parametrize("positions, head_dim", [
+    ((2, 5), 2), ((2, 5), 4), ((2, 5), 16),  # (…, 1) would broadcast over any head
+    ((2, 1), 8), ((1,), 8), ((2, 4), 8), ((3, 5), 8), ((1, 2, 5), 8), ((), 8),
+])
+def test_tables_of_other_heads_and_tokens_are_refused(positions, head_dim):
+    tables = rope_tables(jnp.zeros(positions), head_dim=head_dim, theta=10_000.0)
+    with pytest.raises(ConfigError, match=r"rotary tables \(.*\) do not fit x \(2, 5, 3, 8\): they want its tokens and half"):
+        rotate(jnp.ones((2, 5, 3, 8)), tables)
+
+
+@pytest.mark.parametrize("fields, sentence", [
+    ({"kind": "yarn", "factor": 2.0}, "unknown kind 'yarn' of rope scaling; known: none, linear, llama3"),
+    ({"kind": "Linear", "factor": 2.0}, "unknown kind 'Linear'"),
+    ({"kind": "", "factor": 2.0}, "unknown kind ''"),
+    ({"facter": 2.0}, "rope scaling has no field facter; its fields: factor, low_freq_factor"),
+    ({"kind": "linear", "facter": 2.0, "factor": 2.0}, "rope scaling has no field facter"),
+    ({"kind": "linear"}, "rope scaling of kind linear wants factor too"),
+    ({"kind": "llama3", "factor": 8.0, "original_length": 64}, "wants low_freq_factor, high_freq_factor too"),
+    ({"factor": 2.0}, "rope scaling by factor wants a kind"),
+    ({"head_dim": 7}, "want an even width of a head and a positive theta, got 7"),
+    ({"head_dim": 0}, "want an even width"),
+    ({"theta": 0.0}, "positive theta, got 8 and 0.0"),
+])
+def test_what_a_stretch_is_not(fields, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        rope_tables(jnp.arange(4), **{"head_dim": 8, "theta": 10_000.0} | fields)

@@ -130,3 +130,11 @@ def test_offload_needs_pinned_memory():
 def test_two_axes_of_an_array_on_one_mesh_axis_are_refused():
     with pytest.raises(ConfigError, match=r"the axes heads and mlp of one array both lie on mesh.tensor; RULES"):
         spec("heads", "mlp")
+
+
+@pytest.mark.parametrize("attention", ["reference", "chunked"])
+def test_what_is_not_training_does_not_inherit_its_backend(attention):
+    """Samples are drawn by `Program.model`: the backend that serves training rows need not know other masks and lengths."""
+    config = replace(CONFIG, model=replace(CONFIG.model, attention=attention))
+    program = build(config, make_mesh(MeshConfig(1), jax.devices()[:1]))
+    assert program.attention == f"{attention} (asked for)" and program.model.config.attention == "auto"
