@@ -24,21 +24,24 @@ SMALL = ("--model.dim 64 --model.num_heads 4 --model.num_kv_heads 4 --model.head
          "--training.num_steps 4 --checkpoint.every 2 --training.heldout_every 4 --optimizer.warmup_steps 1")
 """A 7B config in which everything but its size is as it was."""
 
+FEW_STEPS = "--training.num_steps 60"
 ABSENT = "not here: "
 
 EDITS = {
     "python train.py --config configs/7b.py": ABSENT + "it wants the seven sources of Table 1; below, the same config on two",
+    "python train.py --config configs/tiny.py --model.num_layers 2 --optimizer.peak_lr=1e-3 --workdir runs/short": FEW_STEPS,
+    "python train.py --config runs/tiny/config.json --workdir runs/again": FEW_STEPS,
     "python -m llama_jax plan --config configs/7b.py --machine h100:8 --compile":
         ABSENT + "the CUDA compiler weighs 4.4 GB; the heavier stage compiles for TPUs",
     "python -m llama_jax tokenizer train --input corpus/ --output tok/ --vocab_size 32000": "--vocab_size 512",
     "python train.py --config configs/7b.py --data.sources data/wikipedia=0.3 data/books=0.7": SMALL,
-    "python train.py --config configs/tiny.py --model.num_layers 2 --optimizer.peak_lr=1e-3 --workdir runs/short":
-        "--training.num_steps 60",
-    "python train.py --config configs/tiny.py --init_from out/tiny-hf --workdir runs/on": "--training.num_steps 60",
+    "python train.py --config configs/tiny.py --init_from out/tiny-hf --workdir runs/on": FEW_STEPS,
     "python eval.py --checkpoint runs/tiny --tasks common_sense --data_dir data/eval": "--limit 2",
-    "python eval.py --checkpoint runs/tiny --tasks paper": "--limit 1 --num_samples 1 --max_tokens 8",
-    "python train.py --config configs/tiny.py --eval.tasks common_sense --eval.every 300 --workdir runs/live":
-        "--eval.limit 2 --eval.every 2 --training.num_steps 4",
+    "python eval.py --checkpoint runs/tiny/checkpoints/350 --tasks common_sense": "--limit 2",
+    "python eval.py --checkpoint runs/tiny --tasks paper --output runs/tiny/evals/paper":
+        "--limit 1 --num_samples 1 --max_tokens 8",
+    "python train.py --config configs/tiny.py --eval.tasks common_sense --eval.every 350 --workdir runs/watched":
+        f"{FEW_STEPS} --eval.limit 2 --eval.every 30",
     "python -m llama_jax.evaluation.lm_eval --model llama_jax --model_args checkpoint=runs/tiny --tasks hellaswag":
         ABSENT + "it downloads the task's data; tests/peers/test_lm_eval.py runs it on local files",
 }
