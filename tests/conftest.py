@@ -8,6 +8,7 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network, where the `datasets` library is installed either
 # one program is compiled once a session, also for the commands that tests start and for pytest-xdist's workers
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     COMPILED = tempfile.TemporaryDirectory(prefix="llama_jax_compiled_")

@@ -84,7 +84,7 @@ COVERING = [(8, 1, 1, 1), (1, 4, 2, 1), (2, 2, 1, 2), (1, 2, 2, 2), (1, 1, 1, 8)
 
 def trained_on(mesh_config: MeshConfig, devices: int):
     config = Config(model=MODEL, data=DataConfig(sequence_length=16), mesh=mesh_config,
-                    optimizer=OptimizerConfig(warmup_steps=1, peak_lr=1e-2),
+                    optimizer=OptimizerConfig(warmup_steps=2, peak_lr=1e-2),
                     training=TrainingConfig(num_steps=4, batch_size=16, accumulation_steps=2, loss_chunk=8))
     mesh = make_mesh(config.mesh, jax.devices()[:devices])
     program = build(config, mesh)

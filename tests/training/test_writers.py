@@ -15,6 +15,11 @@ LINE = {"tokens": 2048, "loss": 3.25, "perplexity": 25.79, "bits_per_byte": 1.5,
         "sources": {"a": {"tokens": 2048, "epochs": 0.5}}}
 
 
+@pytest.fixture(autouse=True)
+def no_terminal(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 def lines_of(workdir) -> list[dict]:
     return [json.loads(line) for line in (workdir / METRICS).read_text().splitlines()]
 
