@@ -19,9 +19,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 EVAL_DATA = ROOT.parent / "shared" / "data" / "eval"
 
-SMALL = ("--model.dim 64 --model.num_heads 4 --model.num_kv_heads 4 --model.head_dim 16 --model.ffn_dim 128 --model.num_layers 2 "
-         "--training.batch_size 8 --training.accumulation_steps 1 --data.sequence_length 64 --data.heldout data/heldout "
-         "--training.num_steps 4 --checkpoint.every 2 --training.heldout_every 4 --optimizer.warmup_steps 1")
+SMALL = """
+    --model.vocab_size 512 --model.dim 64 --model.num_heads 4 --model.num_kv_heads 4 --model.head_dim 16 --model.ffn_dim 128
+    --model.num_layers 2 --data.sequence_length 64 --training.batch_size 8 --training.accumulation_steps 1
+    --training.num_steps 4 --training.heldout_every 4 --optimizer.warmup_steps 1 --checkpoint.every 2"""
 """A 7B config in which everything but its size is as it was."""
 
 FEW_STEPS = "--training.num_steps 60"
@@ -36,10 +37,9 @@ EDITS = {
     "python -m llama_jax tokenizer train --input corpus/ --output tok/ --vocab_size 32000": "--vocab_size 512",
     "python train.py --config configs/7b.py --data.sources data/wikipedia=0.3 data/books=0.7": SMALL,
     "python train.py --config configs/tiny.py --init_from out/tiny-hf --workdir runs/on": FEW_STEPS,
-    "python eval.py --checkpoint runs/tiny --tasks common_sense --data_dir data/eval": "--limit 2",
-    "python eval.py --checkpoint runs/tiny/checkpoints/350 --tasks common_sense": "--limit 2",
-    "python eval.py --checkpoint runs/tiny --tasks paper --output runs/tiny/evals/paper":
-        "--limit 1 --num_samples 1 --max_tokens 8",
+    "python eval.py --checkpoint runs/tiny --tasks common_sense --data_dir data/eval": "--limit 2 --output runs/tiny/evals/700",
+    "python eval.py --checkpoint runs/tiny/checkpoints/350 --tasks common_sense": "--limit 2 --output runs/tiny/evals/350",
+    "python eval.py --checkpoint runs/tiny --tasks paper": "--limit 1 --num_samples 1 --max_tokens 8",
     "python train.py --config configs/tiny.py --eval.tasks common_sense --eval.every 350 --workdir runs/watched":
         f"{FEW_STEPS} --eval.limit 2 --eval.every 30",
     "python -m llama_jax.evaluation.lm_eval --model llama_jax --model_args checkpoint=runs/tiny --tasks hellaswag":
@@ -64,10 +64,10 @@ def commands(text: str) -> list[tuple[str, str]]:
 def make_inputs() -> None:
     """The files that README's commands take for granted."""
     play = lzma.decompress((ROOT / "llama_jax" / "data" / "tinyshakespeare.txt.xz").read_bytes()).decode()
-    for name, text in {"corpus/play.txt": play[:300_000], "corpus/wikipedia/a.txt": play[300_000:400_000]}.items():
-        file = ROOT / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+    for number, name in enumerate(("wikipedia", "books", "heldout")):
+        folder = ROOT / "corpus" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "play.txt").write_text(play[number * 200_000:(number + 1) * 200_000])
     (ROOT / "prompts.jsonl").write_text("".join(json.dumps({"prompt": p}) + "\n" for p in ("ROMEO:", "JULIET:")))
     pair = {"context": "My kingdom for a", "continuation": " horse"}
     (ROOT / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
@@ -79,6 +79,8 @@ def make_inputs() -> None:
 def run(kind: str, code: str) -> None:
     """One command or block; ends the script where it fails."""
     addition = EDITS.get(code, "")
+    if "eval" in code and not EVAL_DATA.is_dir():
+        addition = ABSENT + "the official files of ../shared/data/eval are not there"
     if addition.startswith(ABSENT):
         print(f"   {addition}")
         return
@@ -98,13 +100,15 @@ def serve(words: list[str]) -> None:
     server = subprocess.Popen(words, cwd=ROOT)
     try:
         request = urllib.request.Request("http://127.0.0.1:8000/v1/completions", headers={"Content-Type": "application/json"},
-                                         data=json.dumps({"model": "runs/tiny", "prompt": "ROMEO:", "max_tokens": 8}).encode())
+                                         data=json.dumps({"model": "tiny", "prompt": "ROMEO:", "max_tokens": 8}).encode())
         for _ in range(120):
             try:
                 with urllib.request.urlopen(request, timeout=60) as answer:
                     print(f"   {json.load(answer)['choices'][0]['text']!r}")
                 break
-            except (urllib.error.URLError, ConnectionError):
+            except urllib.error.HTTPError as error:
+                sys.exit(f"{error}: {error.read().decode()}")
+            except (urllib.error.URLError, ConnectionError):  # it is still starting
                 time.sleep(1)
         else:
             sys.exit("the server did not answer within two minutes")

@@ -164,7 +164,8 @@ def test_a_new_field_that_says_nothing_changes_nothing():
 
 @pytest.mark.parametrize("backend", [
     attend_reference, attend_chunked, attend_cudnn, partial(attend_fused, implementation="xla"), attend_splash,
-    partial(attend_splash, interpret=True)], ids=["reference", "chunked", "cudnn", "cudnn in XLA", "splash", "splash interpreted"])
+    partial(attend_splash, interpret=True)],
+    ids=["reference", "chunked", "cudnn", "cudnn in XLA", "splash", "splash interpreted"])
 def test_nor_is_it_ignored_where_a_backend_is_called_by_itself(backend):
     with pytest.raises(ConfigError, match=r"knows no mask\.window; attention under such a mask goes through"):
         backend(*arrays(T=128), Windowed(window=3))
