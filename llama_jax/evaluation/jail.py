@@ -22,6 +22,9 @@ NOSUID, NODEV, BIND, RECURSIVE, PRIVATE, DETACH = 2, 4, 4096, 16384, 1 << 18, 2
 UNPRIVILEGED = 2_000_000_000
 """Root gives way to this user id plus the process id: nobody's, so that limits by user count this program alone."""
 
+WORK = "/llama_jax_program"
+"""The program's folder inside; no name that a Python installation or a checkout might lie under."""
+
 EPERM, ENOSYS = 1, 38
 SYSTEM_CALLS = {
     "x86_64": (0xC000003E, {
@@ -99,18 +102,18 @@ def enter_namespaces() -> None:
 
 
 def enter_root(folder: str, readable: list[str], size: int) -> None:
-    """A file system with `readable`, read-only, and an empty /work of `size` bytes in memory; nothing else is there."""
+    """A file system with `readable`, read-only, and an empty WORK of `size` bytes in memory; nothing else is there."""
     mount(None, "/", None, RECURSIVE | PRIVATE)
     mount("tmpfs", folder, "tmpfs", NOSUID | NODEV, "size=1m,mode=755")
     for path in readable:
         bind(path, folder + path)
-    os.mkdir(folder + "/work")
+    os.mkdir(folder + WORK)
     os.chdir(folder)
     check(LIBC.syscall({"x86_64": 155, "aarch64": 41}[os.uname().machine], b".", b"."), "pivot_root")
     check(LIBC.umount2(b".", DETACH), "umount")
     check(LIBC.syscall(442, -100, b"/", 0, struct.pack("QQQQ", 1, 0, 0, 0), 32), "mount_setattr /")
-    mount("tmpfs", "/work", "tmpfs", NOSUID | NODEV, f"size={size},nr_inodes=4096,mode=777")
-    os.chdir("/work")
+    mount("tmpfs", WORK, "tmpfs", NOSUID | NODEV, f"size={size},nr_inodes=4096,mode=777")
+    os.chdir(WORK)
 
 
 def drop_user() -> None:
@@ -182,7 +185,7 @@ def confine(order: dict) -> None:
         enter_namespaces()
         fork_and_wait()
         enter_root(folder, order["readable"], order["limits"]["file_bytes"])
-        folder = "/work"
+        folder = WORK
         fork_and_wait()
     limit(order["limits"], order["counted"])
     if "user" in layers:
