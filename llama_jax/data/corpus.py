@@ -3,13 +3,15 @@
 Raw sources are prepared into the run directory: the end of each is held out, the rest is trained on.
 """
 
+import os
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from llama_jax.config import DataConfig
-from llama_jax.data.manifest import MANIFEST
+from llama_jax.data.atomic import write_atomic
+from llama_jax.data.manifest import MANIFEST, read_manifest
 from llama_jax.data.packing import TokenSource
 from llama_jax.data.prepare import PROGRESS, fingerprint, write_shards
 from llama_jax.data.sources import EMBEDDED, documents, files_of
@@ -19,6 +21,8 @@ from llama_jax.errors import ConfigError, DataError
 
 SMALL = 16 << 20
 """Bytes of raw text below which starting worker processes costs more than it saves."""
+ORIGIN = "source.txt"
+"""File beside the shards of a raw source, which says what path it was named by; earlier versions wrote none."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,16 @@ def open_corpus(config: DataConfig, vocab_size: int, workdir: Path, *, given: To
         tokenizer.save(workdir)
 
     def shards(source: RawSource, part: str, name: str) -> TokenSource:
-        return TokenSource(source.prepare(part, tokenizer, workdir / "data" / name / part), config.sequence_length)
+        folder = source.prepare(part, tokenizer, workdir / "data" / name / part)
+        if not (origin := folder.parent / ORIGIN).is_file() or origin.read_bytes() != os.fsencode(source.path):
+            write_atomic(origin, os.fsencode(source.path))
+        return TokenSource(folder, config.sequence_length)
 
-    names = _names(paths)
+    names = _names(paths, raw, workdir)
     sources = [prepared.get(path) or shards(raw[path], "train", name) for path, name in names.items()]
     heldout = {name: shards(raw[path], "heldout", name) for path, name in names.items()
                if path in raw and config.heldout_fraction}
-    for path, name in _names(config.heldout).items():
+    for path, name in _names(config.heldout, raw_heldout, workdir).items():
         name = f"{name}-heldout" if name in names.values() else name
         heldout[name] = prepared.get(path) or shards(raw_heldout[path], "train", name)
     for source, name in zip([*sources, *heldout.values()], [*names.values(), *heldout], strict=True):
@@ -128,16 +135,39 @@ def _check(tokenizer: Tokenizer, vocab_size: int, prepared: Iterable[TokenSource
                           "old tokenizer.")
 
 
-def _names(paths: Iterable[str]) -> dict[str, str]:
-    """Short and different names of sources, by path."""
+def _names(paths: Iterable[str], raw: dict[str, "RawSource"], workdir: Path) -> dict[str, str]:
+    """Short and different names of sources, by path, in their order.
+
+    A raw source that this run has prepared keeps its name, whatever now stands beside or before it; another one does not
+    get it, though its file is called alike.
+    """
     names: dict[str, str] = {}
+    for path in raw:
+        if known := [name for name in _prepared_names(path, workdir)
+                     if name not in names.values() and raw[path].made(workdir / "data" / name / "train")]:
+            names[path] = known[0]
     for path in paths:
-        stem = Path(path.removeprefix(EMBEDDED)).name.split(".")[0] or "source"
-        name, number = stem, 2
-        while name in names.values():
-            name, number = f"{stem}-{number}", number + 1
-        names[path] = name
-    return names
+        if path not in names:
+            name, number = _stem(path), 2
+            while name in names.values() or (path in raw and _is_of_another(path, workdir / "data" / name / ORIGIN)):
+                name, number = f"{_stem(path)}-{number}", number + 1
+            names[path] = name
+    return {path: names[path] for path in paths}
+
+
+def _stem(path: str) -> str:
+    return Path(path.removeprefix(EMBEDDED)).name.split(".")[0] or "source"
+
+
+def _is_of_another(path: str, origin: Path) -> bool:
+    return origin.is_file() and origin.read_bytes() != os.fsencode(path)
+
+
+def _prepared_names(path: str, workdir: Path) -> list[str]:
+    """The names that a run gave to sources called like `path`, first to last."""
+    folders = (workdir / "data").iterdir() if (workdir / "data").is_dir() else ()
+    names = [folder.name for folder in folders if folder.name == _stem(path) or folder.name.startswith(f"{_stem(path)}-")]
+    return sorted(names, key=lambda name: (len(name), name))
 
 
 class RawSource:
@@ -182,9 +212,21 @@ class RawSource:
             raise DataError(f"data.heldout_fraction {self.fraction} of {self.path} ({self.size:,} bytes) leaves "
                             f"nothing for the {name} part; choose another fraction.")
 
+    def settings(self, part: str) -> dict:
+        """What the shards of the "train" or "heldout" part are known by."""
+        return self._fingerprint | {"heldout_fraction": self.fraction, "part": part}
+
+    @cached_property
+    def _fingerprint(self) -> dict:
+        return fingerprint(self.files)
+
+    def made(self, folder: Path) -> bool:
+        """Whether the shards of `folder` are this source's "train" part; raises DataError where they are damaged."""
+        return (folder / MANIFEST).is_file() and read_manifest(folder).settings == self.settings("train")
+
     def prepare(self, part: str, tokenizer: Tokenizer, folder: Path) -> Path:
         """`folder` with the shards of the "train" or "heldout" part."""
-        settings = fingerprint(self.files) | {"heldout_fraction": self.fraction, "part": part}
+        settings = self.settings(part)
         big = sum(size for _, size, _ in settings["files"]) >= SMALL
         write_shards(self.part(part), tokenizer, folder, settings, workers=0 if big else 1, shard_tokens=1 << 26)
         return folder

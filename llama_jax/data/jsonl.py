@@ -10,6 +10,8 @@ from llama_jax.errors import DataError
 
 BYTE_ORDER_MARK = "\ufeff"
 """What some editors write before a text; it is not part of it."""
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
+"""How UTF-16 writes a byte order mark (UTF-32 begins with it too)."""
 
 
 def read_jsonl(file: Path, keys: tuple[str, ...]) -> list[dict]:
@@ -31,7 +33,8 @@ def _decoded(lines: Iterable[bytes], file: Path) -> Iterator[str]:
         try:
             yield line.decode()
         except UnicodeDecodeError:
-            raise DataError(f"{file}, line {number}: not UTF-8.") from None
+            kind = "not UTF-8 but UTF-16" if number == 1 and line.startswith(UTF16) else "not UTF-8"
+            raise DataError(f"{file}, line {number}: {kind}.") from None
 
 
 def json_lines(lines: Iterable[str], file: Path) -> Iterator[tuple[int, Any]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-from llama_jax.data.jsonl import check_whole, json_lines
+from llama_jax.data.jsonl import UTF16, check_whole, json_lines
 from llama_jax.errors import ConfigError, DataError
 
 LOG = logging.getLogger(__name__)
@@ -25,8 +25,6 @@ EMBEDDED = "embedded:"
 
 MOST_NAMED = 5
 """How many of the files that are left out are named."""
-UTF16 = (b"\xff\xfe", b"\xfe\xff")
-"""How UTF-16 writes a byte order mark (UTF-32 begins with it too)."""
 LONG_WINDOW = "requires too much memory"
 """What zstd says of a frame whose window is above 128 MiB."""
 FORMATS = (".txt", ".jsonl", ".parquet")

@@ -217,3 +217,33 @@ def test_a_run_without_held_out_text_says_so(raw, prepared, open_it, tokenizer):
     (note,) = open_it(raw / "two.jsonl").notes
     assert note.endswith("name held-out text in data.heldout, or set data.heldout_fraction")
     assert open_it(prepared, heldout=(str(raw / "one.txt"),)).notes == ()
+
+
+def test_a_raw_source_keeps_its_shards_whatever_stands_beside_it(tmp_path, open_it, tokenizer):
+    """Files called alike: in another order, without the first, and with a third one in its place."""
+    text = (("a", "first words\n" * 40), ("b", "other text\n" * 50), ("c", "a third one\n" * 60))
+    paths = []
+    for folder, words in text:
+        (tmp_path / folder).mkdir()
+        paths.append(str(tmp_path / folder / "train.txt"))
+        (tmp_path / folder / "train.txt").write_text(words)
+    a, b, c = paths
+
+    def held(*sources: str) -> list[tuple[str, str]]:
+        corpus = open_it(*sources, tokenizer=str(tmp_path / "tok"), vocab_size=tokenizer.vocab_size)
+        return [(source.name, source.digest) for source in corpus.sources]
+
+    tokenizer.save(tmp_path / "tok")
+    first, second = held(a, b)
+    assert [first[0], second[0]] == ["train", "train-2"]
+    assert held(b, a) == [second, first]
+    assert held(b) == [second]
+    third, *others = held(c, b, a)
+    assert third[0] == "train-3" and others == [second, first]
+    assert held(c) == [third]
+    (tmp_path / "b" / "train.txt").write_text("changed\n" * 50)
+    with pytest.raises(DataError, match="already holds data made from other text"):
+        held(b)
+    (tmp_path / "b" / "train.txt").write_text(text[1][1])
+    (tmp_path / "run" / "data" / "train-2" / "source.txt").unlink()  # as an earlier version left it
+    assert held(b, c) == [second, third]
