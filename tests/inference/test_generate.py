@@ -110,11 +110,17 @@ def test_text_beyond_the_context(gqa, tokenizer):
     ("", "the prompt is empty"), ("a\ud83d", "not valid Unicode"), ([], "at least one"), ([5, 512], r"each in \[0, 512\)"),
     ([-1], "each in"), ([5, 512, 3], "each in"), ([5, 1.5], "whole numbers"), (7, "whole numbers"), (b"ROMEO", "whole numbers"),
     (["a", "b"], "whole numbers"), (None, "whole numbers"),
-    ([5] * 64, "the prompt has 64 tokens and the model's context holds 64"),
+    ([True, False], "whole numbers"), ([5] * 64, "the prompt has 64 tokens and the model's context holds 64"),
 ])
 def test_prompts_that_cannot_be_continued(gqa, tokenizer, prompt, message):
     with pytest.raises(ConfigError, match=message):
         generate(*gqa, tokenizer, ["fine", prompt], WARM)
+
+
+@pytest.mark.parametrize("prompts", [None, 7, np.float32(1)])
+def test_what_is_no_prompt_at_all(gqa, tokenizer, prompts):
+    with pytest.raises(ConfigError, match="prompts are a text, ids, or a list of either, got"):
+        generate(*gqa, tokenizer, prompts, WARM)
 
 
 def test_a_tokenizer_with_more_ids_than_the_model_is_named(gqa, play):
