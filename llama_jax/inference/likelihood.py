@@ -14,6 +14,7 @@ from llama_jax.config import ModelConfig
 from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.errors import DataError
 from llama_jax.inference.trees import Ids, Rows, batches, pack, plant
+from llama_jax.inference.weights import plain
 from llama_jax.model.transformer import Transformer, head_matrix
 from llama_jax.ops.linear import linear
 from llama_jax.sharding import row_ways
@@ -154,9 +155,9 @@ def in_batches(
 
     A context that does not fit loses its beginning, which `Likelihood.truncated` counts. What requests begin with alike is
     computed once; what a request gets does not depend on the others. Raises DataError for a continuation longer than the
-    model's context, and for ids that the model does not have.
+    model's context, and for ids that the model does not have; ConfigError for parameters that are not the model's.
     """
-    most, vocab_size = model.config.max_length, model.config.vocab_size
+    params, most, vocab_size = plain(model.config, params), model.config.max_length, model.config.vocab_size
     cut = []
     for number, (context, continuation) in enumerate(requests, 1):
         if not 0 < len(continuation) <= most or not context:
