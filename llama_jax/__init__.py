@@ -11,13 +11,26 @@ from llama_jax.presets import PRESETS
 from llama_jax.version import VERSION as __version__
 
 _ROOMS = {
+    "Attention": "model.attention",
+    "Block": "model.transformer",
+    "FeedForward": "model.feedforward",
     "Generated": "inference.generate",
     "Likelihood": "inference.likelihood",
+    "Mask": "ops.masks",
+    "RMSNorm": "model.norms",
     "Sampling": "inference.sampling",
+    "Transformer": "model.transformer",
+    "attend": "ops.attention",
     "generate": "inference.generate",
+    "learning_rate": "training.optimizer",
     "load": "inference.load",
     "loglikelihood": "inference.likelihood",
+    "make_optimizer": "training.optimizer",
+    "make_train_step": "training.step",
+    "next_token_loss": "training.loss",
     "rolling_loglikelihood": "inference.likelihood",
+    "rope_tables": "ops.positions",
+    "rotate": "ops.positions",
     "stream": "inference.generate",
 }
 """Where a name lives that is imported when it is first asked for: the processes that prepare data need no jax."""

@@ -126,7 +126,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, config: ModelConfig) -> lis
 def whole_numbers(prompt: Sequence[int]) -> list[int]:
     """A prompt's ids; raises ConfigError for anything else."""
     try:
-        if isinstance(prompt, bytes):
+        if isinstance(prompt, bytes) or any(isinstance(token, bool) for token in prompt):
             raise TypeError
         return [index(token) for token in prompt]
     except TypeError:
@@ -134,8 +134,11 @@ def whole_numbers(prompt: Sequence[int]) -> list[int]:
 
 
 def as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    """Several prompts as they are; a bare text, or bare ids, as the only one."""
-    prompts = [prompts] if isinstance(prompts, str | bytes) else list(prompts)
+    """Several prompts as they are; a bare text, or bare ids, as the only one. Raises ConfigError for what is neither."""
+    try:
+        prompts = [prompts] if isinstance(prompts, str | bytes) else list(prompts)
+    except TypeError:
+        raise ConfigError(f"prompts are a text, ids, or a list of either, got {prompts!r:.100}.") from None
     bare = prompts and all(not isinstance(one, str) and np.ndim(one) == 0 for one in prompts)
     return [prompts] if bare else prompts
 

@@ -1,18 +1,20 @@
 """How likely a text is: exact log-probabilities of continuations and of whole documents."""
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from llama_jax.config import ModelConfig
 from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.errors import DataError
 from llama_jax.inference.trees import Ids, Rows, batches, pack, plant
+from llama_jax.inference.weights import plain
 from llama_jax.model.transformer import Transformer, head_matrix
 from llama_jax.ops.linear import linear
 from llama_jax.sharding import row_ways
@@ -35,7 +37,7 @@ class Likelihood:
     """Sum of the log-probabilities of its tokens, in nats."""
     token_logprobs: tuple[float, ...]
     is_greedy: bool
-    """Whether greedy decoding would have produced it."""
+    """Whether greedy decoding would have produced it: no id of the whole vocabulary is likelier anywhere."""
     truncated: int = 0
     """Tokens that its context lost at the left because the model's context is shorter."""
 
@@ -64,12 +66,13 @@ def loglikelihood(
 
     Raises DataError for a request that is no pair of texts, and for a continuation that is empty.
     """
-    pairs, requests = [], list(requests)
+    pairs, requests = [], as_list(requests, "(context, continuation) pairs")
     bare = len(requests) == 2 and all(isinstance(part, str) for part in requests)
     for number, request in enumerate([requests] if bare else requests, 1):
-        if isinstance(request, str) or len(request) != 2 or not all(isinstance(part, str) for part in request):
+        parts = list(request) if isinstance(request, Sequence | np.ndarray) and not isinstance(request, str) else []
+        if len(parts) != 2 or not all(isinstance(part, str) for part in parts):
             raise DataError(f"request {number} should be a pair of texts, (context, continuation), got {request!r:.100}.")
-        context, continuation = request
+        context, continuation = parts
         if not continuation:
             raise DataError(f"request {number} has an empty continuation; there is nothing to score.")
         if not is_unicode(context + continuation):
@@ -86,9 +89,11 @@ def rolling_loglikelihood(
 
     A bare text is the only one. Raises DataError for a text that is empty or not Unicode.
     """
-    texts = [texts] if isinstance(texts, str) else texts
+    texts = [texts] if isinstance(texts, str) else as_list(texts, "texts")
     pairs, owners = [], []
     for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(f"text {number + 1} should be a text, got {text!r:.100}.")
         if not text:
             raise DataError(f"text {number + 1} is empty; there is nothing to score.")
         if not is_unicode(text):
@@ -102,6 +107,13 @@ def rolling_loglikelihood(
         values[owner] += scored.token_logprobs
         greedy[owner] &= scored.is_greedy
     return [Likelihood(sum(v), tuple(v), g) for v, g in zip(values, greedy, strict=True)]
+
+
+def as_list(requests: Iterable, what: str) -> list:
+    """What is asked for, which may come as any iterable but a text. Raises DataError for what is none."""
+    if isinstance(requests, str | bytes) or not isinstance(requests, Iterable):
+        raise DataError(f"{what} are wanted, in a list, got {requests!r:.100}.")
+    return list(requests)
 
 
 def is_unicode(text: str) -> bool:
@@ -143,9 +155,9 @@ def in_batches(
 
     A context that does not fit loses its beginning, which `Likelihood.truncated` counts. What requests begin with alike is
     computed once; what a request gets does not depend on the others. Raises DataError for a continuation longer than the
-    model's context, and for ids that the model does not have.
+    model's context, and for ids that the model does not have; ConfigError for parameters that are not the model's.
     """
-    most, vocab_size = model.config.max_length, model.config.vocab_size
+    params, most, vocab_size = plain(model.config, params), model.config.max_length, model.config.vocab_size
     cut = []
     for number, (context, continuation) in enumerate(requests, 1):
         if not 0 < len(continuation) <= most or not context:

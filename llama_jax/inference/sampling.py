@@ -13,8 +13,8 @@ from jax import Array, lax
 from llama_jax.errors import ConfigError
 
 MASKED = -1e30
-COLDEST = 1e-30
-"""Temperatures below this, which are no longer numbers when logits are divided by them, are taken for this."""
+COLDEST, HOTTEST = 1e-30, 1e30
+"""Temperatures beyond these, by which logits cannot be divided and stay different numbers, are taken for these."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ class Draw:
     def of(cls, choices: Sequence[tuple[Sampling, int, int]]) -> "Draw":
         """Rows of (what is asked for, place of the prompt in [0, 2^64), number of the sample)."""
         def column(name: str, dtype) -> Array:
-            return jnp.asarray(np.array([getattr(choice, name) for choice, _, _ in choices], dtype))
+            with np.errstate(over="ignore"):  # a temperature may be infinite in float32; HOTTEST stands for it
+                return jnp.asarray(np.array([getattr(choice, name) for choice, _, _ in choices], dtype))
 
         places = np.array([place for _, place, _ in choices], np.uint64)
         words = [places >> np.uint64(32), places & np.uint64(2**32 - 1), np.array([sample for *_, sample in choices])]
@@ -105,13 +106,15 @@ def filtered(logits_BV: Array, draw: Draw) -> Array:
     They apply in this order, each to the renormalised probabilities that are left; tokens of equal probability stay or go
     together.
     """
-    temperature_B = jnp.where(draw.temperature_B > 0, jnp.maximum(draw.temperature_B, COLDEST), 1.0)
-    logits_BV = (logits_BV - logits_BV.max(-1, keepdims=True)) / temperature_B[:, None]
+    temperature_B = jnp.where(draw.temperature_B > 0, jnp.clip(draw.temperature_B, COLDEST, HOTTEST), 1.0)
+    logits_BV -= logits_BV.max(-1, keepdims=True)
+    cool_BV = jnp.exp(logits_BV)  # ordered as the logits, also where a high temperature makes probabilities equal
+    logits_BV /= temperature_B[:, None]
     probability_BV = jax.nn.softmax(logits_BV, axis=-1)
 
     def top_k(kept_BV: Array) -> Array:
-        least_B1 = least_kept(probability_BV, lambda above_BV: above_BV.sum(-1) < draw.top_k_B)
-        return kept_BV & ((probability_BV >= least_B1) | (draw.top_k_B == 0)[:, None])
+        least_B1 = least_kept(cool_BV, lambda above_BV: above_BV.sum(-1) < draw.top_k_B)
+        return kept_BV & ((cool_BV >= least_B1) | (draw.top_k_B == 0)[:, None])
 
     def top_p(kept_BV: Array) -> Array:
         left_BV = jnp.where(kept_BV, probability_BV, 0.0)
@@ -164,4 +167,4 @@ def without_padding(logits_BV: Array, pieces: int | None) -> Array:
     """Logits of which ids from `pieces` on, with which a vocabulary is filled up to a round size, are not drawn."""
     if pieces is None or pieces >= logits_BV.shape[1]:
         return logits_BV
-    return jnp.where(jnp.arange(logits_BV.shape[1])[None, :] < pieces, logits_BV, MASKED)
+    return jnp.where(jnp.arange(logits_BV.shape[1])[None, :] < pieces, logits_BV, -jnp.inf)

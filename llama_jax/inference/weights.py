@@ -1,19 +1,21 @@
 """Parameters as inference reads them, and the forward pass over them that fills and reads a cache."""
 
-from functools import partial
+from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from flax import struct
 from jax import Array
 
 from llama_jax.config import ModelConfig
+from llama_jax.errors import ConfigError
 from llama_jax.model.attention import KeysValues
 from llama_jax.model.cache import Cache
 from llama_jax.model.norms import RMSNorm
-from llama_jax.model.transformer import Block, head_matrix, rope
+from llama_jax.model.transformer import Block, Transformer, head_matrix, rope
 from llama_jax.ops.linear import Int8, linear, quantize
 from llama_jax.ops.masks import Mask
 
@@ -28,9 +30,43 @@ class Weights:
     head_DV: Array | Int8
 
 
-@partial(jax.jit, static_argnames=("config", "int8"))
 def make_weights(config: ModelConfig, params: Any, *, int8: bool = False) -> Weights:
-    """Unstacked, and matrices cast to the compute dtype (norms stay in float32); int8 leaves only the embedding at that."""
+    """Unstacked, and matrices cast to the compute dtype (norms stay in float32); int8 leaves only the embedding at that.
+
+    Raises ConfigError for a tree that is not this model's.
+    """
+    return _make_weights(config, plain(config, params), int8=int8)
+
+
+def plain(config: ModelConfig, params: Any) -> Any:
+    """A model's parameter tree without the boxes in which `Transformer.init` puts arrays.
+
+    Raises ConfigError where names or shapes are not the model's: an array that is a layer short would be read without a word.
+    """
+    params = nn.meta.unbox(params)
+    wanted, given = shapes(config), shapes_of(params)
+    if given != wanted:
+        name = min(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+        raise ConfigError(f"these are not the model's parameters: {name or 'the whole'} should be {wanted.get(name, 'absent')} "
+                          f"and is {given.get(name, 'absent')}; give the tree that `load` returns, or init's under \"params\".")
+    return params
+
+
+@lru_cache
+def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """What the parameters of a model are called, and their shapes."""
+    tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    return shapes_of(nn.meta.unbox(jax.eval_shape(Transformer(config).init, jax.random.key(0), tokens)["params"]))
+
+
+def shapes_of(params: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of a tree's arrays, by name."""
+    return {jax.tree_util.keystr(path, simple=True, separator="."): tuple(jnp.shape(x))
+            for path, x in jax.tree.flatten_with_path(params)[0]}
+
+
+@partial(jax.jit, static_argnames=("config", "int8"))
+def _make_weights(config: ModelConfig, params: Any, *, int8: bool) -> Weights:
     def cast(path, x: Array) -> Array | Int8:
         name = path[-1].key
         if name == "scale":

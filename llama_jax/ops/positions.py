@@ -47,6 +47,11 @@ def check_stretch(kind: str | None, stretch: dict[str, float]) -> None:
         raise ConfigError(f"rope scaling by {', '.join(stretch)} wants a kind: {', '.join(STRETCHES)}.")
     if lacking := [name for name in STRETCHES[kind or "none"] if name not in stretch]:
         raise ConfigError(f"rope scaling of kind {kind} wants {', '.join(lacking)} too.")
+    needed = {name: stretch[name] for name in STRETCHES[kind or "none"]}
+    if not all(0 < value < math.inf for value in needed.values()) \
+            or not needed.get("low_freq_factor", 0) < needed.get("high_freq_factor", 1):
+        raise ConfigError("rope scaling wants positive numbers, and a high_freq_factor above low_freq_factor, got "
+                          + ", ".join(f"{name}={value}" for name, value in needed.items()) + ".")
 
 
 def llama3_frequencies(

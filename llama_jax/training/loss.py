@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 
+from llama_jax.errors import ConfigError
 from llama_jax.ops.linear import weight_gradient
 from llama_jax.sharding import as_tuple, fitting, mesh_axes, spec, ways
 
@@ -20,8 +21,13 @@ def next_token_loss(
     Gradients of the first are computed in the same pass over the chunks, so that each chunk's logits are made once; those of
     the second, where z_loss makes them others, in a pass of their own, if anyone asks. On a mesh each device has the logits of
     its own tokens and its own part of the vocabulary; sums over it travel, never logits. A target outside [0, V) makes the sums
-    NaN, unless its weight is 0.
+    NaN, unless its weight is 0. Raises ConfigError for shapes that do not fit each other, and targets that are no integers.
     """
+    rows = h_BTD.shape[:-1]
+    if h_BTD.ndim != 3 or 0 in rows or head_DV.ndim != 2 or head_DV.shape[0] != h_BTD.shape[-1] \
+            or targets_BT.shape != rows or weights_BT.shape != rows or not jnp.issubdtype(targets_BT.dtype, jnp.integer):
+        raise ConfigError(f"the loss wants h (B, T, D), a head (D, V), integer targets (B, T) and weights (B, T), got "
+                          f"{h_BTD.shape}, {head_DV.shape}, {targets_BT.dtype} {targets_BT.shape} and {weights_BT.shape}.")
     return _loss(h_BTD, head_DV.astype(jnp.float32), targets_BT, weights_BT.astype(jnp.float32), z_loss, chunk)
 
 

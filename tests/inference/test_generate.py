@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from llama_jax.data.rules import Rules
 from llama_jax.data.spm import SentencePiece, train
 from llama_jax.errors import ConfigError
 from llama_jax.inference.generate import Asked, generate, generate_asked, long_text, prompt_ids, stream
+from llama_jax.inference.likelihood import loglikelihood
 from llama_jax.inference.sampling import Sampling
 
 PROMPTS = ["ROMEO:", "First Citizen: Before we proceed", "A", "O, speak again", "Enter"]
@@ -110,11 +113,17 @@ def test_text_beyond_the_context(gqa, tokenizer):
     ("", "the prompt is empty"), ("a\ud83d", "not valid Unicode"), ([], "at least one"), ([5, 512], r"each in \[0, 512\)"),
     ([-1], "each in"), ([5, 512, 3], "each in"), ([5, 1.5], "whole numbers"), (7, "whole numbers"), (b"ROMEO", "whole numbers"),
     (["a", "b"], "whole numbers"), (None, "whole numbers"),
-    ([5] * 64, "the prompt has 64 tokens and the model's context holds 64"),
+    ([True, False], "whole numbers"), ([5] * 64, "the prompt has 64 tokens and the model's context holds 64"),
 ])
 def test_prompts_that_cannot_be_continued(gqa, tokenizer, prompt, message):
     with pytest.raises(ConfigError, match=message):
         generate(*gqa, tokenizer, ["fine", prompt], WARM)
+
+
+@pytest.mark.parametrize("prompts", [None, 7, np.float32(1)])
+def test_what_is_no_prompt_at_all(gqa, tokenizer, prompts):
+    with pytest.raises(ConfigError, match="prompts are a text, ids, or a list of either, got"):
+        generate(*gqa, tokenizer, prompts, WARM)
 
 
 def test_a_tokenizer_with_more_ids_than_the_model_is_named(gqa, play):
@@ -125,3 +134,32 @@ def test_a_tokenizer_with_more_ids_than_the_model_is_named(gqa, play):
 def test_a_batch_of_nothing_is_named(gqa, tokenizer):
     with pytest.raises(ConfigError, match="batch_size must be positive, got 0"):
         generate(*gqa, tokenizer, ["A"], WARM, batch_size=0)
+
+
+def without(params: dict, *names: str) -> dict:
+    return {name: value for name, value in params.items() if name not in names}
+
+
+@pytest.mark.parametrize("damage, name", [
+    (lambda params: {"params": params}, "embedding should be"), (lambda params: {}, "embedding"),
+    (lambda params: without(params, "final_norm"), "final_norm.scale"),
+    (lambda params: params | {"layers": jax.tree.map(lambda x: x[:1], params["layers"])}, r"layers.attention.wk should be \(3,"),
+    (lambda params: params | {"layers": jax.tree.map(lambda x: jnp.concatenate([x, x]), params["layers"])}, "layers.attention"),
+    (lambda params: params | {"head": params["head"][:, :-1]}, "head should be"),
+    (lambda params: params | {"other": params["head"]}, "other should be absent"),
+], ids=["wrapped", "none", "no norm", "a layer short", "layers twice", "a narrow head", "one more"])
+def test_parameters_of_another_model_are_named(gqa, tokenizer, damage, name):
+    """An array that is a layer short was read without a word: jax takes the last one for those that lack."""
+    model, params = gqa
+    for ask in (lambda params: generate(model, params, tokenizer, "a", WARM),
+                lambda params: loglikelihood(model, params, tokenizer, ("a", "b"))):
+        with pytest.raises(ConfigError, match=f"these are not the model's parameters: {name}"):
+            ask(damage(params))
+
+
+def test_parameters_as_init_gives_them(gqa, tokenizer):
+    """In boxes that name their axes."""
+    model, _ = gqa
+    boxed = model.init(jax.random.key(0), jnp.zeros((1, 8), jnp.int32))["params"]
+    assert generate(model, boxed, tokenizer, "a", WARM) == generate(model, nn.meta.unbox(boxed), tokenizer, "a", WARM)
+    assert loglikelihood(model, boxed, tokenizer, ("a", "b")) == loglikelihood(model, nn.meta.unbox(boxed), tokenizer, ("a", "b"))

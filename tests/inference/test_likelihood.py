@@ -187,11 +187,28 @@ def test_a_bare_pair_and_a_bare_text_are_one_request(gqa, tokenizer):
 
 @pytest.mark.parametrize("request_, message", [
     ("ab", r"request 2 should be a pair of texts, \(context, continuation\), got 'ab'"), (("a", "b", "c"), "request 2 should"),
-    (("a", 5), "request 2 should"), (("a", ["b"]), "request 2 should"),
+    (("a", 5), "request 2 should"), (("a", ["b"]), "request 2 should"), (None, "request 2 should"), (7, "request 2 should"),
 ])
 def test_what_is_no_pair_is_named(gqa, tokenizer, request_, message):
     with pytest.raises(DataError, match=message):
         loglikelihood(*gqa, tokenizer, [("fine", " too"), request_])
+
+
+@pytest.mark.parametrize("wrong", ["ab", None, 7, b"ab"])
+def test_what_is_no_list_of_requests_is_named(gqa, tokenizer, wrong):
+    with pytest.raises(DataError, match="pairs are wanted, in a list, got"):
+        loglikelihood(*gqa, tokenizer, wrong)
+    if not isinstance(wrong, str):
+        with pytest.raises(DataError, match="texts are wanted, in a list, got"):
+            rolling_loglikelihood(*gqa, tokenizer, wrong)
+    with pytest.raises(DataError, match="text 2 should be a text, got 7"):
+        rolling_loglikelihood(*gqa, tokenizer, ["a", 7])
+
+
+def test_requests_may_come_one_by_one(gqa, tokenizer):
+    pairs, texts = [("ab", "cd"), ("e", "f")], ["ab", "cd"]
+    assert loglikelihood(*gqa, tokenizer, iter(pairs)) == loglikelihood(*gqa, tokenizer, pairs)
+    assert rolling_loglikelihood(*gqa, tokenizer, iter(texts)) == rolling_loglikelihood(*gqa, tokenizer, texts)
 
 
 @pytest.mark.parametrize("ids", [([3, 512], [4]), ([3], [4, 512]), ([-1], [4]), ([3], [-2, 4]), ([10**6], [4])])

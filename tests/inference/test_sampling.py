@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from llama_jax.errors import ConfigError
-from llama_jax.inference.sampling import Draw, Sampling, filtered, sample
+from llama_jax.inference.sampling import MASKED, Draw, Sampling, filtered, sample, without_padding
 
 V = 50
 LOGITS = (np.random.default_rng(0).standard_normal((6, V)) * 2).astype(np.float32)
@@ -129,6 +129,24 @@ def test_temperatures_near_zero_take_the_likeliest(temperature):
     draw = Draw.of([(Sampling(temperature=temperature), n, 0) for n in range(6)])
     logits = LOGITS + np.arange(V, dtype=np.float32) * 1e-2
     np.testing.assert_array_equal(sample(jnp.asarray(logits), draw, jnp.zeros(6, jnp.int32)), logits.argmax(-1))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1e10, 1e30, 3e38, 1e300])
+def test_top_k_keeps_the_likeliest_at_every_temperature(temperature):
+    """Also at one that leaves all probabilities equal in float32."""
+    draw = Draw.of([(Sampling(temperature=temperature, top_k=4, top_p=1.0), 0, 0)] * 6)
+    logits = LOGITS + np.arange(V, dtype=np.float32) * 1e-2
+    kept = np.asarray(filtered(jnp.asarray(logits), draw)) > MASKED
+    np.testing.assert_array_equal(kept, np.argsort(np.argsort(-logits)) < 4)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 1e28, 1e30, 1e300])
+def test_ids_that_fill_up_a_vocabulary_are_not_drawn_at_any_temperature(temperature):
+    logits = jnp.asarray(LOGITS).at[:, 20:].add(30.0)
+    choices = [{"top_p": 1.0}, {"top_p": 1.0, "top_k": V + 9}, {"min_p": 0.1}] * 2
+    draw = Draw.of([(Sampling(temperature=temperature, **fields), n, 0) for n, fields in enumerate(choices)])
+    drawn = jax.jit(jax.vmap(lambda step: sample(without_padding(logits, 20), draw, jnp.full(6, step))))(jnp.arange(50))
+    assert drawn.max() < 20
 
 
 @pytest.mark.parametrize("fields, message", [

@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from llama_jax.config import MeshConfig
+from llama_jax.errors import ConfigError
 from llama_jax.sharding import make_mesh
 from llama_jax.training.loss import next_token_loss
 
@@ -119,3 +120,14 @@ def test_a_target_that_is_no_token_is_not_a_token(target, kind):
         (value, gradient), (same, other) = loss(weights, bad), loss(weights, targets)
         assert value == same and gradient[1, 3] == 0 and np.isfinite(gradient).all()
         np.testing.assert_array_equal(gradient.at[1, 3].set(0), other.at[1, 3].set(0))
+
+
+@pytest.mark.parametrize("wrong", [
+    {"targets": lambda x: x[:1]}, {"weights": lambda x: x[:1]}, {"weights": lambda x: x[:, :1]}, {"targets": lambda x: x * 1.0},
+    {"head": lambda x: x[:4]}, {"h": lambda x: x[0]}, dict.fromkeys(("h", "targets", "weights"), lambda x: x[:0]),
+], ids=lambda wrong: "-".join(wrong))
+def test_arrays_that_do_not_fit_are_named(wrong):
+    """One row of targets or weights was taken for every row."""
+    arrays = dict(zip(("h", "head", "targets", "weights"), case(), strict=True))
+    with pytest.raises(ConfigError, match=r"the loss wants h \(B, T, D\), a head \(D, V\), integer targets"):
+        next_token_loss(*(wrong.get(name, lambda x: x)(array) for name, array in arrays.items()))
