@@ -119,7 +119,7 @@ def test_batch_size_length_mixture_and_seed_one_after_the_other(config, trained,
 
 @pytest.mark.parametrize("values, tokens", [
     ({"sequence_length": 128}, (20_480 + 5 * 2048, 20_480 + 10 * 2048)),
-    ({"sequence_length": 24}, (20_480 + 5 * 384, 20_480 + 10 * 384)),
+    pytest.param({"sequence_length": 24}, (20_480 + 5 * 384, 20_480 + 10 * 384), marks=pytest.mark.slow),
     ({"seed": 3, "accumulation_steps": 2}, (20_480 + 5 * 1024, 20_480 + 10 * 1024)),
 ])
 def test_no_row_twice_and_none_left_out(config, trained, values, tokens, tmp_path):
