@@ -66,6 +66,8 @@ def greedy_rows(model, weights, prompts) -> list[list[int]]:
     return [row[:count].tolist() for row, count in zip(made.tokens_BC, made.count_B, strict=True)]
 
 
+@pytest.mark.parametrize("small", ["gqa", *(pytest.param(heads, marks=pytest.mark.slow) for heads in ("mha", "mqa"))],
+                         indirect=True)
 def test_ragged_equals_alone_equals_naive(small):
     model, params = small
     weights = make_weights(model.config, params)

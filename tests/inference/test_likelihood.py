@@ -46,6 +46,8 @@ def alone(model, params, context: list[int], continuation: list[int]) -> tuple[n
     return np.asarray(logits[places, np.array(continuation)]), bool((logits[places].argmax(-1) == np.array(continuation)).all())
 
 
+@pytest.mark.parametrize("small", ["gqa", *(pytest.param(heads, marks=pytest.mark.slow) for heads in ("mha", "mqa"))],
+                         indirect=True)
 def test_shared_prefix_scores_equal_scores_one_by_one(small):
     model, params = small
     requests = random_requests(np.random.default_rng(1), 60)

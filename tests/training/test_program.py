@@ -60,7 +60,7 @@ def test_accumulation_holds_one_set_of_gradients():
     assert temporaries(4, rows=4) < temporaries(1, rows=4) + 0.5 * 4 * parameter_count(WIDE)
 
 
-@pytest.mark.parametrize("mesh", [MeshConfig(4, 2), MeshConfig(1, 4, 2)], ids=str)
+@pytest.mark.parametrize("mesh", [MeshConfig(4, 2), pytest.param(MeshConfig(1, 4, 2), marks=pytest.mark.slow)], ids=str)
 def test_accumulation_over_devices_costs_the_same_memory_for_any_number_of_micro_batches(mesh):
     assert temporaries(8, rows=8, mesh=mesh, devices=8) < 1.01 * temporaries(2, rows=8, mesh=mesh, devices=8)
 

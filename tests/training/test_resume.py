@@ -100,6 +100,7 @@ def changed(config: Config, num_steps: int, **values) -> Config:
     return replace(config, data=replace(config.data, **data), training=replace(config.training, num_steps=num_steps, **values))
 
 
+@pytest.mark.slow
 def test_batch_size_length_mixture_and_seed_one_after_the_other(config, trained, docs, b, tmp_path):
     seen = trained(config)
     seen += trained(changed(config, 40, batch_size=8))
@@ -120,7 +121,7 @@ def test_batch_size_length_mixture_and_seed_one_after_the_other(config, trained,
 @pytest.mark.parametrize("values, tokens", [
     ({"sequence_length": 128}, (20_480 + 5 * 2048, 20_480 + 10 * 2048)),
     pytest.param({"sequence_length": 24}, (20_480 + 5 * 384, 20_480 + 10 * 384), marks=pytest.mark.slow),
-    ({"seed": 3, "accumulation_steps": 2}, (20_480 + 5 * 1024, 20_480 + 10 * 1024)),
+    pytest.param({"seed": 3, "accumulation_steps": 2}, (20_480 + 5 * 1024, 20_480 + 10 * 1024), marks=pytest.mark.slow),
 ])
 def test_no_row_twice_and_none_left_out(config, trained, values, tokens, tmp_path):
     seen = trained(config) + trained(changed(config, 30, **values))

@@ -115,6 +115,7 @@ def test_eight_devices_equal_one(shape, on_one_device):
     assert any(m.shape == wq.shape and m.sharding == wq.sharding for m in moment), "moments lie as their parameters"
 
 
+@pytest.mark.slow
 def test_eight_kv_heads_over_eight_tensor_devices():
     config = Config(model=replace(MODEL, dim=64, num_heads=8, num_kv_heads=8), data=DataConfig(sequence_length=16),
                     optimizer=OptimizerConfig(warmup_steps=1), mesh=MeshConfig(1, 1, 8),
