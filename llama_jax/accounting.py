@@ -1,4 +1,4 @@
-"""Parameters, FLOPs and peaks: arithmetic on a ModelConfig; seconds as people read them."""
+"""Parameters, FLOPs and peaks: arithmetic on a ModelConfig; numbers and seconds as people read them."""
 
 import time
 
@@ -67,6 +67,12 @@ def measured_flops(dtype: str) -> float:
         jax.block_until_ready(product(a))
         seconds.append(time.perf_counter() - start)
     return 2 * size**3 / min(seconds)
+
+
+def compact(value: float, form: str = "") -> str:
+    """A number in a format; by its power of ten where that takes more than 12 characters, as perplexities that diverge do."""
+    text = format(value, form)
+    return text if len(text) <= 12 else format(value, ".2e")
 
 
 def clock(seconds: float) -> str:

@@ -13,13 +13,12 @@ import orbax.checkpoint as ocp
 
 from llama_jax.config import CheckpointConfig, Config, ModelConfig, RopeScaling, from_dict, to_dict
 from llama_jax.errors import ConfigError, DataError, LlamaError
+from llama_jax.ops.positions import STRETCHES
 
 PROGRESS = "progress"
 """Item of a checkpoint that holds what the training loop itself must not forget, as JSON."""
 FREE_TO_CHANGE = ("attention", "remat", "scan_layers", "dtype", "max_length")
 """Model fields that do not touch the parameters and may differ between a run's sessions."""
-ROPE_FIELDS = {"none": (), "linear": ("factor",), "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_length")}
-"""What each kind of rope_scaling uses of its fields."""
 
 
 class Checkpoints:
@@ -123,7 +122,7 @@ def meaning(model: ModelConfig) -> dict[str, str]:
     """Model fields by their dotted names, alike for configs that mean the same model: head_dim is 0 where it is dim / num_heads,
     and fields of rope_scaling that its kind does not use have their defaults."""
     scaling = model.rope_scaling
-    used = {field: getattr(scaling, field) for field in ROPE_FIELDS[scaling.kind]}
+    used = {field: getattr(scaling, field) for field in STRETCHES[scaling.kind]}
     head_dim = 0 if model.head_dim * model.num_heads == model.dim else model.head_dim
     return flat(to_dict(replace(model, head_dim=head_dim, rope_scaling=RopeScaling(scaling.kind, **used))))
 

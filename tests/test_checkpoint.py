@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from llama_jax.checkpoint import FREE_TO_CHANGE, ROPE_FIELDS, Checkpoints, abstract, changes, check_same_model
+from llama_jax.checkpoint import FREE_TO_CHANGE, Checkpoints, abstract, changes, check_same_model
 from llama_jax.config import CheckpointConfig, Config, MeshConfig, ModelConfig, RopeScaling
 from llama_jax.errors import ConfigError, DataError
+from llama_jax.ops.positions import STRETCHES
 from llama_jax.sharding import make_mesh
 from llama_jax.training.start import check_shape
 
@@ -209,8 +210,8 @@ def test_llama3_uses_all_its_fields(field):
 
 def test_every_kind_and_field_of_rope_scaling_is_known():
     """A kind or a field that is added to RopeScaling must be placed."""
-    assert set(ROPE_FIELDS) == set(get_args(get_type_hints(RopeScaling)["kind"]))
-    assert {"kind", *ROPE_FIELDS["llama3"]} == {field.name for field in fields(RopeScaling)}
+    assert set(STRETCHES) == set(get_args(get_type_hints(RopeScaling)["kind"]))
+    assert {"kind", *STRETCHES["llama3"]} == {field.name for field in fields(RopeScaling)}
 
 
 def test_what_the_loop_saves_beside_the_state(tmp_path, state):

@@ -203,6 +203,15 @@ def kind_of(file: Path, data: bytes) -> type[Tokenizer]:
     return SentencePiece
 
 
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can write a text: halves of surrogate pairs have no code of their own."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def piece_of(data: bytes) -> str:
     """A piece's bytes as `Tokenizer.piece` shows them."""
     try:

@@ -9,6 +9,7 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
+from llama_jax.data.tokenizer import is_unicode
 from llama_jax.errors import DataError
 
 
@@ -38,7 +39,7 @@ def fault(value: Any, kind: Kind, *, name: str = "") -> str:
         return next(filter(None, (fault(one, kind[0], name=f"{name}[{place}]") for place, one in enumerate(value))), "")
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         return f"{where} {WORDS[kind]}, got {value!r:.60}"
-    if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
+    if isinstance(value, str) and not is_unicode(value):
         return f"{where} valid Unicode text, and holds half of a surrogate pair"
     return ""
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from llama_jax.accounting import compact
 from llama_jax.evaluation.paper import TABLES, Column, Table
 from llama_jax.evaluation.record import estimate_of
 from llama_jax.evaluation.scoring import NORMALISATIONS
@@ -32,12 +33,8 @@ def grids(report: dict[str, Any]) -> list[Grid]:
 
 def number(value: Estimate, scale: float = 100.0, decimals: int = 1) -> str:
     """A value with its standard error."""
-
-    def text(figure: float) -> str:  # a perplexity of a model that diverged has hundreds of digits
-        plain = f"{figure * scale:.{decimals}f}"
-        return plain if len(plain) <= 12 else f"{figure * scale:.2e}"
-
-    return text(value.value) if value.stderr is None else f"{text(value.value)} ± {text(value.stderr)}"
+    figures = [value.value] if value.stderr is None else [value.value, value.stderr]
+    return " ± ".join(compact(figure * scale, f".{decimals}f") for figure in figures)
 
 
 def estimate(column: Column, report: dict[str, Any]) -> Estimate | None:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from itertools import count
 from zlib import crc32
 
+from llama_jax.data.tokenizer import is_unicode
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.evaluation.data import Files, MissingFile, Rows
 from llama_jax.evaluation.task import Choice, Item, Prompt, Records, Request, Settings, Task, Whole
@@ -126,11 +127,7 @@ def check_item(task: Task, item: Item) -> None:
         scored = request.continuation if isinstance(request, Choice) else text if isinstance(request, Whole) else "any"
         if not scored:
             raise DataError(f"{task.name}, item {item.key}: a continuation to score is empty; the record is broken.")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise DataError(f"{task.name}, item {item.key}: not valid Unicode text (half of a surrogate pair).") from None
-    try:
-        json.dumps([item.key, item.gold, dict(item.tags)], ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise DataError(f"{task.name}, item {item.key!a}: its name, answer or tags are not valid Unicode text.") from None
+        if not is_unicode(text):
+            raise DataError(f"{task.name}, item {item.key}: not valid Unicode text (half of a surrogate pair).")
+    if not is_unicode(json.dumps([item.key, item.gold, dict(item.tags)], ensure_ascii=False)):
+        raise DataError(f"{task.name}, item {item.key!a}: its name, answer or tags are not valid Unicode text.")

@@ -42,7 +42,7 @@ class Engine:
     def __init__(self, config: ModelConfig, weights: Weights, tokenizer: Tokenizer, *, slots: int, queue: int,
                  mesh: Mesh | None = None):
         self.config, self._weights, self._tokenizer, self._mesh = config, weights, tokenizer, mesh
-        self.fingerprint = fingerprint(config, weights)
+        self.fingerprint = system_fingerprint(config, weights)
         self._most, self._limit = slots, queue
         self._change = threading.Condition()
         self._waiting: deque[Served] = deque()
@@ -204,7 +204,7 @@ class Engine:
             job.hear(event)
 
 
-def fingerprint(config: ModelConfig, weights: Weights) -> str:
+def system_fingerprint(config: ModelConfig, weights: Weights) -> str:
     """A short name of what decides an answer's last bits besides the request: versions, device, model and layout."""
     layout = jax.tree.map(lambda x: (x.shape, str(x.dtype), str(x.sharding)), weights)
     facts = (VERSION, jax.__version__, jax.devices()[0].device_kind, config, jax.tree.leaves(layout))

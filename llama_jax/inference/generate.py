@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llama_jax.config import ModelConfig
-from llama_jax.data.tokenizer import Decoder, Tokenizer
+from llama_jax.data.tokenizer import Decoder, Tokenizer, is_unicode
 from llama_jax.errors import ConfigError
 from llama_jax.inference.decode import Made, decode, prefill, start
 from llama_jax.inference.sampling import Draw, Sampling
@@ -105,10 +105,8 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, config: ModelConfig) -> lis
     if isinstance(prompt, str):
         if not prompt:
             raise ConfigError("the prompt is empty; give at least one character.")
-        try:
-            prompt.encode()
-        except UnicodeEncodeError:
-            raise ConfigError("the prompt is not valid Unicode text (a byte of it was not UTF-8).") from None
+        if not is_unicode(prompt):
+            raise ConfigError("the prompt is not valid Unicode text (a byte of it was not UTF-8).")
         ids = [*tokenizer.begin, *tokenizer.encode(prompt)]
         if max(ids) >= config.vocab_size:
             raise ConfigError(f"the tokenizer gives the id {max(ids)} and the model has ids below {config.vocab_size}; use the "
@@ -133,7 +131,7 @@ def whole_numbers(prompt: Sequence[int]) -> list[int]:
         raise ConfigError(f"a prompt is a text or whole numbers that are ids, got {prompt!r:.100}.") from None
 
 
-def as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+def prompts_of(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     """Several prompts as they are; a bare text, or bare ids, as the only one. Raises ConfigError for what is neither."""
     try:
         prompts = [prompts] if isinstance(prompts, str | bytes) else list(prompts)
@@ -189,7 +187,7 @@ def generate(
     prompts are decoded together and `report` hears how many are done; what a prompt gets depends on itself, the seed and
     its place among the prompts. Raises ConfigError for a prompt that is empty, holds what is no id or fills the context.
     """
-    asked = [Asked(prompt_ids(tokenizer, prompt, model.config), place) for place, prompt in enumerate(as_list(prompts))]
+    asked = [Asked(prompt_ids(tokenizer, prompt, model.config), place) for place, prompt in enumerate(prompts_of(prompts))]
     return generate_asked(model, params, tokenizer=tokenizer, asked=asked, sampling=sampling or Sampling(),
                           batch_size=batch_size, report=report)
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array, lax
 
 from llama_jax.config import ModelConfig
-from llama_jax.data.tokenizer import Tokenizer
+from llama_jax.data.tokenizer import Tokenizer, is_unicode
 from llama_jax.errors import DataError
 from llama_jax.inference.trees import Ids, Rows, batches, pack, plant
 from llama_jax.inference.weights import plain
@@ -66,7 +66,7 @@ def loglikelihood(
 
     Raises DataError for a request that is no pair of texts, and for a continuation that is empty.
     """
-    pairs, requests = [], as_list(requests, "(context, continuation) pairs")
+    pairs, requests = [], listed(requests, "(context, continuation) pairs")
     bare = len(requests) == 2 and all(isinstance(part, str) for part in requests)
     for number, request in enumerate([requests] if bare else requests, 1):
         parts = list(request) if isinstance(request, Sequence | np.ndarray) and not isinstance(request, str) else []
@@ -89,7 +89,7 @@ def rolling_loglikelihood(
 
     A bare text is the only one. Raises DataError for a text that is empty or not Unicode.
     """
-    texts = [texts] if isinstance(texts, str) else as_list(texts, "texts")
+    texts = [texts] if isinstance(texts, str) else listed(texts, "texts")
     pairs, owners = [], []
     for number, text in enumerate(texts):
         if not isinstance(text, str):
@@ -109,20 +109,11 @@ def rolling_loglikelihood(
     return [Likelihood(sum(v), tuple(v), g) for v, g in zip(values, greedy, strict=True)]
 
 
-def as_list(requests: Iterable, what: str) -> list:
+def listed(requests: Iterable, what: str) -> list:
     """What is asked for, which may come as any iterable but a text. Raises DataError for what is none."""
     if isinstance(requests, str | bytes) or not isinstance(requests, Iterable):
         raise DataError(f"{what} are wanted, in a list, got {requests!r:.100}.")
     return list(requests)
-
-
-def is_unicode(text: str) -> bool:
-    """Whether UTF-8 can write a text: halves of surrogate pairs have no code of their own."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def windows(ids: Ids, length: int) -> Iterator[tuple[Ids, Ids]]:

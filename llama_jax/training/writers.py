@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tensorboardX import SummaryWriter
 
-from llama_jax.accounting import clock
+from llama_jax.accounting import clock, compact
 
 METRICS = "metrics.jsonl"
 
@@ -25,8 +25,7 @@ FORMATS = {
     "mfu": ("mfu ", ".1%", ""),
 }
 """How a metric reads in the terminal: what stands before it, its format, what stands after it."""
-HELDOUT = {"heldout_loss": ("loss ", ".4f", ""), "heldout_perplexity": ("ppl ", ".2f", ""),
-           "heldout_bits_per_byte": ("bpb ", ".3f", "")}
+HELDOUT = {f"heldout_{name}": FORMATS[name] for name in ("loss", "perplexity", "bits_per_byte")}
 """The same for held-out text; with several held-out sources the names end in /SOURCE."""
 SPARED = ("ppl", "bpb", "mfu", "lr", "grad")
 """What a line leaves out in a terminal too narrow for it, in this order; the files have it all."""
@@ -105,9 +104,8 @@ def terminal_lines(values: dict[str, Any]) -> Iterator[list[str]]:
 
 
 def number(value: float, before: str = "", form: str = "", after: str = "") -> str:
-    """A number between its words; one with many digits, as of a run that diverges, by its power of ten."""
-    text = format(value, form)
-    return before + (text if len(text) <= 12 else format(value, ".2e")) + after
+    """A number between its words."""
+    return before + compact(value, form) + after
 
 
 def fitted(words: list[str], width: int | None) -> str:
