@@ -30,11 +30,18 @@ def read_jsonl(file: Path, keys: tuple[str, ...]) -> list[dict]:
 
 def _decoded(lines: Iterable[bytes], file: Path) -> Iterator[str]:
     for number, line in enumerate(lines, 1):
+        if number == 1 and is_utf16(line):
+            raise DataError(f"{file}, line {number}: not UTF-8 but UTF-16.")
         try:
             yield line.decode()
         except UnicodeDecodeError:
-            kind = "not UTF-8 but UTF-16" if number == 1 and line.startswith(UTF16) else "not UTF-8"
-            raise DataError(f"{file}, line {number}: {kind}.") from None
+            raise DataError(f"{file}, line {number}: not UTF-8.") from None
+
+
+def is_utf16(begin: bytes) -> bool:
+    """Whether a file that begins so is UTF-16: by its mark, or by a zero after every letter, which would pass for UTF-8."""
+    head = begin[:1024]
+    return head.startswith(UTF16) or 3 * head.count(0) > len(head)
 
 
 def json_lines(lines: Iterable[str], file: Path) -> Iterator[tuple[int, Any]]:

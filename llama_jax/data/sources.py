@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-from llama_jax.data.jsonl import UTF16, check_whole, json_lines
+from llama_jax.data.jsonl import check_whole, is_utf16, json_lines
 from llama_jax.errors import ConfigError, DataError
 
 LOG = logging.getLogger(__name__)
@@ -174,12 +174,8 @@ def _is_text(kind: pyarrow.DataType) -> bool:
 
 
 def _decode(data: bytes, file: Path, offset: int = 0) -> str:
-    """UTF-8 bytes of `file` that begin at `offset`, without a byte order mark at its begin; raises DataError.
-
-    UTF-16 of English text would pass for UTF-8 with a zero after every letter; that is refused too.
-    """
-    head = data[:1024]
-    if offset == 0 and (head.startswith(UTF16) or 3 * head.count(0) > len(head)):
+    """UTF-8 bytes of `file` that begin at `offset`, without a byte order mark at its begin; raises DataError."""
+    if offset == 0 and is_utf16(data):
         raise DataError(f"{file} is not UTF-8 but UTF-16; convert it first, for example with iconv -f UTF-16 -t UTF-8.")
     try:
         return data.decode("utf-8-sig" if offset == 0 else "utf-8")

@@ -107,12 +107,12 @@ def filtered(logits_BV: Array, draw: Draw) -> Array:
     together.
     """
     temperature_B = jnp.where(draw.temperature_B > 0, jnp.clip(draw.temperature_B, COLDEST, HOTTEST), 1.0)
-    logits_BV -= logits_BV.max(-1, keepdims=True)
-    cool_BV = jnp.exp(logits_BV)  # ordered as the logits, also where a high temperature makes probabilities equal
-    logits_BV /= temperature_B[:, None]
+    undivided_BV = logits_BV - logits_BV.max(-1, keepdims=True)
+    logits_BV = undivided_BV / temperature_B[:, None]
     probability_BV = jax.nn.softmax(logits_BV, axis=-1)
 
     def top_k(kept_BV: Array) -> Array:
+        cool_BV = jnp.exp(undivided_BV)  # ordered as the logits, also where a high temperature makes probabilities equal
         least_B1 = least_kept(cool_BV, lambda above_BV: above_BV.sum(-1) < draw.top_k_B)
         return kept_BV & ((cool_BV >= least_B1) | (draw.top_k_B == 0)[:, None])
 

@@ -34,6 +34,7 @@ def test_marks_line_ends_and_blank_lines_are_no_content(tmp_path):
 @pytest.mark.parametrize("content, sentence", [
     (b'{"a": "x"}\n{"a": "\\ud83d"}', r"line 2: 'a' holds half a surrogate pair, '\\ud83d', which no text can"),
     ('{"a": "x"}'.encode("utf-16"), "line 1: not UTF-8 but UTF-16"),
+    ('{"a": "x"}'.encode("utf-16-le"), "line 1: not UTF-8 but UTF-16"),
     (b'{"a": "\0"}', r"line 1: not JSON \(Invalid control character"),
     (b"[" * 100_000, r"line 1: not JSON"), (b'{"a": ' + b"1" * 5000 + b"}", r"line 1: not JSON \(Exceeds the limit"),
     (b'\n\n["a"]', "line 3: expected an object with the text 'a'"), (b'{"a": null}', "line 1: expected an object"),
