@@ -2,8 +2,8 @@
 
 import sys
 
-from llama_jax.evaluation.live import evaluators
-from llama_jax.training.command import main
+from llama_jax.cli.train import main
+from llama_jax.evaluation.in_training import evaluators
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:], evaluators))

@@ -19,19 +19,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llama_jax.accounting import parameter_count, peak_flops, train_flops_per_token
 from llama_jax.config import Config, DataConfig, MeshConfig, ModelConfig, TrainingConfig
-from llama_jax.data.packing import pack
+from llama_jax.config.presets import PRESETS
+from llama_jax.data.windows import pack
 from llama_jax.errors import LlamaError
 from llama_jax.inference.decode import decode, prefill, start
-from llama_jax.inference.likelihood import token_loglikelihood
+from llama_jax.inference.params import make_weights
 from llama_jax.inference.sampling import Draw, Sampling
-from llama_jax.inference.weights import make_weights
-from llama_jax.model.transformer import Transformer
-from llama_jax.presets import PRESETS
-from llama_jax.runtime import set_flags
-from llama_jax.sharding import make_mesh
-from llama_jax.training.program import build
+from llama_jax.model.accounting import parameter_count, train_flops_per_token
+from llama_jax.model.decoder import Transformer
+from llama_jax.parallel.hardware import peak_flops
+from llama_jax.parallel.mesh import make_mesh
+from llama_jax.parallel.xla_flags import set_flags
+from llama_jax.scoring.likelihood import token_loglikelihood
+from llama_jax.training.compiled import build
 
 SHAPES = {
     "1b": PRESETS["tinyllama-1b"],

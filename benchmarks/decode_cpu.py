@@ -26,10 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llama_jax.allocator import keep_freed_memory
 from llama_jax.inference.decode import decode, prefill, start
+from llama_jax.inference.params import make_weights
 from llama_jax.inference.sampling import Draw, Sampling
-from llama_jax.inference.weights import make_weights
+from llama_jax.parallel.malloc import keep_freed_memory
 from tests.golden.make_transformers import hf_model
 from tests.golden.shapes import random_model
 

@@ -19,12 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax
 
-from llama_jax.accounting import parameter_count
 from llama_jax.config import to_dict
+from llama_jax.config.file import load_config
+from llama_jax.model.accounting import parameter_count
 from llama_jax.plan.compiled import compile_for
+from llama_jax.plan.layouts import settle
 from llama_jax.plan.machines import parse_machine
-from llama_jax.plan.search import settle
-from llama_jax.training.command import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -34,13 +34,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llama_jax.allocator import keep_freed_memory
-from llama_jax.data.tokenizer import Tokenizer
-from llama_jax.evaluation.jobs import plan
+from llama_jax.evaluation.requests import plan
 from llama_jax.evaluation.task import Settings
 from llama_jax.evaluation.tasks import COMMON_SENSE
-from llama_jax.inference.likelihood import token_loglikelihood
-from llama_jax.model.transformer import Transformer
+from llama_jax.model.decoder import Transformer
+from llama_jax.parallel.malloc import keep_freed_memory
+from llama_jax.scoring.likelihood import token_loglikelihood
+from llama_jax.tokenizer.base import Tokenizer
 from tests.golden.make_transformers import hf_model
 from tests.golden.shapes import random_model
 

@@ -29,10 +29,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import httpx
 import jax.numpy as jnp
 
-from llama_jax.checkpoint import Checkpoints
 from llama_jax.config import CheckpointConfig, Config, DataConfig
 from llama_jax.data.sources import documents
-from llama_jax.data.spm import train
+from llama_jax.formats.checkpoints import Checkpoints
+from llama_jax.tokenizer.sentencepiece import train
 from tests.golden.shapes import SHAPES
 from tests.golden.small import random_params
 

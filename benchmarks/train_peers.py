@@ -62,8 +62,8 @@ def ours(shape: Shape, dtype: str) -> Callable[[], None]:
     import jax
 
     from llama_jax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig, TrainingConfig
-    from llama_jax.data.packing import pack
-    from llama_jax.sharding import make_mesh
+    from llama_jax.data.windows import pack
+    from llama_jax.parallel.mesh import make_mesh
     from llama_jax.training.loop import build
 
     config = Config(

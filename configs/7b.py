@@ -8,7 +8,7 @@ Data:     folders made by `python -m llama_jax prepare`, one a source of Table 1
 """
 
 from llama_jax.config import CheckpointConfig, Config, DataConfig, MeshConfig, TrainingConfig
-from llama_jax.presets import PRESETS, paper_optimizer, paper_sources
+from llama_jax.config.presets import PRESETS, paper_optimizer, paper_sources
 
 
 def get_config() -> Config:

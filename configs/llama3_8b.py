@@ -8,7 +8,7 @@ Data:     prepared folders; its mixture is not published, Table 1 of LLaMA stand
 """
 
 from llama_jax.config import CheckpointConfig, Config, DataConfig, MeshConfig, TrainingConfig
-from llama_jax.presets import PRESETS, paper_optimizer, paper_sources
+from llama_jax.config.presets import PRESETS, paper_optimizer, paper_sources
 
 
 def get_config() -> Config:

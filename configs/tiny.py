@@ -5,7 +5,7 @@ Hardware: two CPU cores, two to three minutes
 """
 
 from llama_jax.config import CheckpointConfig, Config, DataConfig, OptimizerConfig, TrainingConfig
-from llama_jax.presets import PRESETS
+from llama_jax.config.presets import PRESETS
 
 
 def get_config() -> Config:

@@ -7,30 +7,30 @@ Legend of shape suffixes, as in `x_BTD`, `q_BTNH`, `logits_BTV`:
 
 from importlib import import_module
 
-from llama_jax.presets import PRESETS
+from llama_jax.config.presets import PRESETS
 from llama_jax.version import VERSION as __version__
 
 _ROOMS = {
     "Attention": "model.attention",
-    "Block": "model.transformer",
+    "Block": "model.block",
     "FeedForward": "model.feedforward",
     "Generated": "inference.generate",
-    "Likelihood": "inference.likelihood",
+    "Likelihood": "scoring.likelihood",
     "Mask": "ops.masks",
     "RMSNorm": "model.norms",
     "Sampling": "inference.sampling",
-    "Transformer": "model.transformer",
+    "Transformer": "model.decoder",
     "attend": "ops.attention",
     "generate": "inference.generate",
     "learning_rate": "training.optimizer",
-    "load": "inference.load",
-    "loglikelihood": "inference.likelihood",
+    "load": "formats.load",
+    "loglikelihood": "scoring.likelihood",
     "make_optimizer": "training.optimizer",
     "make_train_step": "training.step",
     "next_token_loss": "training.loss",
-    "rolling_loglikelihood": "inference.likelihood",
-    "rope_tables": "ops.positions",
-    "rotate": "ops.positions",
+    "rolling_loglikelihood": "scoring.likelihood",
+    "rope_tables": "ops.rotary",
+    "rotate": "ops.rotary",
     "stream": "inference.generate",
 }
 """Where a name lives that is imported when it is first asked for: the processes that prepare data need no jax."""

@@ -15,15 +15,15 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from llama_jax.convert.options import Convert
-from llama_jax.data.atomic import make_folder
 from llama_jax.data.manifest import MANIFEST, Shard
 from llama_jax.data.prepare import PROGRESS, prepare
 from llama_jax.data.sources import documents, files_of
-from llama_jax.data.spm import train
-from llama_jax.data.tokenizer import FILES, Tokenizer, fertility
 from llama_jax.errors import ConfigError, exit_code_of
+from llama_jax.files.atomic import make_folder
 from llama_jax.inference.options import Generate, Score, Serve
 from llama_jax.plan.options import Plan, split_overrides
+from llama_jax.tokenizer.base import FILES, Tokenizer, fertility
+from llama_jax.tokenizer.sentencepiece import train
 
 SECONDS_BETWEEN_LINES = 10.0
 """How often progress is printed where there is no terminal."""

@@ -21,10 +21,10 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from llama_jax.data import bpe
 from llama_jax.data.sources import documents
-from llama_jax.data.spm import train
-from llama_jax.data.tokenizer import Tokenizer
+from llama_jax.tokenizer import bpe
+from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.tokenizer.sentencepiece import train
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from llama_jax.checkpoint import FREE_TO_CHANGE, Checkpoints, abstract, changes, check_same_model
 from llama_jax.config import CheckpointConfig, Config, MeshConfig, ModelConfig, RopeScaling
+from llama_jax.config.compare import FREE_TO_CHANGE, changes, check_same_model
 from llama_jax.errors import ConfigError, DataError
-from llama_jax.ops.positions import STRETCHES
-from llama_jax.sharding import make_mesh
-from llama_jax.training.start import check_shape
+from llama_jax.formats.checkpoints import Checkpoints, abstract
+from llama_jax.ops.rotary import STRETCHES
+from llama_jax.parallel.mesh import make_mesh
+from llama_jax.training.init_from import check_shape
 
 # after an error orbax closes its event loop under tensorstore's last callbacks and unfinished reads
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.:pytest.PytestUnraisableExceptionWarning")

@@ -22,7 +22,7 @@ from llama_jax.config import (
     to_dict,
 )
 from llama_jax.errors import ConfigError
-from llama_jax.sharding import check_batch, check_model, make_mesh
+from llama_jax.parallel.mesh import check_batch, check_model, make_mesh
 
 
 def test_the_defaults_are_llama_7b_and_hold_together():

@@ -10,9 +10,9 @@ import pytest
 
 from llama_jax.batch import Batch
 from llama_jax.config import Config, MeshConfig, from_dict, to_dict
-from llama_jax.sharding import check_batch, check_model, make_mesh
-from llama_jax.training.command import load_config
-from llama_jax.training.program import build
+from llama_jax.config.file import load_config
+from llama_jax.parallel.mesh import check_batch, check_model, make_mesh
+from llama_jax.training.compiled import build
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(ROOT.glob("configs/**/*.py"))

@@ -16,7 +16,7 @@ from rich.console import Console
 from llama_jax import __main__ as door
 from llama_jax.data.manifest import MANIFEST, read_manifest
 from llama_jax.data.prepare import prepare
-from llama_jax.data.tokenizer import Tokenizer, fertility
+from llama_jax.tokenizer.base import Tokenizer, fertility
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,22 +13,23 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec
 
 from llama_jax import __main__ as door
-from llama_jax.accounting import parameter_count
+from llama_jax.cli import plan as command
+from llama_jax.cli.train import parse
 from llama_jax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from llama_jax.config.file import load_config
+from llama_jax.config.presets import PRESETS
 from llama_jax.errors import ConfigError
-from llama_jax.model.transformer import Transformer
-from llama_jax.plan import command
+from llama_jax.model.accounting import parameter_count
+from llama_jax.model.decoder import Transformer
+from llama_jax.parallel.rules import AXES
 from llama_jax.plan import compiled as compiling
 from llama_jax.plan.compiled import Compiled, compile_here
 from llama_jax.plan.cost import days, energy
 from llama_jax.plan.hlo import Collective, collectives, matmul_flops
+from llama_jax.plan.layouts import configured, fastest, largest_micro_batch, layouts, micro_batches, settle
 from llama_jax.plan.machines import MACHINES, Fleet, describe_gpu, parse_machine, slice_shape, topology_name
 from llama_jax.plan.memory import Memory, estimate, layer_activations, parameters
 from llama_jax.plan.options import split_overrides
-from llama_jax.plan.search import configured, fastest, largest_micro_batch, layouts, micro_batches, settle
-from llama_jax.presets import PRESETS
-from llama_jax.sharding import AXES
-from llama_jax.training.command import load_config, parse
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(ROOT.glob("configs/*.py"))

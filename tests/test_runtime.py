@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from llama_jax import runtime
 from llama_jax.errors import ConfigError
+from llama_jax.parallel import distributed as runtime
 
 
 @pytest.fixture

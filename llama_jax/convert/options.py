@@ -28,6 +28,6 @@ class Convert:
 
     def run(self) -> None:
         """Convert, and say what came out."""
-        from llama_jax.convert.command import run_convert
+        from llama_jax.cli.convert import run_convert
 
         run_convert(self)

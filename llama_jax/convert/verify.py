@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llama_jax.convert.source import Source, abstract_params, read_params
-from llama_jax.model.transformer import Transformer
+from llama_jax.formats.base import Source, abstract_params, read_params
+from llama_jax.model.decoder import Transformer
 
 ROWS, LENGTH, SEED = 2, 64, 0
 """Random tokens: rows, tokens a row at most, and the seed they are drawn with."""

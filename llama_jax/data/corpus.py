@@ -10,14 +10,14 @@ from functools import cached_property
 from pathlib import Path
 
 from llama_jax.config import DataConfig
-from llama_jax.data.atomic import write_atomic
 from llama_jax.data.manifest import MANIFEST, read_manifest
-from llama_jax.data.packing import TokenSource
 from llama_jax.data.prepare import PROGRESS, fingerprint, write_shards
 from llama_jax.data.sources import EMBEDDED, documents, files_of
-from llama_jax.data.spm import train
-from llama_jax.data.tokenizer import Tokenizer
+from llama_jax.data.windows import TokenSource
 from llama_jax.errors import ConfigError, DataError
+from llama_jax.files.atomic import write_atomic
+from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.tokenizer.sentencepiece import train
 
 SMALL = 16 << 20
 """Bytes of raw text below which starting worker processes costs more than it saves."""

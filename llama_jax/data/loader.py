@@ -9,8 +9,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from llama_jax.batch import Batch
 from llama_jax.data.mixture import Mixture
-from llama_jax.data.packing import TokenSource, stack
-from llama_jax.sharding import spec
+from llama_jax.data.windows import TokenSource, stack
+from llama_jax.parallel.rules import spec
 
 
 def load_batches(mixture: Mixture, mesh: Mesh, *, batch_size: int, start: int, stop: int) -> Iterator[Batch]:

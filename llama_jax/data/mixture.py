@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llama_jax.data.packing import Row, TokenSource
 from llama_jax.data.position import Position, Reader
+from llama_jax.data.windows import Row, TokenSource
 
 WHOLE = 1 << 40
 """Parts that shares are counted in."""

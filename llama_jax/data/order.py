@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llama_jax.data.packing import Span
-from llama_jax.data.shuffle import first_of, shuffled
+from llama_jax.data.permutation import first_of, shuffled
+from llama_jax.data.windows import Span
 
 
 class Runs(NamedTuple):

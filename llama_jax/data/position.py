@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from llama_jax.data.order import Order, Runs
-from llama_jax.data.packing import Span, TokenSource
-from llama_jax.data.shuffle import keys_of
+from llama_jax.data.permutation import keys_of
+from llama_jax.data.windows import Span, TokenSource
 from llama_jax.errors import DataError
 
 

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from llama_jax.data.atomic import make_folder, write_atomic
 from llama_jax.data.manifest import DTYPES, MANIFEST, START, Manifest, Shard, read_manifest, size_of
 from llama_jax.data.sources import documents, files_of
-from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.errors import ConfigError, DataError, LlamaError
+from llama_jax.files.atomic import make_folder, write_atomic
+from llama_jax.tokenizer.base import Tokenizer
 
 PROGRESS = "progress.json"
 CHUNK_BYTES = 1 << 20

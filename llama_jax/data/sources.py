@@ -15,8 +15,8 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-from llama_jax.data.jsonl import check_whole, is_utf16, json_lines
 from llama_jax.errors import ConfigError, DataError
+from llama_jax.files.jsonl import check_whole, is_utf16, json_lines
 
 LOG = logging.getLogger(__name__)
 

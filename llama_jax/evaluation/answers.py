@@ -8,17 +8,17 @@ from typing import Any
 
 import jax
 
-from llama_jax.convert.orbax import find_step
-from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.errors import ConfigError
 from llama_jax.evaluation.fingerprint import fingerprint
 from llama_jax.evaluation.task import Choice, Prompt, Score, Texts, Whole
+from llama_jax.formats.run import find_step
 from llama_jax.inference.generate import Asked, generate_asked, prompt_ids
-from llama_jax.inference.likelihood import Likelihood, encode_pair, in_batches, windows
+from llama_jax.inference.params import Weights, make_weights
 from llama_jax.inference.sampling import Sampling
-from llama_jax.inference.weights import Weights, make_weights
-from llama_jax.model.transformer import Transformer
-from llama_jax.sharding import row_ways
+from llama_jax.model.decoder import Transformer
+from llama_jax.parallel.rules import row_ways
+from llama_jax.scoring.likelihood import Likelihood, encode_pair, in_batches, windows
+from llama_jax.tokenizer.base import Tokenizer
 
 ROWS = {"cpu": 32}
 """Continuations decoded together on a platform; others take the default."""

@@ -9,8 +9,8 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
-from llama_jax.data.tokenizer import is_unicode
 from llama_jax.errors import DataError
+from llama_jax.tokenizer.base import is_unicode
 
 
 class MissingFile(DataError):

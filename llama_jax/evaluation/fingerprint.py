@@ -14,7 +14,7 @@ from jax import Array, lax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from llama_jax.config import ModelConfig
-from llama_jax.data.tokenizer import Tokenizer
+from llama_jax.tokenizer.base import Tokenizer
 
 VERSION = "2"
 """Begins every fingerprint. To be raised whenever the same model would answer the same request otherwise (another way of

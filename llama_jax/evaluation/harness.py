@@ -9,9 +9,9 @@ from itertools import groupby
 import jax
 
 from llama_jax.evaluation.answers import DEFAULT_ROWS, ROWS, Answerer
-from llama_jax.evaluation.jobs import Job
-from llama_jax.evaluation.scoring import by_tag, means
-from llama_jax.evaluation.store import Store
+from llama_jax.evaluation.cache import Store
+from llama_jax.evaluation.requests import Job
+from llama_jax.evaluation.statistics import by_tag, means
 from llama_jax.evaluation.task import Answer, Choice, Estimate, Prompt, Request, Settings, Verdict, Whole
 
 CHUNK_CHARACTERS = 1 << 20

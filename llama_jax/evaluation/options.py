@@ -50,7 +50,7 @@ class Evaluate:
 
     def run(self) -> None:
         """Evaluate, compare, or print the paper's tables."""
-        from llama_jax.evaluation.command import run_compare, run_evaluate, run_tables
+        from llama_jax.cli.evaluate import run_compare, run_evaluate, run_tables
 
         if self.tables:
             run_tables(self)

@@ -8,8 +8,8 @@ from flax import struct
 from jax import Array, lax
 
 from llama_jax.config import ModelConfig
+from llama_jax.inference.params import Weights, forward, logits_of
 from llama_jax.inference.sampling import Draw, sample, without_padding
-from llama_jax.inference.weights import Weights, forward, logits_of
 from llama_jax.model.cache import Cache
 
 

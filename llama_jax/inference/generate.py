@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from llama_jax.config import ModelConfig
-from llama_jax.data.tokenizer import Decoder, Tokenizer, is_unicode
 from llama_jax.errors import ConfigError
 from llama_jax.inference.decode import Made, decode, prefill, start
+from llama_jax.inference.detokenizer import TextStream
+from llama_jax.inference.params import Weights, make_weights
 from llama_jax.inference.sampling import Draw, Sampling
-from llama_jax.inference.text import TextStream
-from llama_jax.inference.weights import Weights, make_weights
-from llama_jax.model.transformer import Transformer
+from llama_jax.model.decoder import Transformer
+from llama_jax.tokenizer.base import Decoder, Tokenizer, is_unicode
 
 STREAM_TOKENS = 4
 """Tokens decoded between two looks at a stream."""

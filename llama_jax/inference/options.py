@@ -45,7 +45,7 @@ class Generate:
 
     def run(self) -> None:
         """The one of the three that is asked for."""
-        from llama_jax.inference.command import run_generate
+        from llama_jax.cli.generate import run_generate
 
         run_generate(self)
 
@@ -65,7 +65,7 @@ class Score:
 
     def run(self) -> None:
         """Score all lines and write them."""
-        from llama_jax.inference.command import run_score
+        from llama_jax.cli.generate import run_score
 
         run_score(self)
 
@@ -101,6 +101,6 @@ class Serve:
 
     def run(self) -> None:
         """Serve until SIGTERM or Ctrl-C; what runs then is finished."""
-        from llama_jax.inference.command import run_serve
+        from llama_jax.cli.generate import run_serve
 
         run_serve(self)

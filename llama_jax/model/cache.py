@@ -8,7 +8,7 @@ from jax import Array
 
 from llama_jax.config import ModelConfig
 from llama_jax.model.attention import KeysValues
-from llama_jax.sharding import constrain
+from llama_jax.parallel.rules import constrain
 
 
 @struct.dataclass

@@ -9,7 +9,7 @@ from jax.ad_checkpoint import checkpoint_name
 from llama_jax.config import ModelConfig
 from llama_jax.model.initializers import matrix
 from llama_jax.ops.linear import linear
-from llama_jax.sharding import constrain
+from llama_jax.parallel.rules import constrain
 
 
 class FeedForward(nn.Module):

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from llama_jax.errors import ConfigError
-from llama_jax.ops import chunked, cudnn, splash, xla
+from llama_jax.ops import chunked, cudnn, reference, splash
 from llama_jax.ops.masks import Mask
-from llama_jax.ops.problem import Problem
+from llama_jax.ops.spec import Problem
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Backend:
 
 
 BACKENDS = {
-    "reference": Backend(xla.attend_reference, xla.KNOWS),
+    "reference": Backend(reference.attend_reference, reference.KNOWS),
     "chunked": Backend(chunked.attend_chunked, chunked.KNOWS),
     "cudnn": Backend(cudnn.attend_cudnn, cudnn.KNOWS, cudnn.lacks),
     "splash": Backend(splash.attend_splash, splash.KNOWS, splash.lacks),

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from llama_jax.ops.masks import Mask
-from llama_jax.ops.xla import MASKED
+from llama_jax.ops.reference import MASKED
 
 KNOWS = frozenset({"segment_ids_BT", "ends_BT"})
 """Fields of a mask that `Mask.block` draws."""

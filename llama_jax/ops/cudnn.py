@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from llama_jax.ops.masks import Mask
-from llama_jax.ops.problem import Problem
+from llama_jax.ops.spec import Problem
 
 KNOWS = frozenset({"segment_ids_BT"})
 """Fields of a mask that it heeds."""

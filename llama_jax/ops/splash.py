@@ -7,7 +7,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask
 
 from llama_jax.ops.masks import Mask
-from llama_jax.ops.problem import Problem
+from llama_jax.ops.spec import Problem
 
 KNOWS = frozenset({"segment_ids_BT"})
 """Fields of a mask that it heeds."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from llama_jax.config import Config, from_dict, to_dict
 from llama_jax.errors import ConfigError, LlamaError
+from llama_jax.parallel.xla_flags import FLAGS
 from llama_jax.plan.hlo import Collective, collectives, fused_kernels, matmul_flops
 from llama_jax.plan.machines import Fleet, Machine, describe_gpu, parse_machine, topology_name
-from llama_jax.runtime import FLAGS
 
 NEEDS = {"tpu": ("libtpu", "plan-tpu"), "gpu": ("jax_plugins.xla_cuda12", "plan-gpu")}
 """Module that brings the compiler for a kind of machine, and the extra of ours that installs it."""
@@ -85,8 +85,8 @@ def compile_here(config: Config, devices: list) -> Compiled:
     """The step compiled for `devices`, which may be there or only described."""
     import jax
 
-    from llama_jax.sharding import make_mesh
-    from llama_jax.training.program import build
+    from llama_jax.parallel.mesh import make_mesh
+    from llama_jax.training.compiled import build
 
     mesh = make_mesh(config.mesh, devices)
     program, begin = build(config, mesh), time.perf_counter()

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llama_jax.accounting import train_flops_per_token
 from llama_jax.config import Config
+from llama_jax.model.accounting import train_flops_per_token
 from llama_jax.ops.attention import FUSED
 from llama_jax.plan.hlo import Collective
 from llama_jax.plan.machines import Fleet

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from llama_jax.config import Config, ModelConfig
 from llama_jax.ops.attention import FUSED
-from llama_jax.sharding import mesh_axes
+from llama_jax.parallel.rules import mesh_axes
 
 Sizes = Mapping[str, int]
 """Mesh axis -> devices along it."""

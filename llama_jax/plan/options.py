@@ -23,7 +23,7 @@ class Plan:
 
     def run(self, overrides: list[str]) -> None:
         """Plan, and print it."""
-        from llama_jax.plan.command import run_plan
+        from llama_jax.cli.plan import run_plan
 
         run_plan(self, overrides)
 

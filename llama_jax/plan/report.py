@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from llama_jax.plan.search import MARGIN
+from llama_jax.plan.layouts import MARGIN
 
 Figures = dict[str, Any]
 

@@ -14,25 +14,26 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from llama_jax.accounting import MFU_FORMULA, parameter_count
-from llama_jax.checkpoint import Checkpoints
 from llama_jax.config import Config, to_dict
-from llama_jax.convert.source import Source
 from llama_jax.data.corpus import Corpus, open_corpus
 from llama_jax.data.loader import load_batches, load_heldout
 from llama_jax.data.mixture import Mixture
 from llama_jax.data.position import Position
-from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.errors import LlamaError
+from llama_jax.formats.base import Source
+from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.inference.generate import long_text
 from llama_jax.inference.sampling import Sampling
-from llama_jax.runtime import first_line, flags_in_use, leave, lost
-from llama_jax.sharding import make_mesh
-from llama_jax.training.directory import POSITION, open_run, position_at, record
+from llama_jax.model.accounting import MFU_FORMULA, parameter_count
+from llama_jax.parallel.distributed import first_line, leave, lost
+from llama_jax.parallel.mesh import make_mesh
+from llama_jax.parallel.xla_flags import flags_in_use
+from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.training.compiled import Program, build
+from llama_jax.training.init_from import starting_point, take_params, tokenizer_for
 from llama_jax.training.metrics import Meter, bits_per_byte, perplexity, total_peak
 from llama_jax.training.profiling import Profiler
-from llama_jax.training.program import Program, build
-from llama_jax.training.start import starting_point, take_params, tokenizer_for
+from llama_jax.training.run_dir import POSITION, open_run, position_at, record
 from llama_jax.training.step import Params, TrainState
 from llama_jax.training.writers import Writers, plot_loss
 

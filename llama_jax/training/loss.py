@@ -9,7 +9,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from llama_jax.errors import ConfigError
 from llama_jax.ops.linear import weight_gradient
-from llama_jax.sharding import as_tuple, fitting, mesh_axes, spec, ways
+from llama_jax.parallel.rules import as_tuple, fitting, mesh_axes, spec, ways
 
 
 def next_token_loss(

@@ -8,10 +8,11 @@ from typing import Any
 import jax
 import optax
 
-from llama_jax.accounting import peak_flops, train_flops_per_token
 from llama_jax.config import Config
 from llama_jax.data.mixture import Mixture
-from llama_jax.data.packing import TokenSource
+from llama_jax.data.windows import TokenSource
+from llama_jax.model.accounting import train_flops_per_token
+from llama_jax.parallel.hardware import peak_flops
 from llama_jax.training.optimizer import learning_rate
 
 

@@ -12,7 +12,7 @@ from jax import Array, lax
 
 from llama_jax.batch import Batch
 from llama_jax.config import TrainingConfig
-from llama_jax.model.transformer import Transformer, head_matrix
+from llama_jax.model.decoder import Transformer, head_matrix
 from llama_jax.training.loss import next_token_loss
 
 Params = Any

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tensorboardX import SummaryWriter
 
-from llama_jax.accounting import clock, compact
+from llama_jax.terminal import clock, compact
 
 METRICS = "metrics.jsonl"
 

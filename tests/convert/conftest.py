@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_jax.convert.stream import convert
+from llama_jax.convert.convert import convert
 from tests.convert.sources import Memory, config_of
 
 

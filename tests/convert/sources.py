@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from llama_jax.config import ModelConfig
-from llama_jax.convert.mapping import Tensor
-from llama_jax.data.tokenizer import NoTokenizer, Tokenizer
+from llama_jax.formats.mapping import Tensor
+from llama_jax.tokenizer.base import NoTokenizer, Tokenizer
 from tests.golden.small import random_params
 
 SHAPES = {"mha": 8, "gqa": 4, "mqa": 1}

@@ -9,14 +9,14 @@ import pytest
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from llama_jax.convert import hf
-from llama_jax.convert.mapping import tensors
-from llama_jax.convert.settings import model_config, read_json
-from llama_jax.convert.source import open_source
-from llama_jax.convert.stream import convert
-from llama_jax.convert.torchfile import TorchFile, TorchWriter
+from llama_jax.convert.convert import convert
 from llama_jax.convert.verify import logits
 from llama_jax.errors import DataError
+from llama_jax.formats import hf
+from llama_jax.formats.base import open_source
+from llama_jax.formats.config_json import model_config, read_json
+from llama_jax.formats.mapping import tensors
+from llama_jax.formats.torchfile import TorchFile, TorchWriter
 from tests.convert.sources import Memory, config_of
 from tests.convert.test_hf import LLAMA2, LLAMA31, NEW, Q, edit, read
 from tests.golden.small import random_params

@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 
 from llama_jax import __main__ as door
+from llama_jax.cli import convert as command
 from llama_jax.config import Config, from_dict
-from llama_jax.convert import command, hf, stream
-from llama_jax.convert.mapping import pool_heads, tensors
-from llama_jax.convert.source import DTYPES, Pooled, open_source
-from llama_jax.convert.stream import convert
+from llama_jax.convert import convert as stream
+from llama_jax.convert.convert import convert
 from llama_jax.convert.verify import verify
 from llama_jax.errors import ConfigError, DataError
-from llama_jax.inference.load import load
+from llama_jax.formats import hf
+from llama_jax.formats.base import DTYPES, Pooled, open_source
+from llama_jax.formats.load import load
+from llama_jax.formats.mapping import pool_heads, tensors
 from tests.convert.sources import Memory, config_of
 from tests.golden.small import random_params
 
@@ -201,8 +203,11 @@ class Zeros(Memory):
 PEAK = """
 import sys
 from pathlib import Path
-from llama_jax.convert import hf, meta, orbax, stream
-from llama_jax.convert.source import open_source
+from llama_jax.formats import hf
+from llama_jax.formats import meta
+from llama_jax.formats import run as orbax
+from llama_jax.convert import convert as stream
+from llama_jax.formats.base import open_source
 hf.SHARD_BYTES = 10_000_000
 def memory(name):
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -11,15 +11,15 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from llama_jax.config import MeshConfig, ModelConfig, RopeScaling
-from llama_jax.convert import hf
-from llama_jax.convert.settings import model_config
-from llama_jax.convert.source import DTYPES, abstract_params, open_source, read_params
-from llama_jax.convert.stream import convert
+from llama_jax.convert.convert import convert
 from llama_jax.errors import DataError
+from llama_jax.formats import hf
+from llama_jax.formats.base import DTYPES, abstract_params, open_source, read_params
+from llama_jax.formats.config_json import model_config
+from llama_jax.formats.load import load
 from llama_jax.inference.generate import generate
-from llama_jax.inference.load import load
 from llama_jax.inference.sampling import Sampling
-from llama_jax.model.transformer import Transformer
+from llama_jax.model.decoder import Transformer
 from tests.golden.stories import load_llama2c
 
 LLAMA2 = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008,

@@ -9,8 +9,8 @@ from flax import traverse_util
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_jax.convert.mapping import TABLE, Tensor, from_ours, pool_heads, tensors, to_ours, turn
-from llama_jax.model.transformer import Transformer
+from llama_jax.formats.mapping import TABLE, Tensor, from_ours, pool_heads, tensors, to_ours, turn
+from llama_jax.model.decoder import Transformer
 from tests.convert.sources import SHAPES, config_of
 
 

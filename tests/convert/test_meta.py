@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 from llama_jax.config import RopeScaling
-from llama_jax.convert.meta import EMBEDDING, MetaFolder
-from llama_jax.convert.settings import ffn_width, meta_config, meta_settings
-from llama_jax.convert.source import open_source
-from llama_jax.convert.stream import convert
-from llama_jax.convert.torchfile import TorchFile, TorchWriter, listing
+from llama_jax.config.presets import PRESETS
+from llama_jax.convert.convert import convert
 from llama_jax.convert.verify import logits
 from llama_jax.errors import ConfigError, DataError
-from llama_jax.presets import PRESETS
+from llama_jax.formats.base import open_source
+from llama_jax.formats.config_json import ffn_width, meta_config, meta_settings
+from llama_jax.formats.meta import EMBEDDING, MetaFolder
+from llama_jax.formats.torchfile import TorchFile, TorchWriter, listing
 from tests.convert.sources import Memory, config_of
 from tests.golden import meta
 

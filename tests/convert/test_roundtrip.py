@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from llama_jax.convert import hf
-from llama_jax.convert.mapping import tensors
-from llama_jax.convert.source import DTYPES, Source, open_source
-from llama_jax.convert.stream import convert
+from llama_jax.convert.convert import convert
+from llama_jax.formats import hf
+from llama_jax.formats.base import DTYPES, Source, open_source
+from llama_jax.formats.mapping import tensors
 from tests.convert.sources import SHAPES, Memory, config_of
 
 

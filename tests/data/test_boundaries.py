@@ -16,10 +16,10 @@ from tokenizers import decoders, models, pre_tokenizers
 from llama_jax.config import DataConfig
 from llama_jax.data.corpus import open_corpus
 from llama_jax.data.manifest import MANIFEST, Manifest, read_manifest
-from llama_jax.data.packing import TokenSource, pack, stack
 from llama_jax.data.prepare import PROGRESS, prepare
-from llama_jax.data.tokenizer import Tokenizer
+from llama_jax.data.windows import TokenSource, pack, stack
 from llama_jax.errors import DataError
+from llama_jax.tokenizer.base import Tokenizer
 
 LAWS = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 PLAIN = st.lists(st.lists(st.integers(3, 99), max_size=12), min_size=1, max_size=12)

@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import models, processors
 
-from llama_jax.convert.vocabulary import hf_files
-from llama_jax.data import bpe
-from llama_jax.data.bpe import Tiktoken, TokenizerJson
 from llama_jax.data.prepare import prepare
-from llama_jax.data.rules import Rules
-from llama_jax.data.spm import SentencePiece
-from llama_jax.data.tokenizer import Decoder, Tokenizer, fertility
 from llama_jax.errors import DataError
+from llama_jax.formats.tokenizer_export import hf_files
+from llama_jax.inference.detokenizer import TextStream
 from llama_jax.inference.generate import prompt_ids
-from llama_jax.inference.likelihood import encode_pair
-from llama_jax.inference.text import TextStream
+from llama_jax.scoring.likelihood import encode_pair
+from llama_jax.tokenizer import bpe
+from llama_jax.tokenizer.base import Decoder, Tokenizer, fertility
+from llama_jax.tokenizer.bpe import Tiktoken, TokenizerJson
+from llama_jax.tokenizer.sentencepiece import SentencePiece
+from llama_jax.tokenizer.special_tokens import Rules
 from tests.convert.sources import config_of
 from tests.golden.texts import random_texts
 

@@ -14,8 +14,8 @@ from llama_jax.config import DataConfig
 from llama_jax.data.corpus import RawSource, open_corpus
 from llama_jax.data.manifest import MANIFEST
 from llama_jax.data.prepare import PROGRESS, prepare
-from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.errors import ConfigError, DataError, LlamaError
+from llama_jax.tokenizer.base import Tokenizer
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import sentencepiece
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
-from llama_jax.convert.vocabulary import hf_files
-from llama_jax.data.bpe import Tiktoken, TokenizerJson
-from llama_jax.data.rules import Rules
-from llama_jax.data.spm import SPACE, SentencePiece
-from llama_jax.data.tokenizer import Decoder, Tokenizer
-from llama_jax.inference.text import TextStream
+from llama_jax.formats.tokenizer_export import hf_files
+from llama_jax.inference.detokenizer import TextStream
+from llama_jax.tokenizer.base import Decoder, Tokenizer
+from llama_jax.tokenizer.bpe import Tiktoken, TokenizerJson
+from llama_jax.tokenizer.sentencepiece import SPACE, SentencePiece
+from llama_jax.tokenizer.special_tokens import Rules
 from tests.golden.texts import random_texts
 
 RULES = Rules(eos_token="</s>")

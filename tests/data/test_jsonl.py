@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_jax.data.atomic import check_writable, write_atomic
-from llama_jax.data.jsonl import json_line, read_jsonl, write_jsonl
 from llama_jax.errors import DataError
+from llama_jax.files.atomic import check_writable, write_atomic
+from llama_jax.files.jsonl import json_line, read_jsonl, write_jsonl
 
 MARK = b"\xef\xbb\xbf"
 ANY_TEXT = st.text(st.characters(exclude_categories=()))

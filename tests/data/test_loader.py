@@ -13,8 +13,8 @@ import pytest
 from llama_jax.config import MeshConfig
 from llama_jax.data.loader import batch_sharding, load_batches, load_heldout, local_rows
 from llama_jax.data.mixture import Mixture
-from llama_jax.data.packing import TokenSource, pack
-from llama_jax.sharding import make_mesh
+from llama_jax.data.windows import TokenSource, pack
+from llama_jax.parallel.mesh import make_mesh
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,8 +27,8 @@ jax.distributed.initialize(f"localhost:{port}", 2, host)
 from llama_jax.config import MeshConfig
 from llama_jax.data.loader import load_batches
 from llama_jax.data.mixture import Mixture
-from llama_jax.data.packing import TokenSource
-from llama_jax.sharding import make_mesh
+from llama_jax.data.windows import TokenSource
+from llama_jax.parallel.rules import make_mesh
 mixture = Mixture([TokenSource(folder, 4) for folder in folders], [0.7, 0.3], seed=5)
 mesh = make_mesh(MeshConfig(data=2, fsdp=2))
 for batch in load_batches(mixture, mesh, batch_size=8, start=3, stop=5):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_jax.data.mixture import Mixture, Seen, split, weights_of
-from llama_jax.data.packing import TokenSource
+from llama_jax.data.windows import TokenSource
 
 
 @pytest.fixture

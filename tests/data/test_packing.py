@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llama_jax.data.manifest import MANIFEST
-from llama_jax.data.packing import TokenSource, pack
+from llama_jax.data.windows import TokenSource, pack
 from llama_jax.errors import DataError
 
 DOCUMENTS = st.lists(st.lists(st.integers(3, 99), max_size=12), min_size=1, max_size=12)

@@ -16,15 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llama_jax.config import MeshConfig
+from llama_jax.config.fields import from_dict, to_dict
 from llama_jax.data.loader import load_batches
 from llama_jax.data.mixture import Mixture
 from llama_jax.data.order import Order, Runs
-from llama_jax.data.packing import TokenSource
+from llama_jax.data.permutation import first_of, keys_of, shuffled
 from llama_jax.data.position import Cut, Position
-from llama_jax.data.shuffle import first_of, keys_of, shuffled
+from llama_jax.data.windows import TokenSource
 from llama_jax.errors import DataError
-from llama_jax.fields import from_dict, to_dict
-from llama_jax.sharding import make_mesh
+from llama_jax.parallel.mesh import make_mesh
 
 LAWS = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 

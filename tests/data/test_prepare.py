@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from llama_jax.data import atomic
 from llama_jax.data import prepare as module
 from llama_jax.data.manifest import MANIFEST, read_manifest
 from llama_jax.data.prepare import PROGRESS, prepare
-from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.errors import ConfigError, DataError
+from llama_jax.files import atomic
+from llama_jax.tokenizer.base import Tokenizer
 
 
 @pytest.fixture
@@ -269,7 +269,7 @@ LONG_LINE = r"""
 import re, sys
 from pathlib import Path
 from llama_jax.data.prepare import prepare
-from llama_jax.data.tokenizer import Tokenizer
+from llama_jax.tokenizer.base import Tokenizer
 manifest = prepare([sys.argv[1]], Tokenizer.load(sys.argv[2]), Path(sys.argv[3]), workers=1)
 print(manifest.bytes, int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
 """

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_jax.data.shuffle import keys_of, shuffled
+from llama_jax.data.permutation import keys_of, shuffled
 
 
 @given(size=st.integers(1, 500), seed=st.integers(0, 2**32))

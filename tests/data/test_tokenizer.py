@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_jax.data import spm as module
-from llama_jax.data.spm import cut, sample, train
-from llama_jax.data.tokenizer import Tokenizer, fertility
 from llama_jax.errors import ConfigError, DataError
+from llama_jax.tokenizer import sentencepiece as module
+from llama_jax.tokenizer.base import Tokenizer, fertility
+from llama_jax.tokenizer.sentencepiece import cut, sample, train
 
 
 def test_metas_tokenizer_gives_the_listed_ids(shared_data):

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from llama_jax.checkpoint import Checkpoints
 from llama_jax.config import CheckpointConfig, Config, DataConfig, ModelConfig, TrainingConfig
-from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.evaluation.answers import Answerer
-from llama_jax.model.transformer import Transformer
+from llama_jax.formats.checkpoints import Checkpoints
+from llama_jax.model.decoder import Transformer
+from llama_jax.tokenizer.base import Tokenizer
 from tests.golden.small import random_params
 
 

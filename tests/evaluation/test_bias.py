@@ -11,7 +11,7 @@ import pytest
 
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.evaluation.data import Files
-from llama_jax.evaluation.scoring import means
+from llama_jax.evaluation.statistics import means
 from llama_jax.evaluation.task import Choice, Score, Settings, Texts, Whole
 from llama_jax.evaluation.tasks.bias import TASKS, share
 

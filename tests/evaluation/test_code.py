@@ -9,9 +9,9 @@ from fractions import Fraction
 import pytest
 
 from llama_jax.errors import DataError
-from llama_jax.evaluation import sandbox
 from llama_jax.evaluation.data import Files
-from llama_jax.evaluation.sandbox import Limits, run_many
+from llama_jax.evaluation.sandbox import run as sandbox
+from llama_jax.evaluation.sandbox.run import Limits, run_many
 from llama_jax.evaluation.task import Settings, Texts
 from llama_jax.evaluation.tasks import code
 from llama_jax.evaluation.tasks.code import TASKS, humaneval_program, mbpp_program, pass_at_k

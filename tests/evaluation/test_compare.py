@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from llama_jax.errors import DataError
-from llama_jax.evaluation import record
-from llama_jax.evaluation.compare import compare
+from llama_jax.evaluation import results as record
 from llama_jax.evaluation.harness import judge
-from llama_jax.evaluation.jobs import Job
+from llama_jax.evaluation.requests import Job
 from llama_jax.evaluation.task import Choice, Item, Prompt, Score, Settings, Texts
 from llama_jax.evaluation.tasks import tasks
+from llama_jax.report.compare import compare
 
 
 def piqa(number: int, gold: int, context: str = "G") -> Item:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from llama_jax.data.jsonl import write_jsonl
-from llama_jax.evaluation.compare import compare
-from llama_jax.evaluation.grids import grids
-from llama_jax.evaluation.paper import TABLES
-from llama_jax.evaluation.record import read, read_items
+from llama_jax.evaluation.results import read, read_items
 from llama_jax.evaluation.tasks import GROUPS, tasks
-from llama_jax.inference.likelihood import rolling_loglikelihood
+from llama_jax.files.jsonl import write_jsonl
+from llama_jax.report.compare import compare
+from llama_jax.report.published import TABLES
+from llama_jax.report.tables import grids
+from llama_jax.scoring.likelihood import rolling_loglikelihood
 from tests.evaluation.conftest import save_run
 from tests.golden.small import random_params
 

@@ -12,13 +12,13 @@ from llama_jax.config import MeshConfig
 from llama_jax.errors import DataError
 from llama_jax.evaluation import harness
 from llama_jax.evaluation.answers import Answerer
+from llama_jax.evaluation.cache import Store
 from llama_jax.evaluation.harness import chunks, evaluate, owners
-from llama_jax.evaluation.jobs import Job, check_item, plan, with_places
-from llama_jax.evaluation.store import Store
+from llama_jax.evaluation.requests import Job, check_item, plan, with_places
 from llama_jax.evaluation.task import Choice, Item, Prompt, Score, Settings, Verdict, Whole
-from llama_jax.inference import likelihood
-from llama_jax.inference.likelihood import loglikelihood, rolling_loglikelihood
-from llama_jax.inference.load import load
+from llama_jax.formats.load import load
+from llama_jax.scoring import likelihood
+from llama_jax.scoring.likelihood import loglikelihood, rolling_loglikelihood
 
 SETTINGS = Settings()
 
@@ -227,7 +227,7 @@ def plan_task():
 
 
 def test_items_are_written_with_prompts_and_scores(jobs, small_run, tmp_path):
-    from llama_jax.evaluation import record
+    from llama_jax.evaluation import results as record
 
     results = evaluate(jobs[:1], small_run.answerer, SETTINGS, Store(None, ""), quiet)
     record.write(tmp_path, record.summary(results, SETTINGS, {"name": "m", "fingerprint": "f"}), results)

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
-from llama_jax.checkpoint import Checkpoints
 from llama_jax.config import Config, DataConfig, EvalConfig, to_dict
+from llama_jax.config.file import load_config
 from llama_jax.errors import ConfigError, DataError
-from llama_jax.evaluation.live import evaluators
-from llama_jax.model.transformer import Transformer
-from llama_jax.sharding import make_mesh
-from llama_jax.training.command import load_config
+from llama_jax.evaluation.in_training import evaluators
+from llama_jax.formats.checkpoints import Checkpoints
+from llama_jax.model.decoder import Transformer
+from llama_jax.parallel.mesh import make_mesh
 from llama_jax.training.loop import build, fit
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from llama_jax.evaluation.matching import (
+from llama_jax.evaluation.grading.matching import (
     answer_of,
     cut_at_dot,
     exact_match,

@@ -8,7 +8,7 @@ import pytest
 
 from llama_jax.errors import DataError
 from llama_jax.evaluation.data import Files
-from llama_jax.evaluation.jobs import plan
+from llama_jax.evaluation.requests import plan
 from llama_jax.evaluation.task import Choice, Settings
 from llama_jax.evaluation.tasks import chosen, tasks
 from llama_jax.evaluation.tasks.multiple_choice import arc, clean, read_arc, winogrande

@@ -4,9 +4,9 @@ import csv
 
 import pytest
 
-from llama_jax.evaluation.grids import grids, published_grid
-from llama_jax.evaluation.paper import TABLES
 from llama_jax.evaluation.tasks.knowledge import CATEGORIES, CATEGORY
+from llama_jax.report.published import TABLES
+from llama_jax.report.tables import grids, published_grid
 from tests.evaluation.test_eval import error_of, run
 
 BY_NUMBER = {table.number: table for table in TABLES}

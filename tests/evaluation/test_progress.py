@@ -6,11 +6,11 @@ import itertools
 import pytest
 from rich.console import Console
 
-from llama_jax.accounting import clock
-from llama_jax.evaluation import command
-from llama_jax.evaluation.grids import number
-from llama_jax.evaluation.jobs import plan
+from llama_jax.cli import evaluate as command
+from llama_jax.evaluation.requests import plan
 from llama_jax.evaluation.task import Estimate, Settings
+from llama_jax.report.tables import number
+from llama_jax.terminal import clock
 
 
 def lines_of(jobs, monkeypatch, seconds: list[float], parts: list[float]) -> list[str]:

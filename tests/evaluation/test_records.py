@@ -11,8 +11,8 @@ import pytest
 
 from llama_jax.errors import DataError
 from llama_jax.evaluation.data import Files, fault
-from llama_jax.evaluation.jobs import plan
-from llama_jax.evaluation.record import item_row
+from llama_jax.evaluation.requests import plan
+from llama_jax.evaluation.results import item_row
 from llama_jax.evaluation.task import Prompt, Score, Settings, Texts
 from llama_jax.evaluation.tasks import tasks
 
@@ -97,7 +97,7 @@ def check(name: str, folder: Path, where: str) -> bool:
 @pytest.mark.parametrize("name", LINES)
 def test_json_lines(name, tmp_path, monkeypatch):
     """Every field of the last record replaced by every odd value, or left out."""
-    monkeypatch.setattr("llama_jax.evaluation.jobs.find_spec", lambda name: None)
+    monkeypatch.setattr("llama_jax.evaluation.requests.find_spec", lambda name: None)
     file, rows = LINES[name]
     if name in LABELS:
         write(tmp_path, *LABELS[name])
@@ -113,7 +113,7 @@ def test_json_lines(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", OBJECTS)
 def test_json_files(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("llama_jax.evaluation.jobs.find_spec", lambda name: None)
+    monkeypatch.setattr("llama_jax.evaluation.requests.find_spec", lambda name: None)
     file, row = OBJECTS[name]
     write(tmp_path, file, json.dumps(row))
     assert not check(name, tmp_path, "")
@@ -141,7 +141,7 @@ TABLES = {
 @pytest.mark.parametrize("name, file", [(name, file) for name, files in TABLES.items() for file in files])
 def test_tables(name, file, tmp_path, monkeypatch):
     """Every cell, the head's too, replaced by other text or left out; rows cut short."""
-    monkeypatch.setattr("llama_jax.evaluation.jobs.find_spec", lambda name: None)
+    monkeypatch.setattr("llama_jax.evaluation.requests.find_spec", lambda name: None)
     for other, text in TABLES[name].items():
         write(tmp_path, other, text)
     assert not check(name, tmp_path, "")

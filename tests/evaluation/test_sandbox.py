@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from llama_jax.errors import ConfigError
-from llama_jax.evaluation import sandbox
-from llama_jax.evaluation.sandbox import Limits, run, run_many
+from llama_jax.evaluation.sandbox import run as sandbox
+from llama_jax.evaluation.sandbox.run import Limits, run, run_many
 
 SHORT = Limits(wall_seconds=2)
 
@@ -212,7 +212,7 @@ def test_others_than_root_of_the_machine(options, before, working, said, layers)
     if not shutil.which("unshare"):
         pytest.skip("unshare(1) is missing")
     names = ["here", *(os.path.join(folder, "x") for folder in (tempfile.gettempdir(), "/dev/shm", "/root"))]
-    script = ("from llama_jax.evaluation.sandbox import available, isolation, run\n"
+    script = ("from llama_jax.evaluation.sandbox.run import available, isolation, run\n"
               "print(available()[0], *isolation())\n"
               f"for name in {names!r}: print(run(f'open({{name!r}}, \"w\")').passed)\n")
     command = f"{before}exec {shlex.quote(sys.executable)} -c {shlex.quote(script)}"

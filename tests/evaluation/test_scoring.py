@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from llama_jax.evaluation.scoring import by_tag, exponential, judge_choices, mean, means, normalised, paired, ratio, sign_test
+from llama_jax.evaluation.statistics import by_tag, exponential, judge_choices, mean, means, normalised, paired, ratio, sign_test
 from llama_jax.evaluation.task import Choice, Item, Score, Verdict
 
 

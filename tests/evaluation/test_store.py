@@ -12,14 +12,14 @@ import pytest
 from flax import traverse_util
 
 from llama_jax.config import MeshConfig
-from llama_jax.convert.hf import HFFolder
 from llama_jax.errors import DataError
 from llama_jax.evaluation.answers import Answerer
+from llama_jax.evaluation.cache import Store, read_answers
 from llama_jax.evaluation.fingerprint import checksums, fingerprint
-from llama_jax.evaluation.record import read, read_items
-from llama_jax.evaluation.store import Store, read_answers
+from llama_jax.evaluation.results import read, read_items
 from llama_jax.evaluation.task import Choice, Prompt, Score, Texts
-from llama_jax.inference.load import load
+from llama_jax.formats.hf import HFFolder
+from llama_jax.formats.load import load
 from tests.evaluation.conftest import save_run
 from tests.evaluation.test_eval import run
 
@@ -191,7 +191,7 @@ def test_a_second_model_in_the_folder_of_a_killed_evaluation(small_run, eval_dat
 
 
 def test_damage_is_told_before_the_model_is_loaded(small_run, eval_data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("llama_jax.evaluation.command.load", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("llama_jax.cli.evaluate.load", lambda *_: pytest.fail("the model was loaded"))
     (tmp_path / Store.FILE).write_text("{}\n")
     assert run("--checkpoint", small_run.folder, "--tasks", "piqa", "--data_dir", eval_data, "--output", tmp_path) == 3
     assert "line 1 is damaged" in capsys.readouterr().err
@@ -199,7 +199,7 @@ def test_damage_is_told_before_the_model_is_loaded(small_run, eval_data, tmp_pat
 
 def test_the_step_is_settled_once(small_run, eval_data, tmp_path, monkeypatch):
     """A run that saves a newer step while it is evaluated: name, folder and weights are of one step."""
-    from llama_jax.evaluation import command
+    from llama_jax.cli import evaluate as command
 
     asked = []
     monkeypatch.setattr(command, "load", lambda path, mesh: asked.append(path) or load(path, mesh))

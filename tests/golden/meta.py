@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llama_jax.convert.torchfile import TorchFile
+from llama_jax.formats.torchfile import TorchFile
 
 COLUMNS = ("wq", "wk", "wv", "w1", "w3", "output")
 """Layers whose outputs model-parallel ranks share."""

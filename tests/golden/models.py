@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from llama_jax.config import ModelConfig
-from llama_jax.model.transformer import Transformer
+from llama_jax.model.decoder import Transformer
 from tests.golden.small import random_params
 
 KV_HEADS = {"mha": 4, "gqa": 2, "mqa": 1}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from llama_jax.model.transformer import Transformer
+from llama_jax.model.decoder import Transformer
 from tests.golden.models import KV_HEADS, small_model
 from tests.golden.stories import load_llama2c
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import httpx
 import uvicorn
 
-from llama_jax.inference.engine import Engine
-from llama_jax.inference.server import Limits, Server
-from llama_jax.inference.weights import make_weights
+from llama_jax.inference.params import make_weights
+from llama_jax.serving.engine import Engine
+from llama_jax.serving.server import Limits, Server
 
 
 @contextmanager

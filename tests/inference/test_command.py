@@ -17,11 +17,11 @@ import pytest
 
 import llama_jax
 from llama_jax import __main__ as door
-from llama_jax.checkpoint import Checkpoints
+from llama_jax.cli import generate as command
 from llama_jax.config import CheckpointConfig, Config, DataConfig
-from llama_jax.data.spm import train
-from llama_jax.inference import command
-from llama_jax.inference.engine import Engine
+from llama_jax.formats.checkpoints import Checkpoints
+from llama_jax.serving.engine import Engine
+from llama_jax.tokenizer.sentencepiece import train
 from tests.golden.models import small_model
 
 # what orbax leaves behind when it is told of a damaged or missing checkpoint
@@ -259,7 +259,7 @@ def test_no_float32_weights_stay(bfloat16, monkeypatch, capsys, kind, quantize):
 
     monkeypatch.setattr(command, "stream", spy)
     monkeypatch.setattr("uvicorn.run", spy)
-    monkeypatch.setattr("llama_jax.inference.engine.Engine", Spied)
+    monkeypatch.setattr("llama_jax.serving.engine.Engine", Spied)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     matrix = 4 * 512 * 32
     try:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from llama_jax.inference import server
+from llama_jax.serving import server
 from tests.golden.models import small_model
 from tests.inference.serving import events, post, serving
 
@@ -75,7 +75,7 @@ def test_a_mistake_within_a_stream_is_its_last_event(logged, lines, monkeypatch)
     def broken(told, index, event):
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("llama_jax.inference.answer.Told.choice", broken)
+    monkeypatch.setattr("llama_jax.serving.answer.Told.choice", broken)
     answers = []
     assert line_of(lines, lambda: answers.append(post(logged, **ASKED, stream=True)))[2] == "200"
     last = answers[0].text.split("\n\n")[-2]

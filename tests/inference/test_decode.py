@@ -7,8 +7,8 @@ import pytest
 
 from llama_jax.inference.decode import decode, prefill, start
 from llama_jax.inference.generate import Asked, Decoding
+from llama_jax.inference.params import forward, logits_of, make_weights
 from llama_jax.inference.sampling import Draw, Sampling
-from llama_jax.inference.weights import forward, logits_of, make_weights
 from llama_jax.model.cache import Cache
 
 GREEDY = Sampling(temperature=0.0, top_p=1.0, max_new_tokens=12)
@@ -134,7 +134,7 @@ def test_published_greedy_text(stories):
 def test_decoding_spread_over_devices(gqa):
     """Rows over data, heads over tensor: the same tokens."""
     from llama_jax.config import MeshConfig
-    from llama_jax.inference.load import abstract_params
+    from llama_jax.formats.load import abstract_params
 
     model, params = gqa
     prompts = [tokens(n, seed=n) for n in (3, 9, 5, 16)]

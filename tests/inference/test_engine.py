@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from llama_jax.inference.engine import Engine
 from llama_jax.inference.generate import generate
-from llama_jax.inference.job import Event, Full, Job, Prompt, Scored
+from llama_jax.inference.params import make_weights
 from llama_jax.inference.sampling import Sampling
-from llama_jax.inference.weights import make_weights
+from llama_jax.serving.engine import Engine
+from llama_jax.serving.job import Event, Full, Job, Prompt, Scored
 from tests.golden.models import small_model
 
 GREEDY = Sampling(temperature=0, max_new_tokens=20)
@@ -77,7 +77,7 @@ def test_nobody_can_change_a_job(tokenizer):
 
 def test_jobs_that_are_cancelled_while_they_wait_leave_room_in_the_queue(model, tokenizer, monkeypatch):
     gate = threading.Event()
-    decode = "llama_jax.inference.engine.decode"
+    decode = "llama_jax.serving.engine.decode"
     real = __import__("llama_jax.inference.decode", fromlist=["decode"]).decode
     monkeypatch.setattr(decode, lambda *args, **kwargs: (gate.wait(60), real(*args, **kwargs))[1])
     heard = queue.Queue()
@@ -103,7 +103,7 @@ def test_jobs_that_are_cancelled_while_they_wait_leave_room_in_the_queue(model, 
 
 
 def test_a_prompt_that_cannot_be_prefilled_fails_alone(model, tokenizer, monkeypatch):
-    import llama_jax.inference.engine as module
+    import llama_jax.serving.engine as module
 
     real = module.prefill
 
@@ -123,7 +123,7 @@ def test_a_prompt_that_cannot_be_prefilled_fails_alone(model, tokenizer, monkeyp
 
 
 def test_a_text_that_cannot_be_made_fails_alone(model, tokenizer, monkeypatch):
-    import llama_jax.inference.job as module
+    import llama_jax.serving.job as module
 
     real = module.Served.take
 

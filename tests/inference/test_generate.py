@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from llama_jax.data.rules import Rules
-from llama_jax.data.spm import SentencePiece, train
 from llama_jax.errors import ConfigError
 from llama_jax.inference.generate import Asked, generate, generate_asked, long_text, prompt_ids, stream
-from llama_jax.inference.likelihood import loglikelihood
 from llama_jax.inference.sampling import Sampling
+from llama_jax.scoring.likelihood import loglikelihood
+from llama_jax.tokenizer.sentencepiece import SentencePiece, train
+from llama_jax.tokenizer.special_tokens import Rules
 
 PROMPTS = ["ROMEO:", "First Citizen: Before we proceed", "A", "O, speak again", "Enter"]
 WARM = Sampling(temperature=1.0, top_p=0.9, max_new_tokens=20, seed=3)

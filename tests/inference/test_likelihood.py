@@ -11,20 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama_jax.config import MeshConfig
-from llama_jax.data.spm import train
-from llama_jax.data.tokenizer import Tokenizer
 from llama_jax.errors import ConfigError, DataError
-from llama_jax.inference.likelihood import (
+from llama_jax.formats.load import abstract_params
+from llama_jax.model.decoder import Transformer
+from llama_jax.ops import attention
+from llama_jax.scoring.likelihood import (
     encode_pair,
     loglikelihood,
     rolling_loglikelihood,
     token_loglikelihood,
     windows,
 )
-from llama_jax.inference.load import abstract_params
-from llama_jax.inference.trees import batches, pack, plant
-from llama_jax.model.transformer import Transformer
-from llama_jax.ops import attention
+from llama_jax.scoring.prefix_trees import batches, pack, plant
+from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.tokenizer.sentencepiece import train
 
 
 def random_requests(rng, count: int, most: int = 64, vocab: int = 512) -> list[tuple[list[int], list[int]]]:

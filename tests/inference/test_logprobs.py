@@ -8,13 +8,13 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models
 
-from llama_jax.data.bpe import TokenizerJson
-from llama_jax.data.rules import Rules
-from llama_jax.data.tokenizer import Decoder
-from llama_jax.inference.answer import Offsets
 from llama_jax.inference.generate import generate
-from llama_jax.inference.protocol import names_of
 from llama_jax.inference.sampling import Sampling
+from llama_jax.serving.answer import Offsets
+from llama_jax.serving.protocol import names_of
+from llama_jax.tokenizer.base import Decoder
+from llama_jax.tokenizer.bpe import TokenizerJson
+from llama_jax.tokenizer.special_tokens import Rules
 from tests.golden.models import small_model
 from tests.inference.serving import events, joined, post, serving
 

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from llama_jax.inference.generate import generate
-from llama_jax.inference.protocol import CHECKS, RequestError, parse, read_json
 from llama_jax.inference.sampling import Sampling
+from llama_jax.serving.protocol import CHECKS, RequestError, parse, read_json
 from tests.golden.models import small_model
 from tests.inference.serving import events, joined, post, serving
 

@@ -206,7 +206,7 @@ def test_an_engine_that_fails_once_serves_on(small_gqa, tokenizer, monkeypatch):
             def fail(*args, **kwargs):
                 raise FloatingPointError("broken")
 
-            patch.setattr("llama_jax.inference.engine.decode", fail)
+            patch.setattr("llama_jax.serving.engine.decode", fail)
             broken = post(client, **ASKED)
         assert broken.status_code == 500 and broken.json()["error"]["type"] == "server_error"
         assert post(client, **ASKED).status_code == 200

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_jax.data.tokenizer import Decoder
-from llama_jax.inference.text import TextStream
+from llama_jax.inference.detokenizer import TextStream
+from llama_jax.tokenizer.base import Decoder
 
 TEXT = "Hallo, Wörld — 日本語 🎉🎊\n  two  spaces"
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llama_jax.model.transformer import Transformer
+from llama_jax.model.decoder import Transformer
 from tests.golden.stories import load_llama2c
 
 

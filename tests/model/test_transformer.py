@@ -10,14 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llama_jax.accounting import parameter_count
 from llama_jax.config import MeshConfig, ModelConfig
+from llama_jax.config.presets import PRESETS
 from llama_jax.errors import ConfigError
+from llama_jax.model.accounting import parameter_count
+from llama_jax.model.block import Block
 from llama_jax.model.cache import Cache
-from llama_jax.model.transformer import Block, Transformer, rope
+from llama_jax.model.decoder import Transformer, rope
 from llama_jax.ops.masks import Mask
-from llama_jax.presets import PRESETS
-from llama_jax.sharding import make_mesh
+from llama_jax.parallel.mesh import make_mesh
 from tests.golden.small import CONFIGS, golden, random_params, random_rows
 
 PAPER_COUNTS = {

@@ -18,9 +18,9 @@ from llama_jax.ops.attention import attend, choose
 from llama_jax.ops.chunked import attend_chunked
 from llama_jax.ops.cudnn import attend_fused
 from llama_jax.ops.masks import Mask
-from llama_jax.ops.problem import Problem, mask_of
+from llama_jax.ops.reference import attend_reference
+from llama_jax.ops.spec import Problem, mask_of
 from llama_jax.ops.splash import attend_splash
-from llama_jax.ops.xla import attend_reference
 
 HEADS = {"mha": (4, 4), "gqa": (4, 2), "mqa": (4, 1)}
 

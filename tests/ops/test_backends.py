@@ -15,16 +15,17 @@ from jax.sharding import AbstractDevice, AbstractMesh
 
 from llama_jax.config import MeshConfig
 from llama_jax.errors import ConfigError
-from llama_jax.model.attention import attend_over_mesh
 from llama_jax.ops import attention, chunked
 from llama_jax.ops.attention import BACKENDS, FUSED, attend, choose, device_in_use
 from llama_jax.ops.chunked import attend_chunked
 from llama_jax.ops.cudnn import BITS, attend_cudnn, attend_fused
 from llama_jax.ops.masks import Mask
-from llama_jax.ops.problem import Problem
+from llama_jax.ops.reference import attend_reference
+from llama_jax.ops.spec import Problem
 from llama_jax.ops.splash import attend_splash
-from llama_jax.ops.xla import attend_reference
-from llama_jax.sharding import AXES, make_mesh
+from llama_jax.parallel.attention import attend_over_mesh
+from llama_jax.parallel.mesh import make_mesh
+from llama_jax.parallel.rules import AXES
 
 KINDS = ("causal", "documents", "tree", "both", "padding")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llama_jax.ops.attention import attend
-from llama_jax.ops.cached import attend_cached, write, write_heads, write_rows
+from llama_jax.ops.decode import attend_cached, write, write_heads, write_rows
 from llama_jax.ops.masks import Mask
 
 B, S, T, H = 3, 12, 4, 8

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llama_jax.convert.settings import rope
 from llama_jax.errors import ConfigError
-from llama_jax.ops.positions import rope_tables, rotate
+from llama_jax.formats.config_json import rope
+from llama_jax.ops.rotary import rope_tables, rotate
 from tests.golden import make_rope
 
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llama_jax.inference.likelihood import token_loglikelihood
-from llama_jax.inference.weights import forward, logits_of, make_weights
-from llama_jax.model.transformer import Transformer
+from llama_jax.inference.params import forward, logits_of, make_weights
+from llama_jax.model.decoder import Transformer
 from llama_jax.ops.linear import linear, quantize
+from llama_jax.scoring.likelihood import token_loglikelihood
 from tests.golden.stories import load_llama2c
 
 

@@ -24,8 +24,8 @@ from lm_eval.api.metrics import exact_match_hf_evaluate
 from lm_eval.filters.extraction import RegexFilter
 from lm_eval.tasks.hendrycks_math import utils as hendrycks_math
 
-from llama_jax.evaluation.latex import boxed, equivalent, hendrycks, minerva
-from llama_jax.evaluation.matching import exact_match, last_number, thought_number
+from llama_jax.evaluation.grading.latex import boxed, equivalent, hendrycks, minerva
+from llama_jax.evaluation.grading.matching import exact_match, last_number, thought_number
 from llama_jax.evaluation.tasks.reasoning import final_answer, gold_number
 from tests.peers.answer_texts import Ending, Short, endings, last_endings, short_answers, soup
 from tests.peers.math_pairs import Pair, pairs

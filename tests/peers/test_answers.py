@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llama_jax.evaluation.data import Files
-from llama_jax.evaluation.latex import boxed, hendrycks
+from llama_jax.evaluation.grading.latex import boxed, hendrycks
 from llama_jax.evaluation.task import Score, Settings
 from llama_jax.evaluation.tasks import bias, closed_book, code, reasoning
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from llama_jax.config import Config, DataConfig, OptimizerConfig, RopeScaling, TrainingConfig
-from llama_jax.convert import hf
-from llama_jax.convert.mapping import tensors
-from llama_jax.convert.source import DTYPES, open_source
-from llama_jax.convert.stream import convert
-from llama_jax.convert.torchfile import TorchFile
+from llama_jax.convert.convert import convert
 from llama_jax.convert.verify import logits
-from llama_jax.data.bpe import Tiktoken
-from llama_jax.data.tokenizer import Tokenizer
-from llama_jax.inference.load import load
+from llama_jax.formats import hf
+from llama_jax.formats.base import DTYPES, open_source
+from llama_jax.formats.load import load
+from llama_jax.formats.mapping import tensors
+from llama_jax.formats.torchfile import TorchFile
+from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.tokenizer.bpe import Tiktoken
 from llama_jax.training.loop import fit
 from tests.convert.sources import Memory, config_of
 from tests.golden import make_rope

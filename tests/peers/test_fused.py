@@ -7,8 +7,8 @@ import jax
 import pytest
 
 from llama_jax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from llama_jax.sharding import make_mesh
-from llama_jax.training.program import build
+from llama_jax.parallel.mesh import make_mesh
+from llama_jax.training.compiled import build
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow]
 

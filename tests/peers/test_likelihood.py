@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import pytest
 
 from llama_jax.config import ModelConfig
-from llama_jax.data.tokenizer import Tokenizer
-from llama_jax.inference.likelihood import encode_pair, loglikelihood
-from llama_jax.model.transformer import Transformer
+from llama_jax.model.decoder import Transformer
+from llama_jax.scoring.likelihood import encode_pair, loglikelihood
+from llama_jax.tokenizer.base import Tokenizer
 from tests.golden.small import random_params
 
 pytestmark = pytest.mark.peers

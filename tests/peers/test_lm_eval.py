@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llama_jax.config import ModelConfig
-from llama_jax.data.tokenizer import Tokenizer
+from llama_jax.tokenizer.base import Tokenizer
 from tests.evaluation.conftest import save_run, small_config
 from tests.golden.small import random_params
 
@@ -22,12 +22,12 @@ from lm_eval.models.huggingface import HFLM  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 
 from llama_jax.evaluation.answers import Answerer  # noqa: E402
+from llama_jax.evaluation.cache import Store  # noqa: E402
 from llama_jax.evaluation.harness import evaluate  # noqa: E402
-from llama_jax.evaluation.jobs import plan  # noqa: E402
 from llama_jax.evaluation.lm_eval import LlamaJax  # noqa: E402
-from llama_jax.evaluation.store import Store  # noqa: E402
+from llama_jax.evaluation.requests import plan  # noqa: E402
 from llama_jax.evaluation.task import Settings  # noqa: E402
-from llama_jax.inference.load import load  # noqa: E402
+from llama_jax.formats.load import load  # noqa: E402
 from tests.golden.make_transformers import hf_model  # noqa: E402
 
 TASKS = Path(lm_eval.__file__).parent / "tasks"

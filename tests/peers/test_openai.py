@@ -17,13 +17,13 @@ from typing import get_type_hints
 import jax
 import pytest
 
-from llama_jax.checkpoint import Checkpoints
 from llama_jax.config import CheckpointConfig
-from llama_jax.inference.protocol import CHECKS
-from llama_jax.sharding import make_mesh
-from llama_jax.training.command import load_config
-from llama_jax.training.directory import record
-from llama_jax.training.program import build
+from llama_jax.config.file import load_config
+from llama_jax.formats.checkpoints import Checkpoints
+from llama_jax.parallel.mesh import make_mesh
+from llama_jax.serving.protocol import CHECKS
+from llama_jax.training.compiled import build
+from llama_jax.training.run_dir import record
 
 pytestmark = pytest.mark.peers
 openai = pytest.importorskip("openai")

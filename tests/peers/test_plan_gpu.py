@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from llama_jax.config.file import load_config
 from llama_jax.plan.compiled import compile_for
+from llama_jax.plan.layouts import settle
 from llama_jax.plan.machines import parse_machine
-from llama_jax.plan.search import settle
-from llama_jax.training.command import load_config
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow, pytest.mark.cuda]
 pytest.importorskip("jax_plugins.xla_cuda12", reason="needs the CUDA plugin (extra plan-gpu, 4.4 GB)")

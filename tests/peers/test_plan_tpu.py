@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from llama_jax.config.file import load_config
 from llama_jax.plan.compiled import compile_for
+from llama_jax.plan.layouts import configured
 from llama_jax.plan.machines import parse_machine
-from llama_jax.plan.search import configured
-from llama_jax.training.command import load_config
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow]
 pytest.importorskip("libtpu", reason="needs libtpu (extra plan-tpu)")

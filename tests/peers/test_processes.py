@@ -14,10 +14,10 @@ import jax
 import numpy as np
 import pytest
 
-from llama_jax.checkpoint import Checkpoints
 from llama_jax.config import Config, to_dict
-from llama_jax.inference.load import abstract_params
-from llama_jax.training.command import load_config
+from llama_jax.config.file import load_config
+from llama_jax.formats.checkpoints import Checkpoints
+from llama_jax.formats.load import abstract_params
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow]
 

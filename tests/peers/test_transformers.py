@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from llama_jax.config import ModelConfig
-from llama_jax.model.transformer import Transformer
+from llama_jax.model.decoder import Transformer
 from tests.golden.small import CONFIGS, golden, random_params, random_rows
 
 pytestmark = pytest.mark.peers

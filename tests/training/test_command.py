@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from llama_jax.cli.train import main, parse
 from llama_jax.config import Config, to_dict
+from llama_jax.config.file import field_names, load_config
 from llama_jax.errors import ConfigError, DataError, LlamaError, exit_code_of
 from llama_jax.training import loop
-from llama_jax.training.command import field_names, load_config, main, parse
 
 ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "configs/tiny.py")

@@ -7,12 +7,12 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from llama_jax.checkpoint import Checkpoints
 from llama_jax.config import CheckpointConfig, Config, ModelConfig, OptimizerConfig, TrainingConfig, to_dict
+from llama_jax.config.file import load_config
 from llama_jax.errors import ConfigError, DataError, LlamaError
-from llama_jax.training.command import load_config
-from llama_jax.training.directory import CONFIG, open_run, record
+from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.training.loop import fit
+from llama_jax.training.run_dir import CONFIG, open_run, record
 
 RUN = Config(name="run", optimizer=OptimizerConfig(warmup_steps=1), training=TrainingConfig(num_steps=100))
 

@@ -9,7 +9,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 import llama_jax
-from llama_jax.training.command import load_config
+from llama_jax.config.file import load_config
 from llama_jax.training.loop import fit
 
 ROOT = Path(__file__).parents[2]

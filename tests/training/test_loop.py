@@ -15,22 +15,22 @@ import jax
 import numpy as np
 import pytest
 
-from llama_jax.checkpoint import Checkpoints
 from llama_jax.config import Config, to_dict
+from llama_jax.config.file import load_config
 from llama_jax.errors import LlamaError
-from llama_jax.sharding import make_mesh
-from llama_jax.training.command import load_config
+from llama_jax.formats.checkpoints import Checkpoints
+from llama_jax.parallel.mesh import make_mesh
+from llama_jax.training.compiled import build
 from llama_jax.training.loop import fit
 from llama_jax.training.metrics import Meter
 from llama_jax.training.optimizer import learning_rate
-from llama_jax.training.program import build
 
 ROOT = Path(__file__).parents[2]
 
 KILLED_AT_30 = """
 import os, signal, sys, time
 from pathlib import Path
-from llama_jax.training.command import load_config
+from llama_jax.cli.train import load_config
 from llama_jax.training.loop import fit
 
 workdir = Path(sys.argv[2])

@@ -9,7 +9,7 @@ import pytest
 
 from llama_jax.config import MeshConfig
 from llama_jax.errors import ConfigError
-from llama_jax.sharding import make_mesh
+from llama_jax.parallel.mesh import make_mesh
 from llama_jax.training.loss import next_token_loss
 
 MESHES = {"one device": lambda: make_mesh(MeshConfig(1), jax.devices()[:1]), "eight": lambda: make_mesh(MeshConfig(2, 1, 2, 2))}

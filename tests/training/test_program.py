@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llama_jax.accounting import parameter_count
 from llama_jax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from llama_jax.errors import ConfigError
-from llama_jax.sharding import make_mesh, spec
-from llama_jax.training.program import build, check
+from llama_jax.model.accounting import parameter_count
+from llama_jax.parallel.mesh import make_mesh
+from llama_jax.parallel.rules import spec
+from llama_jax.training.compiled import build, check
 from tests.training.test_step import packed_batch
 
 CONFIG = Config(

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llama_jax.checkpoint import Checkpoints
 from llama_jax.config import Config
+from llama_jax.config.file import load_config
 from llama_jax.data.manifest import MANIFEST, START, Manifest, Shard
 from llama_jax.errors import DataError
+from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.training import loop
-from llama_jax.training.command import load_config
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from llama_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, TrainingConfig
-from llama_jax.convert.source import DTYPES, open_source
-from llama_jax.convert.stream import convert
+from llama_jax.convert.convert import convert
 from llama_jax.data.corpus import open_corpus
-from llama_jax.data.spm import train
 from llama_jax.errors import ConfigError, DataError
-from llama_jax.inference.load import load
-from llama_jax.model.transformer import Transformer
-from llama_jax.sharding import make_mesh
+from llama_jax.formats.base import DTYPES, open_source
+from llama_jax.formats.load import load
+from llama_jax.model.decoder import Transformer
+from llama_jax.parallel.mesh import make_mesh
+from llama_jax.tokenizer.sentencepiece import train
+from llama_jax.training.init_from import check_shape, starting_point, take_params, tokenizer_for
 from llama_jax.training.loop import build, fit
-from llama_jax.training.start import check_shape, starting_point, take_params, tokenizer_for
 from tests.convert.sources import Memory, config_of
 
 MODEL = config_of(2, num_layers=2)

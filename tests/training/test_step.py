@@ -12,11 +12,11 @@ import pytest
 
 from llama_jax.batch import Batch
 from llama_jax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from llama_jax.data.packing import pack
-from llama_jax.model.transformer import Transformer
-from llama_jax.sharding import make_mesh
+from llama_jax.data.windows import pack
+from llama_jax.model.decoder import Transformer
+from llama_jax.parallel.mesh import make_mesh
+from llama_jax.training.compiled import build
 from llama_jax.training.optimizer import make_optimizer
-from llama_jax.training.program import build
 from llama_jax.training.step import TrainState, init_state, make_train_step, micro_batches
 from tests.golden.small import CONFIGS, PEAK_LR, STEPS, WARMUP, golden, random_params, random_rows
 

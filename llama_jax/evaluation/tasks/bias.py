@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from llama_jax.data.jsonl import write_jsonl
 from llama_jax.evaluation.data import Files, Rows, fault
-from llama_jax.evaluation.scoring import judge_choices
+from llama_jax.evaluation.grading.toxicity import scorer_of
+from llama_jax.evaluation.statistics import judge_choices
 from llama_jax.evaluation.task import Choice, Item, Prompt, Records, Score, Settings, Task, Texts, Verdict, Whole, each
 from llama_jax.evaluation.tasks.multiple_choice import Question, item
 from llama_jax.evaluation.tasks.worked_examples import TRUTHFULQA
-from llama_jax.evaluation.toxicity import scorer_of
+from llama_jax.files.jsonl import write_jsonl
 
 CATEGORIES = {"gender": "gender", "religion": "religion", "race-color": "race", "sexual-orientation": "orientation", "age": "age",
               "nationality": "nationality", "disability": "disability", "physical-appearance": "appearance",

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from llama_jax.evaluation.data import Files, Rows, fault
-from llama_jax.evaluation.matching import answer_of, cut_at_dot, exact_match
+from llama_jax.evaluation.grading.matching import answer_of, cut_at_dot, exact_match
 from llama_jax.evaluation.task import Item, Prompt, Records, Settings, Task, Texts, Verdict, each
 
 SHOTS = (0, 1, 5, 64)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from llama_jax.data.jsonl import write_jsonl
 from llama_jax.evaluation.data import Files, Rows
-from llama_jax.evaluation.sandbox import isolation, run_many
+from llama_jax.evaluation.sandbox.run import isolation, run_many
 from llama_jax.evaluation.task import Item, Prompt, Records, Settings, Task, Texts, Verdict
+from llama_jax.files.jsonl import write_jsonl
 
 TOP_P = 0.95
 STOP = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")

@@ -1,7 +1,7 @@
 """Knowledge in 57 subjects (Table 9): MMLU, 5-shot, by subject, by category and over all questions."""
 
 from llama_jax.evaluation.data import Files, Rows
-from llama_jax.evaluation.scoring import judge_choices
+from llama_jax.evaluation.statistics import judge_choices
 from llama_jax.evaluation.task import Item, Records, Settings, Task, each
 from llama_jax.evaluation.tasks.multiple_choice import Question, item
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from llama_jax.data.sources import documents, files_of
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.evaluation.data import Files, Rows
-from llama_jax.evaluation.scoring import exponential, mean, ratio
+from llama_jax.evaluation.statistics import exponential, mean, ratio
 from llama_jax.evaluation.task import Choice, Estimate, Item, Records, Score, Settings, Task, Verdict, Whole, each
 
 BITS = 1.4426950408889634

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from llama_jax.evaluation.data import Files, Rows
-from llama_jax.evaluation.scoring import judge_choices
+from llama_jax.evaluation.statistics import judge_choices
 from llama_jax.evaluation.task import Choice, Item, Records, Settings, Task, each
 
 MOST_SHOTS = 64

@@ -1,7 +1,7 @@
 """Reading comprehension (Table 6): RACE-middle and RACE-high."""
 
 from llama_jax.evaluation.data import Files, Rows
-from llama_jax.evaluation.scoring import judge_choices
+from llama_jax.evaluation.statistics import judge_choices
 from llama_jax.evaluation.task import Item, Records, Settings, Task, each
 from llama_jax.evaluation.tasks.multiple_choice import item, question
 

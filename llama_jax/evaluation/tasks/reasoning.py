@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from llama_jax.evaluation.data import Files, Rows
-from llama_jax.evaluation.latex import boxed, equivalent, hendrycks, minerva, normal_form
-from llama_jax.evaluation.matching import last_number, majority, number, thought_number, written
+from llama_jax.evaluation.grading.latex import boxed, equivalent, hendrycks, minerva, normal_form
+from llama_jax.evaluation.grading.matching import last_number, majority, number, thought_number, written
 from llama_jax.evaluation.task import Item, Prompt, Records, Settings, Task, Texts, Verdict, each
 from llama_jax.evaluation.tasks.worked_examples import CHAIN_OF_THOUGHT, MINERVA_MATH
 

@@ -1,0 +1,296 @@
+"""Every choice of a run: frozen dataclasses that check themselves."""
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from typing import Literal
+
+from llama_jax.config.fields import require as _require
+from llama_jax.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How rotary frequencies are stretched for contexts longer than those trained on."""
+
+    kind: Literal["none", "linear", "llama3"] = "none"
+    """linear divides every frequency by factor (Chen et al. 2023); llama3 only the slow ones (arXiv 2407.21783)."""
+    factor: float = 8.0
+    """Of the stretch."""
+    low_freq_factor: float = 1.0
+    """llama3: pairs that turn fewer times than this in original_length are divided by factor."""
+    high_freq_factor: float = 4.0
+    """llama3: pairs that turn more times than this in original_length stay as they are."""
+    original_length: int = 8192
+    """llama3: context length in tokens before the stretch."""
+
+    def __post_init__(self):
+        _require(1 <= self.factor < float("inf"), f"model.rope_scaling.factor must be at least 1, got {self.factor}.")
+        _require(0 < self.low_freq_factor < self.high_freq_factor < float("inf") and self.original_length > 0,
+                 "model.rope_scaling wants 0 < low_freq_factor < high_freq_factor and a positive original_length, got "
+                 f"{self.low_freq_factor}, {self.high_freq_factor} and {self.original_length}.")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape and numerics of one Transformer (section 2.2, Table 2)."""
+
+    vocab_size: int = 32_000
+    """Number of tokens V; must equal the tokenizer's."""
+    dim: int = 4096
+    """Width D of the residual stream."""
+    num_layers: int = 32
+    """Number of blocks L."""
+    num_heads: int = 32
+    """Query heads N."""
+    num_kv_heads: int = 32
+    """Key and value heads K; equal to num_heads is multi-head, 1 is multi-query, between is grouped-query attention."""
+    ffn_dim: int = 11_008
+    """Hidden width F of the feed-forward."""
+    head_dim: int = 0
+    """Width H of a head; 0 means dim / num_heads."""
+    max_length: int = 2048
+    """Context length in tokens."""
+    rope_theta: float = 10_000.0
+    """Base of the rotary frequencies."""
+    rope_scaling: RopeScaling = field(default_factory=RopeScaling)
+    norm_eps: float = 1e-5
+    """Epsilon inside RMSNorm's square root."""
+    tied_embeddings: bool = False
+    """Use the embedding matrix as output head."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Compute dtype; parameters, norms, softmax and logits are float32 always."""
+    attention: Literal["auto", "reference", "chunked", "cudnn", "splash"] = "auto"
+    """Attention backend: auto picks the best and says which; reference keeps T x T weights, the others never do: chunked on
+    every platform, cudnn on NVIDIA GPUs, splash on TPUs."""
+    remat: Literal["none", "full", "linear", "offload"] = "none"
+    """What the backward pass recomputes: nothing, every block, or all but the outputs of linear layers (section 2.4), kept
+    on the device or (offload) in the host's memory."""
+    scan_layers: bool = True
+    """Compile one block and loop over it; False unrolls the layers (faster for small models, slower to compile)."""
+
+    def __post_init__(self):
+        for name in ("vocab_size", "dim", "num_layers", "num_heads", "num_kv_heads", "ffn_dim", "max_length"):
+            _require(getattr(self, name) > 0, f"model.{name} must be positive, got {getattr(self, name)}.")
+        _require(self.num_heads % self.num_kv_heads == 0,
+                 f"model.num_heads must be a multiple of model.num_kv_heads, got {self.num_heads} query heads "
+                 f"and {self.num_kv_heads} kv heads.")
+        _require(self.head_dim > 0 or (self.head_dim == 0 and self.dim % self.num_heads == 0),
+                 f"model.dim must be a multiple of model.num_heads (or set model.head_dim), got {self.dim} and "
+                 f"{self.num_heads}.")
+        _require(self.head_size % 2 == 0,
+                 f"the width of a head must be even (rotary embeddings turn pairs), got {self.head_size}.")
+        _require(self.rope_theta > 0 and self.norm_eps > 0, "model.rope_theta and model.norm_eps must be positive, got "
+                 f"{self.rope_theta} and {self.norm_eps}.")
+
+    @property
+    def head_size(self) -> int:
+        """Width H of a head."""
+        return self.head_dim or self.dim // self.num_heads
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with warmup and cosine decay (section 2.3)."""
+
+    peak_lr: float = 3e-4
+    """Learning rate of the update that ends the warmup, the highest."""
+    warmup_steps: int = 2000
+    """Steps of linear warmup from 0."""
+    final_lr_ratio: float = 0.1
+    """Learning rate of the last update as a fraction of the peak."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.95
+    """Decay of the second moment."""
+    eps: float = 1e-8
+    """AdamW epsilon."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay of matrices; norms and embeddings are never decayed."""
+    clip_norm: float = 1.0
+    """Global gradient norm above which gradients are scaled down."""
+    moment_dtype: Literal["float32", "bfloat16"] = "float32"
+    """How AdamW's two moments are kept; bfloat16 halves their memory, and each update computes in float32 all the same."""
+
+    def __post_init__(self):
+        _require(self.peak_lr > 0, f"optimizer.peak_lr must be positive, got {self.peak_lr}.")
+        _require(self.warmup_steps >= 0, f"optimizer.warmup_steps must be at least 0, got {self.warmup_steps}.")
+        _require(0 <= self.final_lr_ratio <= 1,
+                 f"optimizer.final_lr_ratio must lie in [0, 1], got {self.final_lr_ratio}.")
+        for name in ("beta1", "beta2"):
+            _require(0 <= getattr(self, name) < 1, f"optimizer.{name} must lie in [0, 1), got {getattr(self, name)}.")
+        for name in ("eps", "clip_norm"):
+            _require(getattr(self, name) > 0, f"optimizer.{name} must be positive, got {getattr(self, name)}.")
+        _require(self.weight_decay >= 0, f"optimizer.weight_decay must be at least 0, got {self.weight_decay}.")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is read, and how it is cut into sequences."""
+
+    sources: tuple[str, ...] = ("embedded:tinyshakespeare",)
+    """Each PATH or PATH=SHARE: a prepared folder, or raw text (.txt .jsonl .parquet, also .gz .zst .xz, or a folder of
+    them) prepared into the run directory. Shares are fractions of training tokens; without any, by size."""
+    heldout: tuple[str, ...] = ()
+    """Held-out sources (paths as in sources), beside the last heldout_fraction of every raw source."""
+    heldout_fraction: float = 0.0
+    """Fraction of each raw source, at its end, kept out of training for the held-out loss."""
+    tokenizer: str = ""
+    """Folder or file of the tokenizer; empty: train SentencePiece with model.vocab_size pieces on the raw sources."""
+    sequence_length: int = 2048
+    """Tokens T a row."""
+
+    def __post_init__(self):
+        _require(len(self.sources) > 0, "data.sources is empty; name at least one PATH or PATH=SHARE.")
+        _require(self.sequence_length > 1, f"data.sequence_length must be at least 2, got {self.sequence_length}.")
+        _require(0 <= self.heldout_fraction < 1,
+                 f"data.heldout_fraction must lie in [0, 1), got {self.heldout_fraction}.")
+        parsed = self.shares()
+        given = [share is not None for _, share in parsed]
+        _require(all(given) or not any(given), f"data.sources: give a share to every source or to none, got {self.sources}.")
+        names = [os.path.normpath(path) for path in (*(path for path, _ in parsed), *self.heldout)]
+        for name in names:
+            _require(names.count(name) == 1, f"data.sources and data.heldout name {name} twice; give every source once, "
+                     "and keep what is held out apart from what is trained on.")
+
+    def shares(self) -> list[tuple[str, float | None]]:
+        """Sources as (path, share or None)."""
+        result = []
+        for source in self.sources:
+            path, equals, share = source.rpartition("=")
+            _require(bool(source) and bool(path or not equals), f"data.sources: {source!r} names no path.")
+            if not equals:
+                result.append((source, None))
+                continue
+            try:
+                value = float(share)
+            except ValueError:
+                raise ConfigError(f"data.sources: {source!r} should be PATH or PATH=SHARE with a number as share.") from None
+            _require(0 < value < float("inf"), f"data.sources: the share of {path!r} must be positive, got {share}.")
+            result.append((path, value))
+        return result
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Length and shape of the run."""
+
+    num_steps: int = 10_000
+    """Optimizer steps."""
+    batch_size: int = 8
+    """Sequences a step, over all devices and micro-batches."""
+    accumulation_steps: int = 1
+    """Micro-batches a step; gradients are token-weighted sums over them, divided once."""
+    seed: int = 0
+    """Seed of initialisation, of the order of the data and of samples."""
+    z_loss: float = 0.0
+    """Weight of log(Z)^2, which keeps logits from drifting (0: as the paper)."""
+    separate_documents: bool = True
+    """Tokens see only their own document, as in Llama 3; False: all that came before them in the row, at positions that
+    run on (no published LLaMA code says what LLaMA did)."""
+    loss_chunk: int = 1024
+    """Tokens a device for which float32 logits exist at one time."""
+    log_every: int = 10
+    """Steps between metric lines, each with the mean loss since the last."""
+    heldout_every: int = 0
+    """Steps between held-out evaluations; 0: only at the end."""
+    heldout_batches: int = 0
+    """Held-out batches an evaluation reads; 0: all of the held-out text."""
+    sample_prompts: tuple[str, ...] = ("\n",)
+    """Prompts continued at the end of the run into samples.txt."""
+    sample_tokens: int = 256
+    """Tokens sampled for each prompt; 0: no samples."""
+
+    def __post_init__(self):
+        for name in ("num_steps", "batch_size", "accumulation_steps", "loss_chunk", "log_every"):
+            _require(getattr(self, name) > 0, f"training.{name} must be positive, got {getattr(self, name)}.")
+        for name in ("seed", "z_loss", "heldout_every", "heldout_batches", "sample_tokens"):
+            _require(getattr(self, name) >= 0, f"training.{name} must be at least 0, got {getattr(self, name)}.")
+        _require(self.batch_size % self.accumulation_steps == 0,
+                 f"training.batch_size must be a multiple of training.accumulation_steps, got {self.batch_size} "
+                 f"and {self.accumulation_steps}.")
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each mesh axis; one of them may be -1 and takes what is left."""
+
+    data: int = -1
+    """Copies of the model that see different rows."""
+    fsdp: int = 1
+    """Shards of parameters and optimizer state; rows are split over this axis too."""
+    tensor: int = 1
+    """Shards of heads, feed-forward width and vocabulary, and between them of the tokens of a row."""
+    sequence: int = 1
+    """Shards of the tokens of a row everywhere, for long rows; parameters are split over this axis too."""
+
+    def __post_init__(self):
+        sizes = dataclasses.asdict(self)
+        _require(all(size == -1 or size > 0 for size in sizes.values()) and list(sizes.values()).count(-1) <= 1,
+                 "mesh axes must be positive, at most one of them -1, got "
+                 f"{' '.join(f'{axis}={size}' for axis, size in sizes.items())}.")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When the state is saved and what is kept; the last step is saved always."""
+
+    every: int = 1000
+    """Steps between checkpoints."""
+    keep: int = 2
+    """Newest checkpoints that stay."""
+    keep_every: int = 0
+    """Checkpoints whose step is a multiple of this stay for ever; 0: none."""
+
+    def __post_init__(self):
+        _require(self.every > 0 and self.keep > 0 and self.keep_every >= 0,
+                 "checkpoint.every and checkpoint.keep must be positive and checkpoint.keep_every at least 0, got "
+                 f"{self.every}, {self.keep} and {self.keep_every}.")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Tasks of llama_jax.evaluation that are run on the live parameters."""
+
+    tasks: tuple[str, ...] = ()
+    """Names of tasks and groups; empty: none."""
+    every: int = 0
+    """Steps between evaluations; 0: only at the end."""
+    data_dir: str = "data/eval"
+    """Folder of the official files, as eval.py reads it."""
+    limit: int = 0
+    """The first N items of each task; 0: all."""
+
+    def __post_init__(self):
+        _require(min(self.every, self.limit) >= 0, f"eval.every and eval.limit must be at least 0, got {self}.")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run."""
+
+    name: str = ""
+    """Name of the run; empty: the config file's name."""
+    init_from: str = ""
+    """Folder whose weights the run begins with, under a fresh optimizer: a run directory, DIR/checkpoints/STEP, a Hugging
+    Face or a Meta folder; empty: random weights. A run that has a checkpoint of its own goes on from that."""
+    profile: str = ""
+    """Steps to trace for a profiler, as STEP:COUNT; written to DIR/profile."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self):
+        first, _, count = self.profile.partition(":")
+        _require(not self.profile or (first.isdecimal() and count.isdecimal() and int(first) > 0 and int(count) > 0),
+                 f"profile must read STEP:COUNT with positive numbers, as 10:3 for steps 10 to 12, got {self.profile!r}.")
+        _require(self.data.sequence_length <= self.model.max_length,
+                 f"data.sequence_length must not exceed model.max_length, got {self.data.sequence_length} "
+                 f"and {self.model.max_length}.")
+        _require(self.optimizer.warmup_steps < self.training.num_steps,
+                 f"optimizer.warmup_steps must be below training.num_steps, got {self.optimizer.warmup_steps} "
+                 f"and {self.training.num_steps}; the cosine starts when the warmup ends.")

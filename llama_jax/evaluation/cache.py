@@ -1,0 +1,124 @@
+"""Answers on disk as they come: an evaluation that was killed goes on from them, and its results are the same."""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from llama_jax.errors import DataError
+from llama_jax.evaluation.task import Answer, Request, Score, Texts
+from llama_jax.files.atomic import make_folder
+
+
+class Store:
+    """Answers in one file of JSON lines, one batch per line, under the hash of the model and of all the requests of a chunk.
+
+    What is batched together depends on the chunk alone: the requests of a batch are then the same in every run, and so
+    are their scores, to the last bit. Every line names its model by fingerprint and carries a checksum of its own.
+    """
+
+    FILE = "answers.jsonl"
+
+    def __init__(self, folder: Path | None, fingerprint: str):
+        """Reads what `folder` holds (None: answers are kept in memory only); raises DataError for a line that was changed.
+
+        Answers of another model, and those that an earlier version wrote without a checksum, stay in the file unused, and
+        `notes` says so.
+        """
+        self._fingerprint = fingerprint
+        self._known: defaultdict[str, dict[int, Answer]] = defaultdict(dict)
+        self._file = folder / self.FILE if folder else None
+        self.notes: list[str] = []
+        if folder:
+            make_folder(folder)
+            rows = read_answers(folder / self.FILE, mend=True)
+            for row in rows:
+                if row.get("model") == fingerprint:
+                    self._known[row["chunk"]] |= {number: answer_of(*answer) for number, *answer in row["answers"]}
+            self.notes = notes_of(folder / self.FILE, [row.get("model", "") for row in rows],
+                                  fingerprint=fingerprint)
+
+    def key(self, requests: Sequence[Request]) -> str:
+        """What a chunk is known by: the model and everything that was asked, generation settings included."""
+        asked = [[type(request).__name__, *asdict(request).values()] for request in requests]
+        return sha256(f"{self._fingerprint} {json.dumps(asked)}".encode()).hexdigest()
+
+    def get(self, key: str) -> dict[int, Answer]:
+        """The answers of a chunk, those that there are, by the number of the request."""
+        return dict(self._known[key])
+
+    def put(self, key: str, answers: Mapping[int, Answer]) -> None:
+        """Keep them; they are on disk when this returns."""
+        self._known[key] |= answers
+        if self._file is not None:
+            rows = [[number, type(answer).__name__, *asdict(answer).values()] for number, answer in answers.items()]
+            row = {"model": self._fingerprint, "chunk": key, "answers": rows}
+            line = json.dumps(row | {"sha256": checksum(row)})
+            try:
+                with self._file.open("ab") as stream:
+                    stream.write(line.encode() + b"\n")
+            except OSError as error:
+                raise DataError(f"cannot write {self._file}: {error.strerror}; the same command goes on from there.") from None
+
+
+def read_answers(file: Path, *, mend: bool = False) -> list[dict[str, Any]]:
+    """The lines of an answers file as objects, checked against their checksums; none where there is no file.
+
+    A last line without its end, which is what a kill leaves, is passed over, and with `mend` cut off. Raises DataError
+    for any other line that is not what `Store.put` wrote.
+    """
+    try:
+        content = file.read_bytes() if file.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        rows = [_row(line, f"{file}, line {number}") for number, line in enumerate(whole.splitlines(), 1)]
+        if mend and len(whole) < len(content):
+            os.truncate(file, len(whole))
+    except OSError as error:
+        raise DataError(f"cannot use {file}: {error.strerror}; name another --output.") from None
+    return rows
+
+
+def _row(line: bytes, where: str) -> dict[str, Any]:
+    """One line, checked; a line of earlier versions has neither model nor checksum, and is returned as it is."""
+    remedy = "remove the file to ask everything again, or that line to ask its batch again"
+    try:
+        row = json.loads(line)
+        claimed = row.pop("sha256", None)
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        raise DataError(f"{where} is damaged; {remedy}.") from None
+    if claimed != checksum(row) and (claimed is not None or set(row) != {"chunk", "answers"}):
+        raise DataError(f"{where} is damaged; {remedy} (its checksum differs: it was changed after it was written).")
+    return row
+
+
+def notes_of(file: Path, models: Sequence[str], *, fingerprint: str) -> list[str]:
+    """What to say about lines of a file that are not used; `models` holds the fingerprint in each line, or nothing."""
+    old = sum(not model for model in models)
+    others = sum(bool(model) and model != fingerprint for model in models)
+    notes = []
+    if old:
+        notes.append(f"{file}: {old:,} batches of answers are from an earlier version of llama_jax, without checksums; they "
+                     "may be another model's, so they are not used and are asked again")
+    if others:
+        notes.append(f"{file}: {others:,} batches of answers are another model's; they are not used, and this model is asked "
+                     "everything itself")
+    if notes:
+        notes.append(f"remove {file} unless that other evaluation is to go on, or name another --output")
+    return notes
+
+
+def checksum(row: Mapping[str, Any]) -> str:
+    """sha256 of a line's content."""
+    return sha256(json.dumps(row).encode()).hexdigest()
+
+
+def answer_of(kind: str, *values) -> Answer:
+    """What `put` wrote."""
+    if kind == "Score":
+        return Score(*values)
+    texts, reasons, truncated = values
+    return Texts(tuple(texts), tuple(reasons), truncated)

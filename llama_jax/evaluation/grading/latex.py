@@ -1,0 +1,232 @@
+"""Whether two LaTeX answers say the same: two published normal forms, a form of our own, and values where both have one."""
+
+import re
+
+from llama_jax.evaluation.grading.expression import same_value
+
+REPLACED = (("an ", ""), ("a ", ""), (".$", "$"), ("\\$", ""), ("\\ ", ""), (" ", ""), ("mbox", "text"), (",\\text{and}", ","),
+            ("\\text{and}", ","), ("\\text{m}", "\\text{}"))
+REMOVED = ("square", "ways", "integers", "dollars", "mph", "inches", "ft", "hours", "km", "units", "\\ldots", "sue", "points",
+           "feet", "minutes", "digits", "cents", "degrees", "cm", "gm", "pounds", "meters", "meals", "edges", "students",
+           "childrentickets", "multiples", "\\text{s}", "\\text{.}", "\\text{\ns}", "\\text{}^2", "\\text{}^3", "\\text{\n}",
+           "\\text{}", "\\mathrm{th}", "^\\circ", "^{\\circ}", "\\;", ",\\!", "{,}", '"', "\\dots")
+"""Minerva, appendix D."""
+UNITS = "|".join(text for text in REMOVED if text.isalpha())
+
+LONGEST = 3000
+"""Characters of an answer that is normalised; a longer one equals only itself."""
+DEEPEST = 300
+"""Characters of an answer that is compared part by part."""
+
+
+def boxed(solution: str) -> str | None:
+    """What stands in the last \\boxed of a solution (or \\fbox), None without one. Escaped braces close nothing."""
+    starts = [found.end() for found in re.finditer(r"\\(?:boxed|fbox) *", solution)]
+    if not starts:
+        return None
+    rest = solution[starts[-1] :]
+    if not rest.startswith("{"):
+        return rest.partition("$")[0].strip() or None
+    depth = 0
+    for sign in re.finditer(r"\\.|[{}]", rest, re.DOTALL):
+        depth += (sign[0] == "{") - (sign[0] == "}")
+        if depth == 0:
+            return rest[1 : sign.start()]
+    return None
+
+
+def minerva(answer: str) -> str:
+    """Normal form of Lewkowycz et al. 2022, appendix D. Words for units are taken out of words only, not of commands."""
+    if len(answer) > LONGEST:
+        return answer
+    answer = answer.split("=")[-1]
+    answer = re.sub(rf"(?<!\\)\b(?:{UNITS})\b", "", answer)
+    for old, new in REPLACED:
+        answer = answer.replace(old, new)
+    for text in REMOVED:
+        if text in answer:
+            pieces = re.split(r"(\\[a-zA-Z]+)", answer) if text.isalpha() else [answer]
+            pieces[::2] = [piece.replace(text, "") for piece in pieces[::2]]
+            answer = "".join(pieces)
+    answer = re.sub(r".*?\$(.*?)\$.*", r"$\1$", answer)
+    for command in "text", "textbf", "overline":
+        answer = re.sub(rf"\\{command}\{{(.*?)\}}", r"\1", answer)
+    answer = re.sub(r"\\boxed\{(.*)\}", r"\1", answer)
+    answer = re.sub(r"frac([^{])(.)", r"frac{\1}{\2}", answer)
+    answer = re.sub(r"sqrt(\[[^]]*\])(\w)", r"sqrt\1{\2}", answer)
+    answer = re.sub(r"sqrt([^{[])", r"sqrt{\1}", answer).replace("$", "")
+    return answer.replace(",", "") if re.fullmatch(r"-?\d{1,3}(,\d{3})+", answer) else answer
+
+
+def hendrycks(answer: str) -> str:
+    """Normal form of Hendrycks et al. 2021 (MATH)."""
+    if len(answer) > LONGEST:
+        return answer
+    for old, new in (("\n", ""), ("\\!", ""), ("\\\\", "\\"), ("tfrac", "frac"), ("dfrac", "frac"), ("\\left", ""),
+                     ("\\right", ""), ("^{\\circ}", ""), ("^\\circ", ""), ("\\$", "")):
+        answer = answer.replace(old, new)
+    answer = answer.partition("\\text{ ")[0].replace("\\%", "").replace(" .", " 0.").replace("{.", "{0.")
+    answer = "0" + answer if answer.startswith(".") else answer
+    if answer.count("=") == 1 and len(answer.partition("=")[0]) <= 2:
+        answer = answer.partition("=")[2]
+    answer = re.sub(r"\\sqrt([^{])", r"\\sqrt{\1}", answer).replace(" ", "")
+    head, *fractions = answer.split("\\frac")
+    if all(len(text) > 1 or text.startswith("{") for text in fractions):  # else nothing is put in braces
+        answer = head + "".join(rf"\frac{in_braces(text)}" for text in fractions)
+    answer = "\\frac{1}{2}" if answer == "0.5" else answer
+    return re.sub(r"^(-?\d+)/(-?\d+)$", r"\\frac{\1}{\2}", answer)
+
+
+def in_braces(arguments: str) -> str:
+    """What follows a \\frac, with its first two signs in braces where they are its arguments."""
+    if arguments.startswith("{"):
+        return arguments
+    above, below = arguments[0], arguments[1]
+    return f"{{{above}}}{below if below == '{' else f'{{{below}}}'}{arguments[2:]}"
+
+
+COMMAND = r"\\(?!frac|sqrt|begin|end)[A-Za-z]+"
+UNIT = r"(?<=\S)\s*\\(?:text|mbox|textrm|mathrm)\{ [^{}]*(?:\}(?:\^\{?\d\}?)?\s*\.?\s*)?$"
+"""Words at the right end, perhaps cut off, which Hendrycks et al. take for a unit."""
+FORMULA = r"[^\d$+*=/^-]*\$([^$]*)\$[^\d$+*=/^-]*"
+"""A formula in a sentence without another number."""
+FORM = tuple((re.compile(pattern), new) for pattern, new in (
+    (r"\\\$|\\displaystyle|\\!|[\"\n]", ""),
+    (rf"^{FORMULA}$", r"\1"),
+    (r"\$|(?<!\\)\\[()\[\]]", ""),
+    (r"^\s*\\(?:boxed|fbox)\{(.*)\}\s*$", r"\1"),
+    (UNIT, ""),
+    (rf"(?<=[^\s{{(])\s*(?:\b(?:{UNITS})\b|\\(?:text|mbox|textrm|mathrm)\{{\s*(?:{UNITS})\s*\}})", ""),
+    (r",?\s*\\(?:text|mbox)\{\s*,?\s*and\s*\}", ","),
+    (r"\\(?:text|mbox|textrm|mathrm|textbf|mathbf|textit)\{([^{}]*)\}", r"\1"),
+    (r"\\(?:left|right)(?![A-Za-z])\.?", ""),
+    (r"(?<!\\)\\\\(?=[A-Za-z]+\{)", r"\\"),
+    (r"\\\\", r"\\cr "),
+    (r"\\[,;: ]|\\q?quad|~", " "),
+    (r"\{,\}", ","),
+    (r"\\[dtc]frac", r"\\frac"),
+    (r"\^\s*\{?\s*\\circ\s*\}?|°|\\?%", ""),
+    (rf"([_^])\s*(-?\d+|{COMMAND}|[A-Za-z])", r"\1{\2}"),
+    (r"\\overline\s*(\d)", r"\\overline{\1}"),
+    (rf"({COMMAND})\s+(?=[A-Za-z])", r"\1~"),
+    (r"\s+|~$|\.\s*$", ""),
+    (rf"\\frac({COMMAND}|[A-Za-z\d])", r"\\frac{\1}"),
+    (rf"(\\frac\{{[^{{}}]*\}})({COMMAND}|[A-Za-z\d])", r"\1{\2}"),
+    (rf"\\sqrt(\[[^]]*\])?({COMMAND}|[A-Za-z\d])", r"\\sqrt\1{\2}"),
+    (r"^\(([\dA-Z]+)\)_", r"\1_"),
+    (r"(?<![\d.])\.(?=\d)", "0."),
+    (r"^(-?\d+)/(\d+)$", r"\\frac{\1}{\2}")))
+"""Patterns and what replaces them, in this order: dress, units, spaces, arguments in braces."""
+
+
+def normal_form(answer: str) -> str:
+    """An answer without its dress, every argument in braces and without spaces, but with all that it says."""
+    if len(answer) > LONGEST:
+        return answer
+    for pattern, new in FORM:
+        answer = pattern.sub(new, answer)
+    answer = named(answer)
+    return answer.replace(",", "") if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?", answer) else answer
+
+
+LETTER = r"(?:[A-Za-z]|\\(?!frac|sqrt|pm|cos|sin|tan|log|ln|det)[A-Za-z]+)"
+NAME = re.compile(rf"""\$?\s*(?:m?\s*\\(?:angle|triangle|overline|text|mathbf|vec)[~\s]*)*
+    (?:{LETTER}|[A-Z]{{2,}}|[A-Za-z]{{4,}}|\{{[A-Za-z ]+\}})  # x, \theta, AB, area, \text{{Area}}
+    (?:_\{{?\w+\}}?|'|\^\{{-1\}})*
+    (?:\((?:[\w,~ ]|{LETTER})*\))?\s*~?\s*""", re.VERBOSE)
+"""What a lone left side may be: the name of what is asked for."""
+
+
+def named(text: str) -> str:
+    """The right side where all that stands left of the only "=" is a name."""
+    left, equals, right = text.partition("=")
+    return right if equals and "=" not in right and (not left or NAME.fullmatch(left)) else text
+
+
+def minerva_loses(answer: str) -> bool:
+    """Whether Minerva's form drops some of what is said: a left side, a letter "a", a bar over digits, a second formula."""
+    dollars = answer.replace("\\$", "")
+    return bool("=" in named(answer)
+                or re.search(r"(?<![A-Za-z]{2})an? (?![A-Za-z]{2})", re.sub(r"\\[A-Za-z]+", r"\\", answer))
+                or re.search(r"\\overline\s*\{?\s*\d", answer)
+                or (dollars.count("$") > 1 and not re.fullmatch(FORMULA, dollars)))
+
+
+def hendrycks_loses(answer: str) -> bool:
+    """Whether Hendrycks et al.'s form drops some of what is said: a short left side that is no name, words that are no unit."""
+    short = answer.count("=") == 1 and len(answer.partition("=")[0]) <= 2
+    return (short and "=" in named(answer)) or "\\text{ " in re.sub(UNIT, "", answer)
+
+
+def equivalent(first: str | None, second: str | None) -> bool:
+    """Whether two answers are the same in a normal form, or of the same value; a missing or empty one equals nothing.
+
+    A published form decides where it keeps what both answers say; docs/EVALUATION.md lists what they lose. Else the parts of
+    our own form are compared: elements of tuples, intervals, sets and matrices, sides of equations and inequalities.
+    """
+    one, two = normal_form(first or ""), normal_form(second or "")
+    if not one or not two:
+        return False
+    for form, loses in (minerva, minerva_loses), (hendrycks, hendrycks_loses):
+        if form(first) == form(second) != "" and not loses(first) and not loses(second):
+            return True
+    return same(one, two)
+
+
+def same(first: str, second: str) -> bool:
+    """Whether two normal forms are equal, as text, as values, or part by part."""
+    first, second = named(first), named(second)
+    if first == second:
+        return first != ""
+    if not first or not second or max(len(first), len(second)) > DEEPEST:
+        return False
+    one, two = parts(first), parts(second)
+    if one[0] or two[0]:
+        return one[0] == two[0] and all(same(a, b) for a, b in zip(one[1], two[1], strict=True))
+    return same_value(one[1][0], two[1][0])
+
+
+RELATION = r"\\(?:leqslant|leq|le|geqslant|geq|ge|neq|ne|approx|equiv|in|to)(?![A-Za-z])~?|[<>!:]?=|[<>≤≥≠]"
+RELATIONS = {"\\leqslant": "≤", "\\leq": "≤", "\\le": "≤", "<=": "≤", "\\geqslant": "≥", "\\geq": "≥", "\\ge": "≥", ">=": "≥",
+             "\\neq": "≠", "\\ne": "≠", "!=": "≠", ":=": "="}
+BRACKETS = re.compile(r"(\\\{|[(\[])(.*)(\\\}|[)\]])")
+MATRIX = re.compile(r"\\begin\{(\w+)\}(.*)\\end\{\1\}")
+
+
+def parts(text: str) -> tuple[list[str], list[str]]:
+    """Separators (with brackets) and parts of an answer that consists of several; no separators where it is one expression."""
+    for pattern in (",", r"\\cup~?", RELATION):
+        signs, pieces = split(text, pattern)
+        if signs:
+            return value_of_chain([RELATIONS.get(sign.rstrip("~"), sign.rstrip("~")) for sign in signs], pieces)
+    if matrix := MATRIX.fullmatch(text):
+        signs, pieces = split(matrix[2], r"\\cr~?|&")
+        return [matrix[1], *signs], pieces
+    if brackets := BRACKETS.fullmatch(text):
+        signs, pieces = split(brackets[2], ",")
+        if signs:
+            return [brackets[1], *signs, brackets[3]], pieces
+    return [], [text]
+
+
+def value_of_chain(signs: list[str], pieces: list[str]) -> tuple[list[str], list[str]]:
+    """The same parts, or the last one alone where all are equal numbers, perhaps after a name: x = 2 + 3 = 5."""
+    if set(signs) != {"="}:
+        return signs, pieces
+    sides = pieces[1:] if len(pieces) > 2 and NAME.fullmatch(pieces[0]) else pieces
+    if all(same_value(side, pieces[-1]) for side in sides[:-1]):
+        return parts(pieces[-1])
+    return signs, pieces
+
+
+def split(text: str, pattern: str) -> tuple[list[str], list[str]]:
+    """Separators and pieces of a text, cut where the pattern stands outside of all brackets."""
+    signs, pieces, depth, start = [], [], 0, 0
+    for found in re.finditer(rf"(?P<sign>{pattern})|\\?[(\[{{]|\\?[)\]}}]", text):
+        if found["sign"] is None:
+            depth += 1 if found[0][-1] in "([{" else -1
+        elif depth == 0:
+            signs.append(found[0])
+            pieces.append(text[start : found.start()])
+            start = found.end()
+    return signs, [*pieces, text[start:]]

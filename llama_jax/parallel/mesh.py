@@ -1,0 +1,58 @@
+"""The mesh of a run, and whether a model and its batches divide over it."""
+
+import math
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+from llama_jax.config import MeshConfig, ModelConfig
+from llama_jax.errors import ConfigError
+from llama_jax.parallel.rules import AXES, mesh_axes, ways
+
+
+def mesh_shape(config: MeshConfig, count: int) -> tuple[int, ...]:
+    """Sizes of AXES on `count` devices, -1 resolved; raises ConfigError where they do not multiply to the devices."""
+    sizes = [getattr(config, axis) for axis in AXES]
+    known = abs(math.prod(sizes))
+    if -1 in sizes and count % known == 0:
+        sizes[sizes.index(-1)] = count // known
+    if math.prod(sizes) != count:
+        asked = " x ".join(f"{axis} {getattr(config, axis)}" for axis in AXES)
+        raise ConfigError(f"the mesh {asked} does not fill {count} device(s); set "
+                          f"{', '.join(f'--mesh.{axis}' for axis in AXES)} so that they multiply to it (one may be -1).")
+    return tuple(sizes)
+
+
+def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
+    """A mesh of AXES over all devices; raises ConfigError where the axes do not multiply to them."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh(mesh_shape(config, len(devices)), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def check_model(config: ModelConfig, mesh: Mesh) -> None:
+    """Raise ConfigError where a parameter axis does not divide by the mesh axes it is split over."""
+    fields = {"num_heads": "heads", "num_kv_heads": "kv_heads", "ffn_dim": "mlp", "vocab_size": "vocab", "dim": "embed"}
+    for name, logical in fields.items():
+        _check_divides(f"model.{name}", getattr(config, name), logical, mesh)
+
+
+def check_batch(batch_size: int, accumulation_steps: int, mesh: Mesh) -> None:
+    """Raise ConfigError where a micro-batch does not divide over the devices that split rows."""
+    rows = batch_size // accumulation_steps
+    if rows % ways("batch", mesh):
+        raise ConfigError(f"a micro-batch of {rows} sequences (training.batch_size {batch_size} / "
+                          f"training.accumulation_steps {accumulation_steps}) does not divide over "
+                          f"mesh.data x mesh.fsdp = {ways('batch', mesh)}.")
+
+
+def check_length(length: int, mesh: Mesh) -> None:
+    """Raise ConfigError where the tokens of a row do not divide over the devices that split the residual stream."""
+    _check_divides("data.sequence_length", length, "stream", mesh)
+
+
+def _check_divides(name: str, size: int, logical: str, mesh: Mesh) -> None:
+    axes = [axis for axis in mesh_axes(logical) if mesh.shape[axis] > 1] or mesh_axes(logical)[:1]
+    if size % ways(logical, mesh):
+        product = " x ".join(f"mesh.{axis}" for axis in axes)
+        raise ConfigError(f"{name} = {size} does not divide by {product} = {ways(logical, mesh)}; choose a {product} that "
+                          "divides it.")

@@ -1,0 +1,173 @@
+"""Which mesh, micro-batch and remat policy: the configured one, what is nearest to it, or the fastest that fits."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh
+
+from llama_jax.config import Config, MeshConfig
+from llama_jax.errors import ConfigError
+from llama_jax.ops.attention import choose
+from llama_jax.ops.spec import Problem, mask_of
+from llama_jax.parallel.attention import is_sliced
+from llama_jax.parallel.mesh import check_batch, check_length, check_model, mesh_shape
+from llama_jax.parallel.rules import AXES
+from llama_jax.plan.cost import Cost, cost
+from llama_jax.plan.machines import MACHINES, Fleet, Machine, slice_shape
+from llama_jax.plan.memory import Memory, Sizes, estimate
+
+SEARCHED = ("none", "linear", "full")
+"""Remat policies that are searched; offload is slower than linear wherever that fits, and is left to people."""
+
+MARGIN = 1.05
+"""Space that the arithmetic leaves; compilers have needed 8% less to 8% more than it says (docs/PLANS.md)."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to run a config on a fleet, priced; its mesh is resolved."""
+
+    config: Config
+    fleet: Fleet
+    attention: str
+    """Backend."""
+    memory: Memory
+    cost: Cost
+
+    @property
+    def mesh(self) -> Sizes:
+        """Mesh axis -> devices."""
+        return {axis: getattr(self.config.mesh, axis) for axis in AXES}
+
+    @property
+    def fits(self) -> bool:
+        """By the arithmetic, with MARGIN to spare."""
+        return self.memory.total * MARGIN <= self.fleet.machine.usable
+
+    @property
+    def micro_batch(self) -> int:
+        """Sequences of one micro-batch on one device."""
+        t = self.config.training
+        return t.batch_size // t.accumulation_steps // (self.config.mesh.data * self.config.mesh.fsdp)
+
+
+def configured(config: Config, fleet: Fleet) -> Choice:
+    """As the config says, -1 resolved; raises ConfigError where its mesh does not fit the devices or the shapes."""
+    sizes = dict(zip(AXES, mesh_shape(config.mesh, fleet.count), strict=True))
+    check(config, sizes)
+    config = replace(config, mesh=MeshConfig(**sizes))
+    attention, _ = attention_of(config, sizes, fleet.machine)
+    memory = estimate(config, sizes, attention=attention, kind=fleet.machine.kind)
+    return Choice(config, fleet, attention, memory, cost(config, sizes, fleet, attention))
+
+
+def check(config: Config, sizes: Sizes) -> None:
+    """Raise the ConfigError that training would raise for a mesh of these sizes."""
+    mesh = AbstractMesh(tuple(sizes.values()), tuple(sizes))
+    check_model(config.model, mesh)
+    check_batch(config.training.batch_size, config.training.accumulation_steps, mesh)
+    check_length(config.data.sequence_length, mesh)
+
+
+class Device(NamedTuple):
+    """What attention asks of a device, for one that is not here."""
+
+    platform: str
+    device_kind: str
+    compute_capability: str | None
+
+
+def attention_of(config: Config, sizes: Sizes, machine: Machine) -> tuple[str, str]:
+    """The attention backend that a step takes there, and why; raises ConfigError where the one asked for cannot serve."""
+    c = config.model
+    device = Device("cuda" if machine.kind == "gpu" else "tpu", machine.title, machine.capability or None)
+    mesh = AbstractMesh(tuple(sizes.values()), tuple(sizes))
+    return choose(c.attention, Problem(
+        device=device, length=config.data.sequence_length, head_dim=c.head_size, dtype=jnp.dtype(c.dtype),
+        mask=mask_of(config.training.separate_documents), sliced=is_sliced(c.num_heads, c.num_kv_heads, mesh)))
+
+
+def micro_batches(choice: Choice) -> list[Choice]:
+    """The same mesh and policy with every accumulation the batch allows, the largest micro-batch first."""
+    t = choice.config.training
+    ways = choice.config.mesh.data * choice.config.mesh.fsdp
+    counts = [n for n in range(1, t.batch_size // ways + 1) if t.batch_size % (n * ways) == 0]
+    return [configured(replace(choice.config, training=replace(t, accumulation_steps=n)), choice.fleet) for n in counts]
+
+
+def one_sequence(choice: Choice) -> Choice:
+    """The same mesh and policy with one sequence a micro-batch and group of devices: the least memory."""
+    t, mesh = choice.config.training, choice.config.mesh
+    training = replace(t, accumulation_steps=t.batch_size // (mesh.data * mesh.fsdp))
+    return configured(replace(choice.config, training=training), choice.fleet)
+
+
+def largest_micro_batch(choice: Choice) -> Choice | None:
+    """The largest micro-batch that fits, None where not even the smallest does."""
+    return next((other for other in micro_batches(choice) if other.fits), None)
+
+
+def fastest(config: Config, fleet: Fleet) -> Choice | None:
+    """The fastest of all meshes x micro-batches x remat policies that fits, None where none does."""
+    choices = [other for choice in layouts(config, fleet) for other in micro_batches(choice) if other.fits]
+    return min(choices, key=lambda choice: (choice.cost.seconds, choice.memory.total), default=None)
+
+
+def layouts(config: Config, fleet: Fleet) -> Iterator[Choice]:
+    """Every mesh that the shapes allow with every remat policy, one sequence at a time where the batch allows.
+
+    The tensor and sequence axes stay where the links are fast: inside a host of GPUs, within 16 TPU chips.
+    """
+    inner = fleet.machine.link_devices if fleet.machine.kind == "gpu" else 16
+    powers = [2**n for n in range(fleet.count.bit_length()) if fleet.count % 2**n == 0]
+    training = replace(config.training, accumulation_steps=1)
+    for tensor, sequence, data in product(powers, powers, powers):
+        if tensor * sequence > inner or fleet.count % (tensor * sequence * data):
+            continue
+        mesh = MeshConfig(data=data, fsdp=fleet.count // (tensor * sequence * data), tensor=tensor, sequence=sequence)
+        for remat in SEARCHED:
+            try:
+                yield configured(replace(config, mesh=mesh, training=training, model=replace(config.model, remat=remat)), fleet)
+            except ConfigError:
+                break  # the shapes refuse this mesh
+
+
+def settle(config: Config, fleet: Fleet, *, search: bool) -> Choice:
+    """What to plan: the configured choice where it fits, else with smaller micro-batches, else the fastest that fits.
+
+    With `search` the fastest at once. Where nothing fits, the one with the least memory, which says so itself.
+    """
+    if search:
+        found = fastest(config, fleet)
+        return found or leanest(config, fleet)
+    choice = configured(config, fleet)
+    return choice if choice.fits else largest_micro_batch(choice) or fastest(config, fleet) or leanest(config, fleet)
+
+
+def leanest(config: Config, fleet: Fleet) -> Choice:
+    """The choice that needs the least memory; raises ConfigError where the shapes allow no mesh at all."""
+    choices = [one_sequence(choice) for choice in layouts(config, fleet)]
+    if not choices:
+        raise ConfigError(f"no mesh of {fleet.count} devices divides the model's heads, widths and the batch of "
+                          f"{config.training.batch_size} sequences; change the number of devices or --training.batch_size.")
+    return min(choices, key=lambda choice: choice.memory.total)
+
+
+def what_would(config: Config, fleet: Fleet) -> list[Fleet]:
+    """The smallest fleets on which the config fits: more of this machine, or as many of another."""
+    found = []
+    for name in (fleet.machine.name, *(name for name in MACHINES if name != fleet.machine.name)):
+        counts = [fleet.count * 2**n for n in range(12)] if name == fleet.machine.name else [fleet.count]
+        for count in counts:
+            other = Fleet(MACHINES[name], count)
+            try:
+                slice_shape(other) if other.machine.kind == "tpu" else None
+                if any(one_sequence(choice).fits for choice in layouts(config, other)):
+                    found.append(other)
+                    break
+            except ConfigError:
+                break
+    return found

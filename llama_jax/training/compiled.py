@@ -1,0 +1,99 @@
+"""A run's compiled pieces: the one place that jits the steps with their shardings, for devices here or elsewhere."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from llama_jax.batch import Batch
+from llama_jax.config import Config
+from llama_jax.data.loader import batch_sharding
+from llama_jax.errors import ConfigError
+from llama_jax.formats.checkpoints import abstract
+from llama_jax.model.decoder import Transformer
+from llama_jax.ops.attention import choose
+from llama_jax.ops.spec import Problem, mask_of
+from llama_jax.parallel.attention import is_sliced
+from llama_jax.parallel.mesh import check_batch, check_length, check_model
+from llama_jax.parallel.rules import shardings
+from llama_jax.training.optimizer import make_optimizer
+from llama_jax.training.step import TrainState, init_state, make_eval_step, make_train_step
+
+
+class Program(NamedTuple):
+    """The jitted pieces of a run on a mesh."""
+
+    model: Transformer
+    """For what is not training: any length, any mask."""
+    init: Callable[[], TrainState]
+    train_step: Callable
+    eval_step: Callable
+    abstract_state: TrainState
+    """ShapeDtypeStructs with shardings."""
+    abstract_batch: Batch
+    """The same for a batch."""
+    attention: str
+    """Which attention backend the steps use, and why."""
+
+
+def build(config: Config, mesh: Mesh) -> Program:
+    """Jit the steps with their shardings; nothing is compiled or allocated, and the mesh's devices need not be here.
+
+    Trace and compile inside `jax.set_mesh(mesh)`. Raises ConfigError where model, rows, backend or memory do not fit the mesh.
+    """
+    check(config, mesh)
+    attention, why = choose(config.model.attention, problem_of(config, mesh))
+    model = Transformer(replace(config.model, attention=attention))
+    optimizer = make_optimizer(config.optimizer, config.training.num_steps)
+    start = partial(init_state, model, optimizer, config.training.seed)
+    state_shardings = shardings(jax.eval_shape(partial(start, boxed=True)), mesh)
+    replicated, rows = NamedSharding(mesh, PartitionSpec()), batch_sharding(mesh)
+    return Program(
+        model=Transformer(replace(config.model, attention="auto")),
+        init=jax.jit(start, out_shardings=state_shardings),
+        train_step=jax.jit(
+            make_train_step(model, optimizer, config.training),
+            in_shardings=(state_shardings, rows),
+            out_shardings=(state_shardings, replicated),
+            donate_argnums=0,
+        ),
+        eval_step=jax.jit(
+            make_eval_step(model, config.training),
+            in_shardings=(state_shardings.params, rows),
+            out_shardings=replicated,
+        ),
+        abstract_state=abstract(jax.eval_shape(start), state_shardings),
+        abstract_batch=abstract_batch(config, rows),
+        attention=f"{attention} ({why})",
+    )
+
+
+def check(config: Config, mesh: Mesh) -> None:
+    """Raise ConfigError where the config cannot run on the mesh."""
+    check_model(config.model, mesh)
+    check_batch(config.training.batch_size, config.training.accumulation_steps, mesh)
+    check_length(config.data.sequence_length, mesh)
+    device = mesh.devices.flat[0]
+    memories = [memory.kind for memory in device.addressable_memories()]
+    if config.model.remat == "offload" and "pinned_host" not in memories:
+        raise ConfigError(f"model.remat offload keeps activations in pinned host memory, which {device.device_kind} does not "
+                          f"have (it has {', '.join(memories)}); take linear or full.")
+
+
+def problem_of(config: Config, mesh: Mesh) -> Problem:
+    """What a training row asks of attention."""
+    c = config.model
+    return Problem(device=mesh.devices.flat[0], length=config.data.sequence_length, head_dim=c.head_size,
+                   dtype=jnp.dtype(c.dtype), mask=mask_of(config.training.separate_documents),
+                   sliced=is_sliced(c.num_heads, c.num_kv_heads, mesh))
+
+
+def abstract_batch(config: Config, sharding: NamedSharding) -> Batch:
+    """ShapeDtypeStructs of a batch, one row each of training.batch_size."""
+    shape = (config.training.batch_size, config.data.sequence_length)
+    dtypes = Batch(jnp.int32, jnp.int32, jnp.int32, jnp.int32, jnp.float32)
+    return Batch(*(jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for dtype in dtypes))
