@@ -22,9 +22,9 @@ import jax
 from llama_jax.config import to_dict
 from llama_jax.config.file import load_config
 from llama_jax.model.accounting import parameter_count
-from llama_jax.plan.compiled import compile_for
+from llama_jax.plan.compiled import compile_for_fleet
+from llama_jax.plan.fleet import parse_machine
 from llama_jax.plan.layouts import settle
-from llama_jax.plan.machines import parse_machine
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -58,7 +58,7 @@ def row(name: str, machine: str, kept: dict, *, compiling: bool = True) -> str:
     if key not in kept:
         if not compiling:
             return ""
-        kept[key] = asdict(compile_for(choice.config, fleet))
+        kept[key] = asdict(compile_for_fleet(choice.config, fleet))
     found, price, taken = kept[key], choice.cost, choice.cost.energy
     run_days = price.steps * price.seconds / 86_400
     mesh = " x ".join(f"{axis} {size}" for axis, size in choice.mesh.items() if size > 1) or "-"

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -21,15 +22,18 @@ from llama_jax.config.presets import PRESETS
 from llama_jax.errors import ConfigError
 from llama_jax.model.accounting import parameter_count
 from llama_jax.model.decoder import Transformer
+from llama_jax.parallel.hardware import peak_flops
 from llama_jax.parallel.rules import AXES
 from llama_jax.plan import compiled as compiling
-from llama_jax.plan.compiled import Compiled, compile_here
+from llama_jax.plan.compiled import CompiledStep, compile_train_step
 from llama_jax.plan.cost import days, energy
-from llama_jax.plan.hlo import Collective, collectives, matmul_flops
+from llama_jax.plan.fleet import Fleet, parse_machine, torus_shape
+from llama_jax.plan.hlo import Collective, collectives_of_program, matmul_flops_of_program
 from llama_jax.plan.layouts import configured, fastest, largest_micro_batch, layouts, micro_batches, settle
-from llama_jax.plan.machines import MACHINES, Fleet, describe_gpu, parse_machine, slice_shape, topology_name
+from llama_jax.plan.machines import MACHINES
 from llama_jax.plan.memory import Memory, estimate, layer_activations, parameters
 from llama_jax.plan.options import split_overrides
+from llama_jax.plan.topologies import gpu_target_config, topology_name
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(ROOT.glob("configs/*.py"))
@@ -94,7 +98,7 @@ def test_days_of_the_paper():
 def test_arguments_of_the_compiled_step():
     mesh = {"data": 1, "fsdp": 2, "tensor": 2, "sequence": 2}
     config = small(**mesh)
-    compiled = compile_here(config, jax.devices())
+    compiled = compile_train_step(config, jax.devices())
     memory = estimate(config, ONE | mesh, attention="reference", kind="gpu")
     assert compiled.arguments == memory.state + memory.batch
     gathers = [found for found in compiled.collectives if found.kind == "all-gather" and found.devices > 1]
@@ -108,7 +112,7 @@ def test_collectives_of_a_loop():
         return jax.lax.scan(lambda c, _: (jax.lax.psum(c, "x") / 8 + 1, None), x, None, length=5)[0]
 
     step = jax.jit(jax.shard_map(body, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False))
-    found = collectives(step.lower(np.ones(1000, np.float32)).compile().as_text())
+    found = collectives_of_program(step.lower(np.ones(1000, np.float32)).compile().as_text())
     assert found == [Collective("all-reduce", 8, 5, 5 * 4000)]
     assert found[0].sent == 5 * 4000 * 2 * 7 / 8
 
@@ -117,7 +121,7 @@ def test_collectives_of_a_loop():
 def test_flops_of_a_loop(batch):
     a, b = np.ones((*batch, 16, 32), np.float32), np.ones((*batch, 32, 32), np.float32)
     step = jax.jit(lambda a, b: jax.lax.scan(lambda a, _: (a @ b, None), a, None, length=7)[0])
-    assert matmul_flops(step.lower(a, b).compile().as_text()) == 7 * math.prod(batch) * 2 * 16 * 32 * 32
+    assert matmul_flops_of_program(step.lower(a, b).compile().as_text()) == 7 * math.prod(batch) * 2 * 16 * 32 * 32
 
 
 def test_flops_as_a_tpu_writes_them():
@@ -130,7 +134,7 @@ def test_flops_as_a_tpu_writes_them():
   %s = f32[32,512,256]{1,2,0} convolution(%q, %k), window={size=32 stride=31 lhs_dilate=32}, dim_labels=0bf_0oi->0bf
 }
 """
-    assert matmul_flops(text) == pytest.approx(2 * 2048 * 4096 * 32 * 128 + 2 * 32 * 512 * 256 * 128)
+    assert matmul_flops_of_program(text) == pytest.approx(2 * 2048 * 4096 * 32 * 128 + 2 * 32 * 512 * 256 * 128)
 
 
 def test_collectives_of_other_compilers():
@@ -160,7 +164,7 @@ ENTRY %main (p: f32[8]) -> f32[8] {
   %r = f32[2,3]{1,0} reduce-scatter(%g), channel_id=3, replica_groups=mesh['a'=2,'b'=4] {'b'}, dimensions={0}, to_apply=%add
 }
 """
-    assert set(collectives(text)) == {
+    assert set(collectives_of_program(text)) == {
         Collective("all-gather", 8, 6, 6 * 4096 * 4 * 2),
         Collective("all-gather", 2, 6, 6 * 4096 * 4 * 2),  # one channel, two instructions: one collective
         Collective("reduce-scatter", 4, 1, 4 * 2 * 3 * 4),
@@ -189,9 +193,9 @@ def test_every_machine_is_whole():
     for name, machine in MACHINES.items():
         assert machine.name == name and machine.source and 0 < machine.usable < machine.memory
         if machine.kind == "gpu":
-            assert f"device_memory_size: {machine.memory}" in describe_gpu(machine)
+            assert f"device_memory_size: {machine.memory}" in gpu_target_config(machine)
         else:
-            assert math.prod(slice_shape(Fleet(machine, 64))) == 64
+            assert math.prod(torus_shape(Fleet(machine, 64))) == 64
 
 
 def test_search_finds_the_fastest_that_fits():
@@ -264,14 +268,14 @@ def test_missing_compiler_says_what_to_install(monkeypatch, capsys):
 def test_smaller_micro_batches_where_the_compiler_refuses(monkeypatch, tmp_path, capsys):
     file, asked = tmp_path / "plan.json", []
 
-    def compile_for(config, fleet):
+    def compile_for_fleet(config, fleet):
         asked.append(config.training.accumulation_steps)
         refusal = "Ran out of memory on HBM" if len(asked) == 1 else ""
-        return Compiled(arguments=10**10, temporaries=0, peak=0 if refusal else 2 * 10**10, collectives=(), matmul_flops=1e15,
+        return CompiledStep(arguments=10**10, temporaries=0, peak=0 if refusal else 2 * 10**10, collectives=(), matmul_flops=1e15,
                         kernels=(), seconds=1.0, cpu_seconds=1.0, host_memory=10**9, refusal=refusal)
 
-    monkeypatch.setattr(command, "compile_for", compile_for)
-    monkeypatch.setattr(command, "check_compiler", lambda fleet: None)
+    monkeypatch.setattr(command, "compile_for_fleet", compile_for_fleet)
+    monkeypatch.setattr(command, "check_compiler_installed", lambda fleet: None)
     assert run("--config", ROOT / "configs/7b.py", "--machine", "h100:8", "--compile", "--json", file) == 0
     figures, out = json.loads(file.read_text()), capsys.readouterr().out
     assert asked == [64, 128] and figures["layout"]["accumulation_steps"] == 128 and figures["refused_micro_batches"] == [4]
@@ -287,5 +291,11 @@ def test_a_machine_is_what_its_table_says_whatever_its_name():
         renamed = replace(machine, name="x-" + machine.name)
         assert renamed.capability == machine.capability and (machine.kind == "gpu") == bool(machine.cuda)
         if machine.kind == "gpu":
-            assert describe_gpu(renamed) == describe_gpu(machine)
-            assert f"major: {machine.capability.split('.')[0]} " in describe_gpu(machine)
+            assert gpu_target_config(renamed) == gpu_target_config(machine)
+            assert f"major: {machine.capability.split('.')[0]} " in gpu_target_config(machine)
+
+
+@pytest.mark.parametrize("name, device_kind", [(name, machine.title) for name, machine in MACHINES.items()] + [
+    ("v5e", "TPU v5 lite"), ("v5p", "TPU v5"), ("v6e", "TPU v6 lite")])
+def test_a_plan_and_a_run_divide_by_the_same_peak(name, device_kind):
+    assert MACHINES[name].bfloat16_flops == peak_flops(SimpleNamespace(device_kind=device_kind), "bfloat16")[0]

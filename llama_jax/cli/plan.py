@@ -14,13 +14,13 @@ from llama_jax.config.file import load_config
 from llama_jax.errors import ConfigError
 from llama_jax.files.atomic import write_atomic
 from llama_jax.model.accounting import parameter_count, train_flops_per_token
-from llama_jax.plan.compiled import Compiled, check_compiler, compile_for
+from llama_jax.plan.compiled import CompiledStep, check_compiler_installed, compile_for_fleet
 from llama_jax.plan.cost import collectives, days, hardware_flops_per_token, matmul_flops, seconds_of, traffic
+from llama_jax.plan.fleet import Fleet, parse_machine
 from llama_jax.plan.layouts import Choice, configured, largest_micro_batch, micro_batches, settle, what_would
-from llama_jax.plan.machines import Fleet, parse_machine
 from llama_jax.plan.memory import REMAT, layer_activations
 from llama_jax.plan.options import Plan
-from llama_jax.plan.report import print_report
+from llama_jax.plan.report import print_plan
 
 ATTEMPTS = 3
 """Micro-batches that are compiled before a plan says that the compiler refuses."""
@@ -31,7 +31,7 @@ def run_plan(options: Plan, overrides: list[str]) -> None:
     fleet = parse_machine(options.machine)
     config, _ = parse(load_config(Path(options.config)), overrides)
     if options.compile:
-        check_compiler(fleet)
+        check_compiler_installed(fleet)
     choice = settle(config, fleet, search=options.search)
     console, compiled, refused = Console(highlight=False, soft_wrap=True), None, []
     if options.compile and choice.fits:
@@ -42,26 +42,26 @@ def run_plan(options: Plan, overrides: list[str]) -> None:
     figures["refused_micro_batches"] = refused
     figures["overrides"] = train_overrides(config, choice.config, overrides)
     figures["command"] = " ".join(["python train.py --config", options.config, *figures["overrides"]])
-    print_report(figures, console)
+    print_plan(figures, console)
     if options.json:
         write_atomic(Path(options.json), (json.dumps(figures, indent=1) + "\n").encode())
 
 
-def signed(choice: Choice) -> tuple[Choice, Compiled, list[int]]:
+def signed(choice: Choice) -> tuple[Choice, CompiledStep, list[int]]:
     """The choice compiled, with a smaller micro-batch where the compiler needs more than it may; and those it refused.
 
     Gives up after ATTEMPTS and returns the last.
     """
     refused = []
     for attempt in [other for other in micro_batches(choice) if other.micro_batch <= choice.micro_batch][:ATTEMPTS]:
-        compiled = compile_for(attempt.config, attempt.fleet)
+        compiled = compile_for_fleet(attempt.config, attempt.fleet)
         if fits(attempt, compiled):
             break
         refused.append(attempt.micro_batch)
     return attempt, compiled, refused
 
 
-def describe(config: Config, choice: Choice, compiled: Compiled | None) -> dict[str, Any]:
+def describe(config: Config, choice: Choice, compiled: CompiledStep | None) -> dict[str, Any]:
     """Every figure of a plan as plain values: bytes, seconds, FLOPs."""
     fleet, machine, c = choice.fleet, choice.fleet.machine, choice.config.model
     attention, largest = choice.attention, largest_micro_batch(choice)
@@ -113,7 +113,7 @@ def configured_total(config: Config, fleet: Fleet) -> int:
         return 0
 
 
-def fits(choice: Choice, compiled: Compiled | None) -> bool:
+def fits(choice: Choice, compiled: CompiledStep | None) -> bool:
     """By the compiler where it was asked, else by the arithmetic."""
     return choice.fits if compiled is None else not compiled.refusal and compiled.peak <= choice.fleet.machine.usable
 

@@ -4,7 +4,7 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-FLAGS = {
+OVERLAP_FLAGS = {
     "gpu": ("XLA_FLAGS", {
         "--xla_gpu_enable_latency_hiding_scheduler": "true",
         "--xla_gpu_enable_while_loop_double_buffering": "true",  # a layer's collectives under the next layer's compute
@@ -31,16 +31,16 @@ FLAGS = {
 def platforms() -> list[str]:
     """Accelerators of this machine, found without starting jax's devices: what JAX_PLATFORMS says, else what is there."""
     if wanted := os.environ.get("JAX_PLATFORMS", ""):
-        return [{"cuda": "gpu"}.get(name, name) for name in wanted.split(",") if {"cuda": "gpu"}.get(name, name) in FLAGS]
+        return [{"cuda": "gpu"}.get(name, name) for name in wanted.split(",") if {"cuda": "gpu"}.get(name, name) in OVERLAP_FLAGS]
     gpu = any(map(find_spec, ("jax_cuda12_plugin", "jax_cuda13_plugin"))) and Path("/dev/nvidiactl").exists()
     tpu = find_spec("libtpu") and any(Path(file).exists() for file in ("/dev/accel0", "/dev/vfio/0"))
     return ["gpu"] * bool(gpu) + ["tpu"] * bool(tpu)
 
 
 def set_flags() -> None:
-    """Add this machine's FLAGS to the environment; a flag that is there already keeps the value it has."""
+    """Add this machine's OVERLAP_FLAGS to the environment; a flag that is there already keeps the value it has."""
     for platform in platforms():
-        variable, flags = FLAGS[platform]
+        variable, flags = OVERLAP_FLAGS[platform]
         present = os.environ.get(variable, "").split()
         names = {flag.partition("=")[0] for flag in present}
         present += [f"{name}={value}" for name, value in flags.items() if name not in names]
@@ -49,4 +49,4 @@ def set_flags() -> None:
 
 def flags_in_use() -> list[str]:
     """Lines for the log."""
-    return [f"{variable}: {os.environ[variable]}" for variable, _ in FLAGS.values() if os.environ.get(variable)]
+    return [f"{variable}: {os.environ[variable]}" for variable, _ in OVERLAP_FLAGS.values() if os.environ.get(variable)]

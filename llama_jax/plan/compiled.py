@@ -1,4 +1,4 @@
-"""Compiles the real train step for a machine that is not here, in a process of its own, and reports what came out."""
+"""Compiles the real train step for accelerators that are not here, in a process of its own, and measures the program."""
 
 import dataclasses
 import importlib.util
@@ -10,48 +10,52 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from llama_jax.config import Config, from_dict, to_dict
 from llama_jax.errors import ConfigError, LlamaError
-from llama_jax.parallel.xla_flags import FLAGS
-from llama_jax.plan.hlo import Collective, collectives, fused_kernels, matmul_flops
-from llama_jax.plan.machines import Fleet, Machine, describe_gpu, parse_machine, topology_name
+from llama_jax.parallel.xla_flags import OVERLAP_FLAGS
+from llama_jax.plan.fleet import Fleet, parse_machine
+from llama_jax.plan.hlo import Collective, collectives_of_program, custom_calls_of_program, matmul_flops_of_program
+from llama_jax.plan.topologies import compile_only_devices
 
-NEEDS = {"tpu": ("libtpu", "plan-tpu"), "gpu": ("jax_plugins.xla_cuda12", "plan-gpu")}
-"""Module that brings the compiler for a kind of machine, and the extra of ours that installs it."""
+COMPILER_MODULES = {"tpu": ("libtpu", "plan-tpu"), "gpu": ("jax_plugins.xla_cuda12", "plan-gpu")}
+"""The module that brings the compiler for a kind of machine, and the extra of this package that installs it."""
 
-ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
-               "TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_ID": "0", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-"""What lets libtpu and the CUDA plugin load where there is neither TPU nor GPU; a device that is here stays untouched."""
+_ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
+                "TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_ID": "0", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+"""Variables with which libtpu and the CUDA plugin load where there is neither a TPU nor a GPU; an accelerator that is here is
+not touched."""
 
 
 @dataclass(frozen=True)
-class Compiled:
-    """What the compiler says of one step on one device. Memory is in bytes."""
+class CompiledStep:
+    """What the compiler reports of one train step on one device. Memory is in bytes."""
 
     arguments: int
-    """State and batch."""
+    """Memory of the state and the batch."""
     temporaries: int
+    """Memory of all else that the step computes."""
     peak: int
-    """Arguments and temporaries at the fullest moment; 0 where the compiler gave up for want of memory."""
+    """Arguments and temporaries at the fullest moment; 0 where the compiler gave up for lack of memory."""
     collectives: tuple[Collective, ...]
     matmul_flops: float
-    """Of one device's step, without what the kernels do."""
+    """Matmul FLOPs per step on one device, without what custom kernels compute."""
     kernels: tuple[str, ...]
-    """Custom calls of the program."""
+    """Names of the custom kernels that the program calls."""
     seconds: float
-    """Of lowering and compiling."""
+    """Wall-clock time of lowering and compiling."""
     cpu_seconds: float
-    """Of all the compiling process did, over all cores."""
+    """CPU time of the compiling process, over all cores."""
     host_memory: int
     """Peak resident memory of the compiling process."""
     refusal: str = ""
-    """The compiler's sentence where the program does not fit its machine."""
+    """The compiler's message where the program does not fit its machine."""
 
 
-def check_compiler(fleet: Fleet) -> None:
+def check_compiler_installed(fleet: Fleet) -> None:
     """Raise ConfigError where the compiler for the machine is not installed."""
-    module, extra = NEEDS[fleet.machine.kind]
+    module, extra = COMPILER_MODULES[fleet.machine.kind]
     try:
         found = importlib.util.find_spec(module)
     except ModuleNotFoundError:
@@ -61,29 +65,44 @@ def check_compiler(fleet: Fleet) -> None:
                           f'installed here: pip install "llama_jax[{extra}]" (from a checkout: pip install -e ".[{extra}]").')
 
 
-def compile_for(config: Config, fleet: Fleet) -> Compiled:
-    """The step of `config` compiled for `fleet`; raises ConfigError without its compiler, LlamaError where it fails."""
-    check_compiler(fleet)
+def compile_for_fleet(config: Config, fleet: Fleet) -> CompiledStep:
+    """The train step of `config` compiled for `fleet` in a process of its own, whose environment differs from this one's.
+
+    Raises ConfigError where the compiler is not installed or the config does not suit the fleet, LlamaError where it fails.
+    """
+    check_compiler_installed(fleet)
     request = {"config": to_dict(config), "machine": f"{fleet.machine.name}:{fleet.count}"}
-    variable, flags = FLAGS[fleet.machine.kind]  # those that training sets there
-    variables = ENVIRONMENT | {"JAX_COMPILATION_CACHE_DIR": "",  # a cached program has no analysis of its compilation
-                               variable: " ".join(f"{name}={value}" for name, value in flags.items())}
+    variable, flags = OVERLAP_FLAGS[fleet.machine.kind]  # the flags that training sets on such a machine
+    environment = os.environ | _ENVIRONMENT | {
+        "JAX_COMPILATION_CACHE_DIR": "",  # a program from the cache comes without the analysis of its memory
+        variable: " ".join(f"{name}={value}" for name, value in flags.items()),
+    }
     done = subprocess.run([sys.executable, "-m", "llama_jax.plan.compiled"], input=json.dumps(request), text=True,
-                          capture_output=True, env=os.environ | variables, check=False)
+                          capture_output=True, env=environment, check=False)
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
-        reasons = done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"]
-        reason = next((line for line in reversed(reasons) if re.match(r"[\w.]*([Ee]rror|Exception)\b", line)), reasons[-1])
-        raise ConfigError(reason.removeprefix("error: ")) if done.returncode == ConfigError.exit_code else LlamaError(
-            f"compiling for {fleet.machine.name} failed: {reason}")
+        reason = _reason_of_failure(done)
+        if done.returncode == ConfigError.exit_code:
+            raise ConfigError(reason.removeprefix("error: "))
+        raise LlamaError(f"compiling for {fleet.machine.name} failed: {reason}")
     values = json.loads(lines[-1])
-    return Compiled(**values | {"collectives": tuple(Collective(**c) for c in values["collectives"]),
-                                "kernels": tuple(values["kernels"])})
+    values["collectives"] = tuple(Collective(**collective) for collective in values["collectives"])
+    values["kernels"] = tuple(values["kernels"])
+    return CompiledStep(**values)
 
 
-def compile_here(config: Config, devices: list) -> Compiled:
-    """The step compiled for `devices`, which may be there or only described."""
-    import jax
+def _reason_of_failure(done: subprocess.CompletedProcess) -> str:
+    """The last line of a failed process's stderr that names an exception, else its last line."""
+    lines = done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"]
+    for line in reversed(lines):
+        if re.match(r"[\w.]*([Ee]rror|Exception)\b", line):
+            return line
+    return lines[-1]
+
+
+def compile_train_step(config: Config, devices: list[Any]) -> CompiledStep:
+    """The train step of `config` compiled in this process for `devices`, which may be compile-only."""
+    import jax  # imported here: a plan without --compile is arithmetic and should not wait for orbax and flax
 
     from llama_jax.parallel.mesh import make_mesh
     from llama_jax.training.compiled import build
@@ -97,52 +116,37 @@ def compile_here(config: Config, devices: list) -> Compiled:
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            refusal = re.sub(r"\s+", " ", str(error).split("RESOURCE_EXHAUSTED: ")[-1]).split(". ")[0].rstrip(".")
-            return Compiled(0, 0, 0, (), 0.0, (), time.perf_counter() - begin, *effort(), refusal)
+            seconds, (cpu_seconds, host_memory) = time.perf_counter() - begin, _resources_used()
+            return CompiledStep(arguments=0, temporaries=0, peak=0, collectives=(), matmul_flops=0.0, kernels=(), seconds=seconds,
+                                cpu_seconds=cpu_seconds, host_memory=host_memory, refusal=_refusal(error))
     memory, text = compiled.memory_analysis(), compiled.as_text()
-    return Compiled(
+    collectives, flops, kernels = collectives_of_program(text), matmul_flops_of_program(text), custom_calls_of_program(text)
+    seconds, (cpu_seconds, host_memory) = time.perf_counter() - begin, _resources_used()
+    return CompiledStep(
         arguments=memory.argument_size_in_bytes, temporaries=memory.temp_size_in_bytes, peak=memory.peak_memory_in_bytes,
-        collectives=tuple(collectives(text)), matmul_flops=matmul_flops(text), kernels=tuple(fused_kernels(text)),
-        seconds=time.perf_counter() - begin, cpu_seconds=effort()[0], host_memory=effort()[1],
+        collectives=tuple(collectives), matmul_flops=flops, kernels=tuple(kernels), seconds=seconds, cpu_seconds=cpu_seconds,
+        host_memory=host_memory,
     )
 
 
-def effort() -> tuple[float, int]:
+def _refusal(error: Exception) -> str:
+    """The first sentence of the compiler's message that memory is exhausted."""
+    message = re.sub(r"\s+", " ", str(error).split("RESOURCE_EXHAUSTED: ")[-1])
+    return message.split(". ")[0].rstrip(".")
+
+
+def _resources_used() -> tuple[float, int]:
     """CPU seconds and peak resident bytes of this process."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def described_devices(fleet: Fleet) -> list:
-    """Compile-only devices of a machine that is not here."""
-    from jax.experimental import topologies
-
-    if fleet.machine.kind == "tpu":
-        options = {"chip_config_name": "megacore"} if fleet.machine.name == "v4" else {}  # else jax sees v4's two cores apart
-        if fleet.count == 1:
-            options["chips_per_host_bounds"] = (1, 1, 1)
-        return list(topologies.get_topology_desc(topology_name(fleet), platform="tpu", **options).devices)
-    ask_about(fleet.machine)
-    return list(topologies.get_topology_desc("", platform="cuda", target_config=describe_gpu(fleet.machine),
-                                             topology=topology_name(fleet)).devices)
-
-
-def ask_about(machine: Machine) -> None:
-    """Make jax's cuDNN attention ask for the capability of `machine`: it looks at the GPU that is here, and there is none."""
-    from jax._src.cudnn import fused_attention_stablehlo
-
-    def numbers(capability: str) -> tuple[int, ...]:
-        return tuple(int(part) for part in capability.split("."))
-
-    fused_attention_stablehlo.check_compute_capability = lambda least: numbers(machine.capability) >= numbers(least)
-    fused_attention_stablehlo.is_cuda_compute_capability_equal = lambda other: machine.capability == other
+    bytes_per_unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * bytes_per_unit
 
 
 def main() -> None:
-    """Serve one request on stdin: {config, machine} -> Compiled as one JSON line."""
+    """Answer one request from stdin, {config, machine}, with a CompiledStep as one line of JSON."""
     request = json.load(sys.stdin)
     config, fleet = from_dict(Config, request["config"]), parse_machine(request["machine"])
-    print(json.dumps(dataclasses.asdict(compile_here(config, described_devices(fleet)))))
+    print(json.dumps(dataclasses.asdict(compile_train_step(config, compile_only_devices(fleet)))))
 
 
 if __name__ == "__main__":

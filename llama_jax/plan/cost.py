@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from llama_jax.config import Config
 from llama_jax.model.accounting import train_flops_per_token
 from llama_jax.ops.attention import FUSED
+from llama_jax.plan.fleet import Fleet
 from llama_jax.plan.hlo import Collective
-from llama_jax.plan.machines import Fleet
 from llama_jax.plan.memory import Sizes, layer_activations, layer_count, micro_rows, shard_count, split
 
 PUE = 1.1
@@ -169,27 +169,27 @@ def seconds_of(axis: str, collective: Collective, mesh: Sizes, fleet: Fleet) -> 
         active = sum(size > 1 for size in mesh.values())
         largest = mesh[axis] == max(mesh.values())
         sides = max(1, machine.dimensions - active + 1) if largest else 1
-        return collective.sent / (machine.link * sides / machine.dimensions)
+        return collective.sent / (machine.link_bandwidth * sides / machine.dimensions)
     inner = math.prod(size for name, size in mesh.items() if list(mesh).index(name) > list(mesh).index(axis))
     together = max(1, min(collective.devices, machine.link_devices // inner))
     hosts = collective.devices // together
-    seconds = collective.sent / machine.link if together > 1 else 0.0
+    seconds = collective.sent / machine.link_bandwidth if together > 1 else 0.0
     if hosts > 1:
         passes = 2 if collective.kind == "all-reduce" else 1
         crossing = collective.bytes * passes * (hosts - 1) / hosts
-        seconds = max(seconds, crossing / (together * machine.network))
+        seconds = max(seconds, crossing / (together * machine.network_bandwidth))
     return seconds
 
 
 def cost(config: Config, mesh: Sizes, fleet: Fleet, attention: str) -> Cost:
     """The prediction; `attention` is the backend that runs."""
     machine, c = fleet.machine, config.model
-    peak = machine.bfloat16 if c.dtype == "bfloat16" else machine.float32
+    peak = machine.bfloat16_flops if c.dtype == "bfloat16" else machine.float32_flops
     tokens = config.training.batch_size * config.data.sequence_length
     network = list(_network(config, mesh, fleet))
     return Cost(
         compute=hardware_flops_per_token(config) * tokens / fleet.count / (peak * machine.matmul_share),
-        memory=traffic(config, mesh, attention) / machine.bandwidth,
+        memory=traffic(config, mesh, attention) / machine.memory_bandwidth,
         hidden=sum(seconds for axis, seconds in network if axis != "tensor"),
         exposed=sum(seconds for axis, seconds in network if axis == "tensor"),
         tokens=tokens, model_flops=train_flops_per_token(c, config.data.sequence_length) * tokens,

@@ -1,17 +1,21 @@
-"""Reads a compiled program's text: which collectives a step does, how often, the bytes they carry, and matmul FLOPs."""
+"""Reads the HLO text of a compiled program: its collectives with the bytes they carry, its matmul FLOPs, its custom kernels.
+
+What a loop's body does counts as often as the loop runs; the compilers' own cost estimates count it once.
+"""
 
 import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+COLLECTIVE_KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8,
           "u64": 8, "f64": 8}
 _COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
-_COLLECTIVE = re.compile(rf" = (.*?) ({'|'.join(KINDS)})(-start)?\(")
+_COLLECTIVE = re.compile(rf" = (.*?) ({'|'.join(COLLECTIVE_KINDS)})(-start)?\(")
 _MATMUL = re.compile(r" = \w+\[([\d,]*)\]\S* (dot|convolution)\(([^)]*)\)")
 _VALUE = re.compile(r"\s+(?:ROOT )?%([\w.\-]+) = \w+\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:calls|to_apply|body|true_computation|false_computation|called_computation)=%?([\w.\-]+)")
@@ -20,106 +24,123 @@ _BRANCHES = re.compile(r"(?:branch_computations|called_computations)=\{([^}]*)\}
 
 @dataclass(frozen=True)
 class Collective:
-    """What one kind of collective over groups of one size does in a step, on one device."""
+    """All collectives of one kind over groups of one size that one device takes part in during a step."""
 
     kind: str
+    """One of COLLECTIVE_KINDS."""
     devices: int
-    """Size of a group."""
+    """Devices per group."""
     count: int
-    """How often a step does it."""
+    """Number of them per step."""
     bytes: int
-    """Of the whole arrays, over all times: what is gathered, what is reduced."""
+    """Bytes of the whole arrays that are gathered or reduced, summed over the step."""
 
     @property
     def sent(self) -> float:
-        """Bytes that one device sends in a ring: the arrays' (n - 1) / n, twice that for an all-reduce."""
+        """Bytes that one device sends in a ring: (n - 1) / n of the arrays, twice that for an all-reduce."""
         share = 1.0 if self.kind == "collective-permute" else (self.devices - 1) / self.devices
         return self.bytes * share * (2 if self.kind == "all-reduce" else 1)
 
 
-def collectives(text: str) -> list[Collective]:
-    """Collectives of one step of a compiled module, loops' bodies times their trip counts, most bytes first."""
+def collectives_of_program(text: str) -> list[Collective]:
+    """Collectives per step of a compiled program (HLO text), those with the most bytes first."""
     totals: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0])
     seen = set()
-    for line, times, loop, _ in _walk(text):
+    for instruction in _executed_instructions(text):
+        line = instruction.line
         match = _COLLECTIVE.search(line)
         if not match:
             continue
         channel, devices = re.search(r"channel_id=(\d+)", line), _group_size(line)
-        # the steps of one asynchronous collective are several instructions with one channel
-        key = (channel[1] if channel else line.split(" = ")[0].strip(), loop)
+        # the parts of one asynchronous collective are several instructions with one channel
+        key = (channel[1] if channel else line.split(" = ")[0].strip(), instruction.loop)
         if key not in seen and devices > 1:
             seen.add(key)
             total = totals[match[2], devices]
-            total[0] += times
-            total[1] += times * _payload(match, devices)
-    found = [Collective(kind, devices, count, size) for (kind, devices), (count, size) in totals.items()]
+            total[0] += instruction.times
+            total[1] += instruction.times * _payload(match, devices)
+    found = [Collective(kind, devices, count=count, bytes=size) for (kind, devices), (count, size) in totals.items()]
     return sorted(found, key=lambda collective: -collective.bytes)
 
 
-def matmul_flops(text: str) -> float:
-    """FLOPs of one device's dots and convolutions (which is how TPUs write dots) in a step.
+def matmul_flops_of_program(text: str) -> float:
+    """FLOPs per step, on one device, of the dots of a compiled program (HLO text) and of the convolutions that TPUs make of them.
 
-    What custom calls do is not counted, and a loop whose length is not known when it is compiled counts once.
+    What custom calls compute is not counted, and a loop whose length is not known at compile time counts once.
     """
     total = 0.0
-    for line, times, _, shapes in _walk(text):
+    for instruction in _executed_instructions(text):
+        line, shapes = instruction.line, instruction.shapes
         match = _MATMUL.search(line)
         if not match:
             continue
-        result = [int(n) for n in match[1].split(",") if n]
+        result = _sizes(match[1])
         left, right = (shapes.get(name, []) for name in re.findall(r"%([\w.\-]+)", match[3])[:2])
         if match[2] == "dot":
-            named = re.search(r"lhs_batch_dims=\{([\d,]*)\}", line)
-            batch = math.prod(left[int(n)] for n in named[1].split(",")) if named and left else 1
+            batch_dims = re.search(r"lhs_batch_dims=\{([\d,]*)\}", line)
+            batch = math.prod(left[int(n)] for n in batch_dims[1].split(",")) if batch_dims and left else 1
         else:
-            named = re.search(r"lhs_dilate=([\dx]+)", line)
-            batch = math.prod(int(n) for n in named[1].split("x")) if named else 1
+            dilation = re.search(r"lhs_dilate=([\dx]+)", line)
+            batch = math.prod(int(n) for n in dilation[1].split("x")) if dilation else 1
         # B x M x K and B x K x N give B x M x N: the product of their sizes is B^3 (M N K)^2
-        total += times * 2 * math.sqrt(math.prod(result) * math.prod(left) * math.prod(right) / batch)
+        total += instruction.times * 2 * math.sqrt(math.prod(result) * math.prod(left) * math.prod(right) / batch)
     return total
 
 
-def fused_kernels(text: str) -> list[str]:
-    """Names of the custom calls of a module, such as cuDNN's attention or a Pallas kernel."""
+def custom_calls_of_program(text: str) -> list[str]:
+    """Names of the custom calls of a compiled program (HLO text), such as cuDNN's attention or a Pallas kernel."""
     return sorted(set(re.findall(r'custom_call_target="([^"]+)"', text)))
 
 
-def _walk(text: str) -> Iterator[tuple[str, int, str, dict[str, list[int]]]]:
-    """(line, how often a step runs it, the loop it is in, shapes of its computation's values) of every instruction run."""
-    computations, entry = _split(text)
-    shapes = {name: {match[1]: [int(n) for n in match[2].split(",") if n] for line in lines if (match := _VALUE.match(line))}
+class _Instruction(NamedTuple):
+    """One instruction that a step executes."""
+
+    line: str
+    times: int
+    """How often a step executes it."""
+    loop: str
+    """The body of the innermost loop that it is in; empty outside of loops."""
+    shapes: dict[str, list[int]]
+    """Shapes of the values of its computation."""
+
+
+def _executed_instructions(text: str) -> Iterator[_Instruction]:
+    """Every instruction that a step executes, those of called computations and loop bodies included."""
+    computations, entry = _computations(text)
+    shapes = {name: {match[1]: _sizes(match[2]) for line in lines if (match := _VALUE.match(line))}
               for name, lines in computations.items()}
 
-    def visit(name: str, times: int, loop: str):
+    def visit(name: str, times: int, *, loop: str) -> Iterator[_Instruction]:
         for line in computations.get(name, ()):
-            yield line, times, loop, shapes[name]
+            yield _Instruction(line, times, loop, shapes[name])
             if " while(" in line:
                 body = re.search(r"body=%?([\w.\-]+)", line)[1]
-                yield from visit(body, times * _trips(line, computations), body)
-            else:
-                branches = [name.strip(" %") for names in _BRANCHES.findall(line) for name in names.split(",")]
-                for called in _CALLED.findall(line) + branches:
-                    yield from visit(called, times, loop)
+                yield from visit(body, times * _trip_count(line, computations), loop=body)
+                continue
+            branches = [branch.strip(" %") for names in _BRANCHES.findall(line) for branch in names.split(",")]
+            for called in _CALLED.findall(line) + branches:
+                yield from visit(called, times, loop=loop)
 
-    return visit(entry, 1, "")
+    return visit(entry, 1, loop="")
 
 
-def _split(text: str) -> tuple[dict[str, list[str]], str]:
-    """Lines of every computation, and the name of the first one."""
-    computations, entry, current = {}, "", None
+def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """(lines of every computation by its name, the name of the entry computation)."""
+    computations: dict[str, list[str]] = {}
+    entry, current = "", None
     for line in text.splitlines():
         match = _COMPUTATION.match(line)
         if match:
             current = computations.setdefault(match[1], [])
-            entry = match[1] if line.startswith("ENTRY") else entry
+            if line.startswith("ENTRY"):
+                entry = match[1]
         elif current is not None:
             current.append(line)
     return computations, entry
 
 
-def _trips(line: str, computations: dict[str, list[str]]) -> int:
-    """Trip count of a while: the compiler's word, else the constant its condition compares with, else 1."""
+def _trip_count(line: str, computations: dict[str, list[str]]) -> int:
+    """How often a while loop runs: as the compiler annotates it, else the constant its condition compares with, else 1."""
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
     if known:
         return int(known[1])
@@ -132,13 +153,13 @@ def _trips(line: str, computations: dict[str, list[str]]) -> int:
 
 
 def _group_size(line: str) -> int:
-    """Devices of one group, from any of the forms in which XLA writes replica groups."""
+    """Devices per group, from any of the forms in which XLA writes replica groups."""
     if "source_target_pairs" in line:
         return 2
     if match := re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", line):
         sizes = {axis: int(size) for axis, size in re.findall(r"'(\w+)'=(\d+)", match[1])}
-        named = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", match[2])
-        return math.prod(int(part) if part else sizes[axis] for axis, part in named)
+        axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", match[2])
+        return math.prod(int(part) if part else sizes[axis] for axis, part in axes)
     if match := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
         return int(match[1])
     if match := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
@@ -147,10 +168,22 @@ def _group_size(line: str) -> int:
 
 
 def _payload(match: re.Match, devices: int) -> int:
-    """Bytes of the whole array (the larger of operand and result) of one collective."""
-    kind, started = match[2], bool(match[3])
-    total = sum(_BYTES.get(dtype, 1) * math.prod(int(n) for n in dims.split(",") if n)
-                for dtype, dims in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", re.sub(r"\{[^{}]*\}", "", match[1])))
-    if kind in ("all-gather", "reduce-scatter"):  # a started one names its part and the whole
-        return total * devices // (devices + 1) if started else total * (devices if kind == "reduce-scatter" else 1)
-    return total // 2 if started and kind != "all-reduce" else total
+    """Bytes of the whole array (the larger of operand and result) of one collective.
+
+    The type of an instruction is that of its result. Of an asynchronous start it is a tuple of operand and result.
+    """
+    kind, asynchronous = match[2], bool(match[3])
+    types = re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", re.sub(r"\{[^{}]*\}", "", match[1]))
+    total = sum(_BYTES.get(dtype, 1) * math.prod(_sizes(dims)) for dtype, dims in types)
+    if kind in ("all-gather", "reduce-scatter"):
+        if asynchronous:  # one device's part and the whole
+            return total * devices // (devices + 1)
+        return total * devices if kind == "reduce-scatter" else total
+    if asynchronous and kind != "all-reduce":
+        return total // 2
+    return total
+
+
+def _sizes(dims: str) -> list[int]:
+    """The sizes in an HLO shape: "16,32" gives [16, 32]."""
+    return [int(size) for size in dims.split(",") if size]

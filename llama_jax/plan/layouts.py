@@ -16,7 +16,8 @@ from llama_jax.parallel.attention import is_sliced
 from llama_jax.parallel.mesh import check_batch, check_length, check_model, mesh_shape
 from llama_jax.parallel.rules import AXES
 from llama_jax.plan.cost import Cost, cost
-from llama_jax.plan.machines import MACHINES, Fleet, Machine, slice_shape
+from llama_jax.plan.fleet import Fleet, torus_shape
+from llama_jax.plan.machines import MACHINES, Machine
 from llama_jax.plan.memory import Memory, Sizes, estimate
 
 SEARCHED = ("none", "linear", "full")
@@ -164,7 +165,7 @@ def what_would(config: Config, fleet: Fleet) -> list[Fleet]:
         for count in counts:
             other = Fleet(MACHINES[name], count)
             try:
-                slice_shape(other) if other.machine.kind == "tpu" else None
+                torus_shape(other) if other.machine.kind == "tpu" else None
                 if any(one_sequence(choice).fits for choice in layouts(config, other)):
                     found.append(other)
                     break

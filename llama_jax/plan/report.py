@@ -1,4 +1,4 @@
-"""Prints the figures of a plan: tables for the eye, then sentences."""
+"""Prints a plan: tables of memory, collectives and cost, then whether the run fits and the command that runs it."""
 
 from typing import Any
 
@@ -8,126 +8,152 @@ from rich.table import Table
 from llama_jax.plan.layouts import MARGIN
 
 Figures = dict[str, Any]
+"""A plan as plain values, as `--json` writes it: bytes, seconds, FLOPs."""
+
+_SMALLEST_COLLECTIVE = 1e6
+"""Compiled collectives that carry fewer bytes per step are left out of the table."""
+
+_RECOMPUTED = 1.2
+"""Compiled matmul FLOPs over the arithmetic's from which on the compiler is said to recompute matmuls."""
 
 
-def print_report(figures: Figures, console: Console) -> None:
-    """All tables and the verdict."""
+def print_plan(figures: Figures, console: Console) -> None:
+    """Print all tables and the conclusions."""
     machine, layout, model = figures["machine"], figures["layout"], figures["model"]
     mesh = " x ".join(f"{axis} {size}" for axis, size in layout["mesh"].items())
     console.print(f"{figures['name']} on {machine['title']}, {machine['hosts']:,} host(s)", markup=False)
-    console.print(f"{model['parameters']:,} parameters; a token takes {count(model['flops_per_token'])}FLOP (with recomputation "
-                  f"{count(model['hardware_flops_per_token'])}FLOP) and moves {count(model['traffic_per_token'])}B of device "
-                  "memory besides matmuls", markup=False)
-    console.print(f"layout: {mesh}; {layout['accumulation_steps']} micro-batch(es) a step of {layout['micro_batch']} "
-                  f"sequence(s) a group of devices; remat {layout['remat']}; attention {layout['attention']}", markup=False)
-    console.print(memory_table(figures))
+    console.print(f"{model['parameters']:,} parameters; {with_si_prefix(model['flops_per_token'])}FLOP per token (with "
+                  f"recomputation {with_si_prefix(model['hardware_flops_per_token'])}FLOP), "
+                  f"{with_si_prefix(model['traffic_per_token'])}B of memory traffic per token besides matmuls", markup=False)
+    console.print(f"layout: {mesh}; {layout['accumulation_steps']} micro-batch(es) per step of {layout['micro_batch']} "
+                  f"sequence(s) per data-parallel group; remat {layout['remat']}; attention {layout['attention']}", markup=False)
+    console.print(_memory_table(figures))
     if figures["collectives"] or figures["compiled"]:
-        console.print(collective_table(figures))
-    console.print(cost_table(figures["cost"], machine["count"]))
-    for sentence in verdict(figures):
+        console.print(_collective_table(figures))
+    console.print(_cost_table(figures["cost"], machine["count"]))
+    for sentence in _conclusions(figures):
         console.print(sentence, markup=False)
 
 
-def memory_table(figures: Figures) -> Table:
-    """Bytes of one device, the compiler's beside the arithmetic's."""
+def _memory_table(figures: Figures) -> Table:
+    """Bytes of one device: by arithmetic, and beside it as the compiler reports them."""
     memory, compiled = figures["memory"], figures["compiled"]
-    table = Table("memory a device", "arithmetic", *(["compiler"] if compiled else []))
+    table = Table("memory per device", "arithmetic", *(["compiler"] if compiled else []))
     for column in table.columns[1:]:
         column.justify = "right"
-    theirs = {}
+    by_compiler = {}
     if compiled and not compiled["refusal"]:
-        theirs = {"batch": f"{gigabytes(compiled['arguments'])} state and batch",
-                  "workspace": f"{gigabytes(compiled['peak'] - compiled['arguments'])} all temporaries",
-                  "total": gigabytes(compiled["peak"])}
-    for name in ("weights", "moments", "batch", "gradients", "activations", "workspace", "total"):
-        table.add_row(name, gigabytes(memory[name]), *([theirs.get(name, "")] if compiled else []), 
-                      end_section=name == "workspace")
-    for policy, size in memory["activations_by_remat"].items():
-        table.add_row(f"activations, remat {policy}", gigabytes(size), *([""] if compiled else []))
+        by_compiler = {"batch": f"{format_bytes(compiled['arguments'])} state and batch",
+                       "workspace": f"{format_bytes(compiled['peak'] - compiled['arguments'])} all temporaries",
+                       "total": format_bytes(compiled["peak"])}
+    rows = {name: memory[name] for name in ("weights", "moments", "batch", "gradients", "activations", "workspace", "total")}
+    rows |= {f"activations, remat {policy}": size for policy, size in memory["activations_by_remat"].items()}
+    for name, size in rows.items():
+        cells = [name, format_bytes(size)]
+        if compiled:
+            cells.append(by_compiler.get(name, ""))
+        table.add_row(*cells, end_section=name == "workspace")
     return table
 
 
-def collective_table(figures: Figures) -> Table:
-    """What a step sends, by arithmetic and as compiled."""
-    table = Table("collectives a step", "axis", "devices", "times", "arrays", "seconds")
+def _collective_table(figures: Figures) -> Table:
+    """Collectives per step on one device: by arithmetic, and below as compiled."""
+    table = Table("collectives per step", "axis", "devices", "times", "arrays", "seconds")
     for column in table.columns[2:]:
         column.justify = "right"
     for row in figures["collectives"]:
-        table.add_row(row["kind"], row["axis"], f"{row['devices']:,}", f"{row['count']:,}", gigabytes(row["bytes"]),
+        table.add_row(row["kind"], row["axis"], f"{row['devices']:,}", f"{row['count']:,}", format_bytes(row["bytes"]),
                       f"{row['seconds']:.3g}")
     if figures["compiled"]:
         table.add_section()
         for row in figures["compiled"]["collectives"]:
-            if row["bytes"] >= 1e6:
-                table.add_row(row["kind"], "compiled", f"{row['devices']:,}", f"{row['count']:,}", gigabytes(row["bytes"]), "")
+            if row["bytes"] >= _SMALLEST_COLLECTIVE:
+                table.add_row(row["kind"], "compiled", f"{row['devices']:,}", f"{row['count']:,}", format_bytes(row["bytes"]), "")
     return table
 
 
-def cost_table(cost: Figures, devices: int) -> Table:
-    """The predicted step and the whole run."""
+def _cost_table(cost: Figures, devices: int) -> Table:
+    """The predicted time of a step, and what the whole run takes."""
     table = Table("prediction", "")
     table.columns[1].justify = "right"
+    energy = "no power is published"
+    if cost["megawatt_hours"] is not None:
+        energy = f"{cost['megawatt_hours']:,.3g} MWh, {cost['tonnes']:,.3g} tCO2eq"
     rows = {
-        "compute": f"{cost['compute_seconds']:.3g} s", "memory traffic": f"{cost['memory_seconds']:.3g} s",
-        "collectives that overlap": f"{cost['hidden_network_seconds']:.3g} s",
-        "collectives that wait": f"{cost['exposed_network_seconds']:.3g} s",
+        "compute": f"{cost['compute_seconds']:.3g} s",
+        "memory traffic": f"{cost['memory_seconds']:.3g} s",
+        "overlapped collectives": f"{cost['hidden_network_seconds']:.3g} s",
+        "exposed collectives": f"{cost['exposed_network_seconds']:.3g} s",
         "step": f"{cost['step_seconds']:.3g} s, bound by {cost['bound']}",
-        "tokens/s": f"{cost['tokens_per_second']:,.0f}, {cost['tokens_per_second'] / devices:,.0f} a device",
-        "MFU": f"{cost['mfu']:.1%}", "run": f"{cost['tokens']:,} tokens in {cost['days']:,.3g} days",
+        "tokens/s": f"{cost['tokens_per_second']:,.0f}, {cost['tokens_per_second'] / devices:,.0f} per device",
+        "MFU": f"{cost['mfu']:.1%}",
+        "run": f"{cost['tokens']:,} tokens in {cost['days']:,.3g} days",
         "device-hours": f"{cost['device_hours']:,.0f}",
-        "energy": "no power is published" if cost["megawatt_hours"] is None else
-                  f"{cost['megawatt_hours']:,.3g} MWh, {cost['tonnes']:,.3g} tCO2eq",
+        "energy": energy,
     }
     for name, value in rows.items():
-        table.add_row(name, value, end_section=name in ("collectives that wait", "MFU"))
+        table.add_row(name, value, end_section=name in ("exposed collectives", "MFU"))
     return table
 
 
-def verdict(figures: Figures) -> list[str]:
-    """Does it fit, and what to type."""
-    machine, memory, layout, compiled = (figures[name] for name in ("machine", "memory", "layout", "compiled"))
-    space = f"{gigabytes(machine['usable'])} that a program gets of {gigabytes(machine['memory'])}"
-    lines = []
-    if compiled and compiled["refusal"]:
-        lines.append(f"DOES NOT FIT: the compiler says: {compiled['refusal']}.")
-    elif compiled:
-        lines.append(f"{'fits' if figures['fits'] else 'DOES NOT FIT'}: the compiler needs {gigabytes(compiled['peak'])} of the "
-                     f"{space}; arithmetic said {gigabytes(memory['total'])} ({memory['total'] / compiled['peak']:.2f} of it)")
-    else:
-        lines.append(f"{'fits' if figures['fits'] else 'DOES NOT FIT'}: {gigabytes(memory['total'])} of the {space}, by "
-                     f"arithmetic, which wants {MARGIN - 1:.0%} to spare")
-    if compiled:
-        lines.append(f"compiled in {compiled['seconds']:.0f} s ({compiled['cpu_seconds']:.0f} of CPU) with "
-                     f"{gigabytes(compiled['host_memory'])} of memory here"
-                     + (f"; kernels: {', '.join(compiled['kernels'])}" if compiled["kernels"] else ""))
-    if compiled and not compiled["refusal"]:
-        lines.append(f"matmuls of a device's step: {count(compiled['matmul_flops'])}FLOP compiled, without what kernels do; "
-                     f"{count(figures['cost']['matmul_flops'])}FLOP by arithmetic, attention aside")
-        if compiled["matmul_flops"] > 1.2 * figures["cost"]["matmul_flops"]:
-            lines.append("the compiler computes matmuls again to save memory: smaller micro-batches are likely faster")
+def _conclusions(figures: Figures) -> list[str]:
+    """Sentences: whether the run fits, what the compiler found, and the command that runs it."""
+    sentences = [_whether_it_fits(figures)]
+    if figures["compiled"]:
+        sentences += _about_compilation(figures["compiled"], figures["cost"])
+    layout, fits = figures["layout"], figures["fits"]
     if figures["refused_micro_batches"]:
         refused = ", ".join(map(str, figures["refused_micro_batches"]))
-        lines.append(f"the compiler refused micro-batches of {refused} sequence(s), which fitted by arithmetic")
-    elif figures["fits"]:
-        lines.append(f"largest micro-batch that fits: {layout['largest_micro_batch']} sequence(s)")
-    if figures["fits"] and layout["configured_total"] > machine["usable"]:
-        lines.append(f"as configured it would need {gigabytes(layout['configured_total'])}")
-    if figures["fits"]:
-        lines.append(f"{'as configured' if layout['as_configured'] else 'not as configured; run it so'}: {figures['command']}")
+        sentences.append(f"the compiler refused micro-batches of {refused} sequence(s), which fitted by arithmetic")
+    elif fits:
+        sentences.append(f"largest micro-batch that fits: {layout['largest_micro_batch']} sequence(s)")
+    if fits and layout["configured_total"] > figures["machine"]["usable"]:
+        sentences.append(f"as configured it would need {format_bytes(layout['configured_total'])}")
+    if fits:
+        how = "as configured" if layout["as_configured"] else "not as configured; run it with"
+        sentences.append(f"{how}: {figures['command']}")
     elif figures["would_fit"]:
-        lines.append(f"it would fit on {', '.join(figures['would_fit'])}")
+        sentences.append(f"it would fit on {', '.join(figures['would_fit'])}")
     else:
-        lines.append("no machine of the table would hold it in this number; fewer parameters, or more devices")
-    return lines
+        sentences.append("it would fit on no machine of the table in this number; take fewer parameters or more devices")
+    return sentences
 
 
-def gigabytes(size: float) -> str:
-    """Bytes as people say them, in powers of ten as data sheets do."""
+def _whether_it_fits(figures: Figures) -> str:
+    """Needed against usable memory: by the compiler where it ran, else by arithmetic."""
+    machine, memory, compiled = figures["machine"], figures["memory"], figures["compiled"]
+    fits = "fits" if figures["fits"] else "DOES NOT FIT"
+    available = f"{format_bytes(machine['usable'])} that a program gets of {format_bytes(machine['memory'])}"
+    if not compiled:
+        return (f"{fits}: {format_bytes(memory['total'])} of the {available}, by arithmetic, which keeps {MARGIN - 1:.0%} of "
+                "margin")
+    if compiled["refusal"]:
+        return f"DOES NOT FIT: the compiler says: {compiled['refusal']}."
+    return (f"{fits}: the compiler needs {format_bytes(compiled['peak'])} of the {available}; by arithmetic it is "
+            f"{format_bytes(memory['total'])} ({memory['total'] / compiled['peak']:.2f} times as much)")
+
+
+def _about_compilation(compiled: Figures, cost: Figures) -> list[str]:
+    """What compiling took, and how the program's matmul FLOPs compare with the arithmetic's."""
+    kernels = f"; kernels: {', '.join(compiled['kernels'])}" if compiled["kernels"] else ""
+    sentences = [f"compiled in {compiled['seconds']:.0f} s ({compiled['cpu_seconds']:.0f} s of CPU time) with "
+                 f"{format_bytes(compiled['host_memory'])} of memory on this machine{kernels}"]
+    if compiled["refusal"]:
+        return sentences
+    sentences.append(f"matmul FLOPs per step and device: {with_si_prefix(compiled['matmul_flops'])}FLOP compiled, without those "
+                     f"of kernels; {with_si_prefix(cost['matmul_flops'])}FLOP by arithmetic, without attention")
+    if compiled["matmul_flops"] > _RECOMPUTED * cost["matmul_flops"]:
+        sentences.append("the compiler recomputes matmuls to save memory: smaller micro-batches are likely faster")
+    return sentences
+
+
+def format_bytes(size: float) -> str:
+    """Bytes with a unit, in powers of ten as data sheets count: 8e10 -> '80.0 GB'."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.3g} MB"
 
 
-def count(value: float) -> str:
-    """1.3e12 -> '1.3 T'."""
+def with_si_prefix(value: float) -> str:
+    """A number with the prefix of its unit: 1.3e12 -> '1.3 T'."""
     for prefix, scale in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= scale:
             return f"{value / scale:.3g} {prefix}"

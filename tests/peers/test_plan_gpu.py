@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from llama_jax.config.file import load_config
-from llama_jax.plan.compiled import compile_for
+from llama_jax.plan.compiled import compile_for_fleet
+from llama_jax.plan.fleet import parse_machine
 from llama_jax.plan.layouts import settle
-from llama_jax.plan.machines import parse_machine
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow, pytest.mark.cuda]
 pytest.importorskip("jax_plugins.xla_cuda12", reason="needs the CUDA plugin (extra plan-gpu, 4.4 GB)")
@@ -18,7 +18,7 @@ pytest.importorskip("jax_plugins.xla_cuda12", reason="needs the CUDA plugin (ext
 def test_fits_and_the_arithmetic_agrees(name, machine):
     config, fleet = load_config(Path(__file__).parents[2] / f"configs/{name}.py"), parse_machine(machine)
     choice = settle(config, fleet, search=False)
-    compiled = compile_for(choice.config, fleet)
+    compiled = compile_for_fleet(choice.config, fleet)
     assert choice.fits and compiled.peak <= fleet.machine.usable
     assert choice.memory.total == pytest.approx(compiled.peak, rel=0.15)
     assert compiled.arguments == choice.memory.state + choice.memory.batch
