@@ -40,7 +40,7 @@ from llama_jax.evaluation.tasks import COMMON_SENSE
 from llama_jax.model.decoder import Transformer
 from llama_jax.parallel.malloc import keep_freed_memory
 from llama_jax.scoring.likelihood import token_loglikelihood
-from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.tokenizer.load import load_tokenizer
 from tests.golden.make_transformers import hf_model
 from tests.golden.shapes import random_model
 
@@ -133,7 +133,7 @@ def save_model(folder: Path, shape: str, tokenizer: str) -> None:
     """A Hugging Face folder that both sides read."""
     config, params = random_model(shape)
     hf_model(config, params).save_pretrained(folder)
-    Tokenizer.load(tokenizer).save(folder)
+    load_tokenizer(tokenizer).save(folder)
     named = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "bos_token": "<s>", "eos_token": "</s>",
              "unk_token": "<unk>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(named))
@@ -154,7 +154,7 @@ def run(command: list, output: Path) -> tuple[float, dict[str, float]]:
 
 def amount(asked: argparse.Namespace) -> dict[str, int]:
     """Items, and tokens of their different choices with the contexts."""
-    tokenizer = Tokenizer.load(asked.tokenizer)
+    tokenizer = load_tokenizer(asked.tokenizer)
     jobs = plan(COMMON_SENSE, asked.slices, Settings(protocol="lm_eval"), asked.limit)
     choices = {request for job in jobs for item in job.items for request in item.requests[: len(item.requests) // 2]}
     return {"items": sum(len(job.items) for job in jobs),

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 from llama_jax.config import CheckpointConfig, Config, DataConfig
 from llama_jax.data.sources import documents
 from llama_jax.formats.checkpoints import Checkpoints
-from llama_jax.tokenizer.sentencepiece import train
+from llama_jax.tokenizer.training import train_sentencepiece
 from tests.golden.shapes import SHAPES
 from tests.golden.small import random_params
 
@@ -48,7 +48,7 @@ def make_run(folder: Path) -> None:
     checkpoints.save(1, {"params": random_params(model, 0), "step": jnp.int32(1)}, config)
     checkpoints.close()
     text = next(documents(Path(str(resources.files("llama_jax.data") / "tinyshakespeare.txt.xz"))))
-    train([text], VOCAB).save(folder)
+    train_sentencepiece([text], VOCAB).save(folder)
 
 
 @contextmanager

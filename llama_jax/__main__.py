@@ -22,8 +22,9 @@ from llama_jax.errors import ConfigError, exit_code_of
 from llama_jax.files.atomic import make_folder
 from llama_jax.inference.options import Generate, Score, Serve
 from llama_jax.plan.options import Plan, split_overrides
-from llama_jax.tokenizer.base import FILES, Tokenizer, fertility
-from llama_jax.tokenizer.sentencepiece import train
+from llama_jax.tokenizer.fertility import measure_fertility
+from llama_jax.tokenizer.load import TOKENIZER_FILES, load_tokenizer
+from llama_jax.tokenizer.training import train_sentencepiece
 
 SECONDS_BETWEEN_LINES = 10.0
 """How often progress is printed where there is no terminal."""
@@ -50,7 +51,7 @@ class Prepare:
         """Prepare, and print what came out."""
         console = Console(highlight=False, soft_wrap=True)
         with progress(console) as report:
-            manifest = prepare(list(self.input), Tokenizer.load(self.tokenizer), Path(self.output), report=report,
+            manifest = prepare(list(self.input), load_tokenizer(self.tokenizer), Path(self.output), report=report,
                                text_key=self.text_key, workers=self.workers, shard_tokens=self.shard_tokens)
         console.print(f"{self.output}: {manifest.documents:,} documents, {manifest.bytes:,} bytes of text, "
                       f"{manifest.tokens:,} tokens in {len(manifest.shards)} shard(s)", markup=False)
@@ -73,10 +74,10 @@ class TrainTokenizer:
         """Train, save, and say where."""
         output = Path(self.output)
         make_folder(output)  # before the work, not after it
-        if held := [name for name in (*FILES, MANIFEST, PROGRESS) if (output / name).exists()]:
+        if held := [name for name in (*TOKENIZER_FILES, MANIFEST, PROGRESS) if (output / name).exists()]:
             raise ConfigError(f"{output} holds {' and '.join(held)} already, and shards or a run may have been made with it; "
                               "name another --output, or remove it first.")
-        tokenizer = train(texts_of(self.input, self.text_key), self.vocab_size)
+        tokenizer = train_sentencepiece(texts_of(self.input, self.text_key), self.vocab_size)
         tokenizer.save(self.output)
         print(f"{Path(self.output) / tokenizer.FILE}: {tokenizer.vocab_size:,} pieces")
 
@@ -94,7 +95,7 @@ class ReportTokenizer:
 
     def run(self) -> None:
         """One row a number."""
-        figures = fertility(Tokenizer.load(self.tokenizer), texts_of(self.input, self.text_key))
+        figures = measure_fertility(load_tokenizer(self.tokenizer), texts_of(self.input, self.text_key))
         table = Table("measure", "value")
         table.columns[1].justify = "right"
         for name, value in figures.items():

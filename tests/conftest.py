@@ -24,7 +24,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from llama_jax.data.sources import documents
 from llama_jax.tokenizer import bpe
 from llama_jax.tokenizer.base import Tokenizer
-from llama_jax.tokenizer.sentencepiece import train
+from llama_jax.tokenizer.training import train_sentencepiece
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -60,7 +60,7 @@ def play() -> str:
 @pytest.fixture(scope="session")
 def tokenizer(play) -> Tokenizer:
     """512 pieces, trained on the play."""
-    return train([play], 512)
+    return train_sentencepiece([play], 512)
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +68,7 @@ def byte_level(play) -> tokenizers.Tokenizer:
     """Trained on the play by the library, with Llama 3's special tokens' names."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(tokenizers.Regex(bpe.PATTERN), "isolated"),
+        pre_tokenizers.Split(tokenizers.Regex(bpe.LLAMA3_PATTERN), "isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.train_from_iterator([play], trainers.BpeTrainer(
@@ -81,6 +81,6 @@ def byte_level(play) -> tokenizers.Tokenizer:
 def ranks(byte_level) -> bytes:
     """The same pieces as a file in tiktoken's format: the bytes first, then what was merged, in the order of merging."""
     pieces = [piece for piece, _ in sorted(byte_level.get_vocab().items(), key=lambda item: item[1]) if piece[:2] != "<|"]
-    data = [bytes(bpe.BYTE_OF[c] for c in piece) for piece in pieces]
+    data = [bytes(bpe.BYTE_OF_CHARACTER[c] for c in piece) for piece in pieces]
     data = [piece for piece in data if len(piece) == 1] + [piece for piece in data if len(piece) > 1]
     return b"".join(base64.b64encode(piece) + b" %d\n" % rank for rank, piece in enumerate(data))

@@ -16,7 +16,8 @@ from rich.console import Console
 from llama_jax import __main__ as door
 from llama_jax.data.manifest import MANIFEST, read_manifest
 from llama_jax.data.prepare import prepare
-from llama_jax.tokenizer.base import Tokenizer, fertility
+from llama_jax.tokenizer.fertility import measure_fertility
+from llama_jax.tokenizer.load import load_tokenizer
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,7 +70,7 @@ def test_tokenizer_train_and_report(tmp_path, small, capsys):
     assert capsys.readouterr().out == f"{tmp_path / 'new/tokenizer.model'}: 400 pieces\n"
     assert run("tokenizer", "report", "--tokenizer", tmp_path / "new", "--input", small) == 0
     rows = dict(re.findall(r"\u2502 ([a-z ]+?) +\u2502 +([\d.,]+) \u2502", capsys.readouterr().out))
-    wanted = fertility(Tokenizer.load(tmp_path / "new"), [small.read_text()])
+    wanted = measure_fertility(load_tokenizer(tmp_path / "new"), [small.read_text()])
     assert {name.replace(" ", "_"): float(value.replace(",", "")) for name, value in rows.items()} == {
         name: pytest.approx(value, abs=5e-5) for name, value in wanted.items()
     }

@@ -17,7 +17,8 @@ from llama_jax.data.windows import TokenSource
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.files.atomic import write_atomic
 from llama_jax.tokenizer.base import Tokenizer
-from llama_jax.tokenizer.sentencepiece import train
+from llama_jax.tokenizer.load import holds_tokenizer, load_tokenizer
+from llama_jax.tokenizer.training import train_sentencepiece
 
 SMALL = 16 << 20
 """Bytes of raw text below which starting worker processes costs more than it saves."""
@@ -52,7 +53,7 @@ def open_corpus(config: DataConfig, vocab_size: int, workdir: Path, *, given: To
                 if is_prepared(path)}
     tokenizer = given or _find_tokenizer(config.tokenizer, prepared, workdir) or _train(raw, vocab_size)
     _check(tokenizer, min(tokenizer.vocab_size, vocab_size) if padded else vocab_size, prepared.values(), workdir)
-    if not Tokenizer.lies_in(workdir):
+    if not holds_tokenizer(workdir):
         tokenizer.save(workdir)
 
     def shards(source: RawSource, part: str, name: str) -> TokenSource:
@@ -111,16 +112,16 @@ def is_prepared(path: str) -> bool:
 def _find_tokenizer(wanted: str, prepared: Iterable[str], workdir: Path) -> Tokenizer | None:
     """The tokenizer asked for, else the run's own, else the one beside prepared shards."""
     if wanted:
-        return Tokenizer.load(wanted)
+        return load_tokenizer(wanted)
     places = [workdir, *map(Path, prepared)]
-    return next((Tokenizer.load(place) for place in places if Tokenizer.lies_in(place)), None)
+    return next((load_tokenizer(place) for place in places if holds_tokenizer(place)), None)
 
 
 def _train(raw: dict[str, "RawSource"], vocab_size: int) -> Tokenizer:
     """A tokenizer of the text that is trained on."""
     if not raw:
         raise DataError("no tokenizer: there is none beside the prepared sources; set --data.tokenizer.")
-    return train((text for source in raw.values() for text in source.part("train")), vocab_size)
+    return train_sentencepiece((text for source in raw.values() for text in source.part("train")), vocab_size)
 
 
 def _check(tokenizer: Tokenizer, vocab_size: int, prepared: Iterable[TokenSource], workdir: Path) -> None:
@@ -130,7 +131,7 @@ def _check(tokenizer: Tokenizer, vocab_size: int, prepared: Iterable[TokenSource
                           f"--model.vocab_size {tokenizer.vocab_size} or another tokenizer.")
     for source in prepared:
         source.check(tokenizer.sha256, vocab_size)
-    if Tokenizer.lies_in(workdir) and (used := Tokenizer.load(workdir)).sha256 != tokenizer.sha256:
+    if holds_tokenizer(workdir) and (used := load_tokenizer(workdir)).sha256 != tokenizer.sha256:
         raise ConfigError(f"this run was begun with another tokenizer ({workdir / used.FILE}); use another --workdir or the "
                           "old tokenizer.")
 

@@ -25,6 +25,7 @@ from llama_jax.data.sources import documents, files_of
 from llama_jax.errors import ConfigError, DataError, LlamaError
 from llama_jax.files.atomic import make_folder, write_atomic
 from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.tokenizer.load import holds_tokenizer, load_tokenizer
 
 PROGRESS = "progress.json"
 CHUNK_BYTES = 1 << 20
@@ -93,7 +94,7 @@ def write_shards(
             raise DataError(f"{output} already holds data made from other text, settings or tokenizer; remove it or "
                             "name another place.")
         return manifest
-    if Tokenizer.lies_in(output) and (held := Tokenizer.load(output)).sha256 != tokenizer.sha256:
+    if holds_tokenizer(output) and (held := load_tokenizer(output)).sha256 != tokenizer.sha256:
         raise DataError(f"{output} holds another tokenizer ({held.FILE}), which would be overwritten; name another output.")
     settings_of_progress = settings | {"tokenizer": tokenizer.sha256}
     dtype = np.dtype(DTYPES[tokenizer.vocab_size > 1 << 16])

@@ -16,7 +16,8 @@ import pyarrow
 import pyarrow.parquet
 
 from llama_jax.errors import ConfigError, DataError
-from llama_jax.files.jsonl import check_whole, is_utf16, json_lines
+from llama_jax.files.encoding import check_unicode, is_utf16
+from llama_jax.files.jsonl import parse_json_lines
 
 LOG = logging.getLogger(__name__)
 
@@ -136,12 +137,12 @@ def _text(file: Path, text_key: str) -> Iterator[str]:
 
 def _jsonl(file: Path, text_key: str) -> Iterator[str]:
     with OPENERS[compression_of(file)](file) as raw, io.BufferedReader(raw, 1 << 20) as lines:
-        for number, record in json_lines(_decoded(lines, file), file):
+        for number, record in parse_json_lines(_decoded(lines, file), file):
             where = f"{file}, line {number}"
             if not isinstance(record, dict) or not isinstance(record.get(text_key), str):
                 keys = ", ".join(list(record)[:10]) if isinstance(record, dict) else f"a {type(record).__name__}"
                 raise DataError(f"{where}: no string under {text_key!r} (found {keys}); name another with --text_key.")
-            check_whole(record[text_key], text_key, where=where)
+            check_unicode(record[text_key], text_key, where=where)
             yield record[text_key]
 
 

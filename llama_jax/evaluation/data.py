@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_jax.errors import DataError
-from llama_jax.tokenizer.base import is_unicode
+from llama_jax.files.encoding import is_unicode
 
 
 class MissingFile(DataError):

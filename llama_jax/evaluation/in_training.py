@@ -27,14 +27,14 @@ def evaluators(config: Config, workdir: Path) -> list[Callable[[Any], dict[str, 
     from llama_jax.evaluation.requests import plan
     from llama_jax.evaluation.task import Settings
     from llama_jax.model.decoder import Transformer
-    from llama_jax.tokenizer.base import Tokenizer
+    from llama_jax.tokenizer.load import load_tokenizer
 
     if jax.process_count() > 1:
         raise ConfigError("eval.tasks works in runs of one process; evaluate the checkpoints with eval.py.")
     settings = Settings()
     jobs = plan(names, config.eval.data_dir, settings, config.eval.limit)
     model = replace(config.model, attention="auto")  # what serves training rows need not know the masks of scoring
-    tokenizer = cache(lambda: Tokenizer.load(workdir))  # the run may have yet to train it
+    tokenizer = cache(lambda: load_tokenizer(workdir))  # the run may have yet to train it
 
     def measure(params: Any) -> dict[str, float]:
         answerer = Answerer(Transformer(model), params, tokenizer())

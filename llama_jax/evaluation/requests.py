@@ -12,7 +12,7 @@ from llama_jax.errors import ConfigError, DataError
 from llama_jax.evaluation.data import Files, MissingFile, Rows
 from llama_jax.evaluation.task import Choice, Item, Prompt, Records, Request, Settings, Task, Whole
 from llama_jax.evaluation.tasks import chosen
-from llama_jax.tokenizer.base import is_unicode
+from llama_jax.files.encoding import is_unicode
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,7 @@ from typing import Any
 
 from llama_jax.errors import DataError
 from llama_jax.files.atomic import atomic_stream, make_folder
-
-BYTE_ORDER_MARK = "\ufeff"
-"""What some editors write before a text; it is not part of it."""
-UTF16 = (b"\xff\xfe", b"\xfe\xff")
-"""How UTF-16 writes a byte order mark (UTF-32 begins with it too)."""
+from llama_jax.files.encoding import BYTE_ORDER_MARK, check_unicode, is_utf16
 
 
 def read_jsonl(file: Path, keys: tuple[str, ...]) -> list[dict]:
@@ -19,9 +15,9 @@ def read_jsonl(file: Path, keys: tuple[str, ...]) -> list[dict]:
     rows = []
     try:
         with file.open("rb") as stream:
-            for number, row in json_lines(_decoded(stream, file), file):
+            for number, row in parse_json_lines(_decoded(stream, file), file):
                 for key in keys:
-                    check_text(row, key, where=f"{file}, line {number}")
+                    check_text_field(row, key, where=f"{file}, line {number}")
                 rows.append(row)
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}.") from None
@@ -38,13 +34,7 @@ def _decoded(lines: Iterable[bytes], file: Path) -> Iterator[str]:
             raise DataError(f"{file}, line {number}: not UTF-8.") from None
 
 
-def is_utf16(begin: bytes) -> bool:
-    """Whether a file that begins so is UTF-16: by its mark, or by a zero after every letter, which would pass for UTF-8."""
-    head = begin[:1024]
-    return head.startswith(UTF16) or 3 * head.count(0) > len(head)
-
-
-def json_lines(lines: Iterable[str], file: Path) -> Iterator[tuple[int, Any]]:
+def parse_json_lines(lines: Iterable[str], file: Path) -> Iterator[tuple[int, Any]]:
     """(line number from 1, value) of every line that is not blank; raises DataError for what is not JSON.
 
     A byte order mark is left out before any line: files are also joined end to end.
@@ -52,10 +42,10 @@ def json_lines(lines: Iterable[str], file: Path) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(lines, 1):
         text = line.removeprefix(BYTE_ORDER_MARK)
         if text.strip():
-            yield number, parse(text, f"{file}, line {number}")
+            yield number, parse_json(text, f"{file}, line {number}")
 
 
-def parse(text: str, where: str) -> Any:
+def parse_json(text: str, where: str) -> Any:
     """A JSON value; raises DataError that begins with `where`."""
     try:
         return json.loads(text)
@@ -66,20 +56,11 @@ def parse(text: str, where: str) -> Any:
     raise DataError(f"{where}: not JSON ({reason}); mend or remove the line.")
 
 
-def check_text(row: Any, key: str, *, where: str) -> None:
+def check_text_field(row: Any, key: str, *, where: str) -> None:
     """Raise DataError, which begins with `where`, unless `row` is an object with a text under `key`."""
     if not isinstance(row, dict) or not isinstance(row.get(key), str):
         raise DataError(f"{where}: expected an object with the text {key!r}.")
-    check_whole(row[key], key, where=where)
-
-
-def check_whole(text: str, key: str, *, where: str) -> None:
-    """Raise DataError where a JSON escape left half a surrogate pair in `text`, the value of `key`."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"{where}: {key!r} holds half a surrogate pair, {error.object[error.start]!a}, which no text can; "
-                        "mend or remove the line.") from None
+    check_unicode(row[key], key, where=where)
 
 
 def write_jsonl(file: Path, rows: Iterable[dict]) -> None:

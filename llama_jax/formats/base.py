@@ -21,7 +21,8 @@ from llama_jax.formats.mapping import TABLE, Tensor, Weight, pool_heads
 from llama_jax.model.decoder import Transformer
 from llama_jax.parallel.mesh import check_model, make_mesh
 from llama_jax.parallel.rules import AXES, shardings
-from llama_jax.tokenizer.base import NoTokenizer, Tokenizer
+from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.tokenizer.load import NoTokenizer
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}
 """What weights may be stored in."""

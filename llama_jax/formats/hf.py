@@ -20,6 +20,7 @@ from llama_jax.formats.config_json import hf_settings, model_config, read_json
 from llama_jax.formats.mapping import TABLE, Tensor, from_ours, tensors, to_ours
 from llama_jax.formats.tokenizer_export import generation, hf_files
 from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.tokenizer.load import load_tokenizer
 
 LOG = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ class HFFolder:
 
     def tokenizer(self) -> Tokenizer:
         """As of every source."""
-        return Tokenizer.load(self.folder)
+        return load_tokenizer(self.folder)
 
 
 def stored(files: list[Path]) -> dict[str, tuple[Path, str, tuple[int, ...]]]:

@@ -17,6 +17,7 @@ from llama_jax.formats.mapping import TABLE, Tensor, from_ours, tensors, to_ours
 from llama_jax.formats.torchfile import TorchFile, TorchWriter
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.bpe import Tiktoken
+from llama_jax.tokenizer.load import holds_tokenizer, load_tokenizer
 
 PARAMS = "params.json"
 FILE = re.compile(r"consolidated\.(\d+)\.pth")
@@ -102,7 +103,7 @@ class MetaFolder:
 
     def tokenizer(self) -> Tokenizer:
         """As of every source; the first releases have one tokenizer for all sizes, beside their folders."""
-        return Tokenizer.load(self.folder if Tokenizer.lies_in(self.folder) else self.folder.resolve().parent)
+        return load_tokenizer(self.folder if holds_tokenizer(self.folder) else self.folder.resolve().parent)
 
 
 def shard_files(folder: Path) -> list[Path]:

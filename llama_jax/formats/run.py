@@ -17,6 +17,7 @@ from llama_jax.formats.base import DTYPES, checked, run_config, widest
 from llama_jax.formats.checkpoints import Checkpoints, readable
 from llama_jax.formats.mapping import Tensor, Weight, tensors
 from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.tokenizer.load import load_tokenizer
 
 
 class RunFolder:
@@ -71,7 +72,7 @@ class RunFolder:
 
     def tokenizer(self) -> Tokenizer:
         """As of every source."""
-        return Tokenizer.load(self.folder)
+        return load_tokenizer(self.folder)
 
 
 def steps_of(path: Path) -> list[int]:

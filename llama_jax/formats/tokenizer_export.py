@@ -7,7 +7,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from llama_jax.tokenizer.base import Tokenizer
-from llama_jax.tokenizer.bpe import BYTE_OF, PATTERN, Tiktoken, TokenizerJson
+from llama_jax.tokenizer.bpe import BYTE_OF_CHARACTER, LLAMA3_PATTERN, Tiktoken, TokenizerJson
 from llama_jax.tokenizer.sentencepiece import SPACE, SentencePiece
 
 
@@ -19,7 +19,7 @@ def generation(tokenizer: Tokenizer) -> dict[str, Any]:
 
 def hf_files(tokenizer: Tokenizer) -> dict[str, bytes]:
     """Contents by file name: the model, what lay beside it, and what AutoTokenizer needs more."""
-    files = {name: data for name, data in tokenizer.rules.files.items() if name != "generation_config.json"}
+    files = {name: data for name, data in tokenizer.special_tokens.files.items() if name != "generation_config.json"}
     files |= {tokenizer.FILE: tokenizer.model}
     made = None
     if isinstance(tokenizer, SentencePiece):
@@ -76,7 +76,7 @@ def pieces(tokenizer: SentencePiece) -> tokenizers.Tokenizer | None:
 
 def byte_level(tokenizer: Tiktoken) -> tokenizers.Tokenizer:
     """Llama 3's ranks as a tokenizer.json."""
-    character = {byte: text for text, byte in BYTE_OF.items()}
+    character = {byte: text for text, byte in BYTE_OF_CHARACTER.items()}
 
     def name(data: bytes) -> str:
         return "".join(character[byte] for byte in data)
@@ -85,7 +85,8 @@ def byte_level(tokenizer: Tiktoken) -> tokenizers.Tokenizer:
                        merges=[(name(left), name(right)) for left, right in merges_of(tokenizer.ranks)])
     result = tokenizers.Tokenizer(model)
     result.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(PATTERN), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        pre_tokenizers.Split(Regex(LLAMA3_PATTERN), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     result.decoder = decoders.ByteLevel()
     result.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in tokenizer.special])
     return result

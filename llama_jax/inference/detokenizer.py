@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from llama_jax.tokenizer.base import Decoder
+from llama_jax.tokenizer.base import IncrementalDecoder
 
 
 class TextStream:
     """Turns new ids into new text, holding back what the next ids could still change."""
 
-    def __init__(self, decoder: Decoder, prompt: Sequence[int] = (), *, stop: Sequence[str] = ()):
+    def __init__(self, decoder: IncrementalDecoder, prompt: Sequence[int] = (), *, stop: Sequence[str] = ()):
         """`decoder` is new, and `prompt` the ids that the text goes on from."""
         self._decoder = decoder
         decoder.push(prompt)

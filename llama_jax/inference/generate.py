@@ -11,12 +11,13 @@ import numpy as np
 
 from llama_jax.config import ModelConfig
 from llama_jax.errors import ConfigError
+from llama_jax.files.encoding import is_unicode
 from llama_jax.inference.decode import Made, decode, prefill, start
 from llama_jax.inference.detokenizer import TextStream
 from llama_jax.inference.params import Weights, make_weights
 from llama_jax.inference.sampling import Draw, Sampling
 from llama_jax.model.decoder import Transformer
-from llama_jax.tokenizer.base import Decoder, Tokenizer, is_unicode
+from llama_jax.tokenizer.base import IncrementalDecoder, Tokenizer
 
 STREAM_TOKENS = 4
 """Tokens decoded between two looks at a stream."""
@@ -146,7 +147,7 @@ class Continuation:
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], sampling: Sampling):
         self._eos_ids = tokenizer.eos_ids
-        self._text = TextStream(Decoder(tokenizer), prompt, stop=sampling.stop)
+        self._text = TextStream(IncrementalDecoder(tokenizer), prompt, stop=sampling.stop)
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
         self.ended = False

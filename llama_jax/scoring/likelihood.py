@@ -12,12 +12,13 @@ from jax import Array, lax
 
 from llama_jax.config import ModelConfig
 from llama_jax.errors import DataError
+from llama_jax.files.encoding import is_unicode
 from llama_jax.inference.params import plain
 from llama_jax.model.decoder import Transformer, head_matrix
 from llama_jax.ops.linear import linear
 from llama_jax.parallel.rules import row_ways
 from llama_jax.scoring.prefix_trees import Ids, Rows, batches, pack, plant
-from llama_jax.tokenizer.base import Tokenizer, is_unicode
+from llama_jax.tokenizer.base import Tokenizer
 
 BATCH_TOKENS = {"cpu": 4096}
 """Tokens scored together on a platform; others take the default."""

@@ -16,7 +16,7 @@ from llama_jax.inference.generate import PromptTooLong, prompt_ids
 from llama_jax.serving.engine import Engine
 from llama_jax.serving.job import Event, Job, Prompt, Scored
 from llama_jax.serving.protocol import DEFAULT_TOKENS, Request, RequestError, names_of
-from llama_jax.tokenizer.base import Decoder, Tokenizer
+from llama_jax.tokenizer.base import IncrementalDecoder, Tokenizer
 
 
 class ServedModel:
@@ -37,7 +37,7 @@ class Offsets:
 
     def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = ()):
         """`before` are the ids that the text goes on from."""
-        self._decoder = Decoder(tokenizer)
+        self._decoder = IncrementalDecoder(tokenizer)
         self._decoder.push(before)
         self.length = 0
         """Characters of the text so far."""
@@ -139,7 +139,7 @@ class Answer:
         shared = Prompt(tuple(ids), wants_scores=wants and asked.echo)
         echo = None
         if asked.echo:  # the text of ids without a character that they begin and the completion ends
-            echo = prompt if isinstance(prompt, str) else Decoder(tokenizer).push(ids)
+            echo = prompt if isinstance(prompt, str) else IncrementalDecoder(tokenizer).push(ids)
         self._prompt_tokens += len(ids)
         for sample in range(asked.n):
             hear = partial(self._hear, len(self.jobs))

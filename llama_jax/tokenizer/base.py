@@ -4,34 +4,23 @@ import codecs
 import hashlib
 import logging
 import os
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from llama_jax.errors import DataError
 from llama_jax.files.atomic import make_folder, write_atomic
-from llama_jax.tokenizer.special_tokens import Rules, read_rules
+from llama_jax.tokenizer.special_tokens import SpecialTokens
 
 LOG = logging.getLogger(__name__)
 
-FILES = ("tokenizer.model", "tokenizer.json")
-"""One of them decides the ids; the first goes before the second, which mis-tokenises for some LLaMAs."""
-RANK_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\s")
-"""How a tokenizer.model of tiktoken's format begins: base64 and a rank."""
-
-REPLACE_EACH = "llama_jax.replace_each"
+REPLACE_EACH_BYTE = "llama_jax.replace_each"
 """Error handler of codecs: U+FFFD for every byte that is not UTF-8, where "replace" gives one for the part of a character."""
-codecs.register_error(REPLACE_EACH, lambda error: ("\ufffd" * (error.end - error.start), error.end))
+codecs.register_error(REPLACE_EACH_BYTE, lambda error: ("\ufffd" * (error.end - error.start), error.end))
 
-Content = str | bytes | None
+TokenContent = str | bytes | None
 """What one id stands for: text, bytes that can be a part of a character, or nothing at all (None)."""
-
-
-class NoTokenizer(DataError):
-    """There is none, which is not the same as a damaged one."""
 
 
 class Tokenizer(ABC):
@@ -49,45 +38,17 @@ class Tokenizer(ABC):
     errors = "replace"
     """How bytes that are not UTF-8 are decoded: the name of an error handler of codecs."""
 
-    def __init__(self, model: bytes, rules: Rules):
-        self.model, self.rules = model, rules
-        self._contents: dict[tuple[int, bool], Content] = {}
+    def __init__(self, model: bytes, special_tokens: SpecialTokens):
+        self.model, self.special_tokens = model, special_tokens
+        self._contents: dict[tuple[int, bool], TokenContent] = {}
 
     def __reduce__(self):
-        return type(self), (self.model, self.rules)
-
-    @staticmethod
-    def load(path: str | os.PathLike) -> "Tokenizer":
-        """From a file, or from what lies in a folder; raises DataError where there is none.
-
-        Of a tokenizer.model and a tokenizer.json the second is taken only where it has more tokens; where they disagree about
-        ids that both have, that is logged.
-        """
-        path = Path(path)
-        folder = path if path.is_dir() else path.parent
-        found: list[Tokenizer] = []
-        for file in filter(Path.is_file, [path / name for name in FILES] if path.is_dir() else [path]):
-            try:
-                data = file.read_bytes()
-            except OSError as error:
-                raise DataError(f"cannot read {file}: {error.strerror}.") from None
-            found.append(kind_of(file, data)(data, read_rules(folder), str(file)))
-        if not found:
-            raise NoTokenizer(f"no tokenizer at {path}: expected a SentencePiece file or a folder with {' or '.join(FILES)}.")
-        taken = max(found, key=lambda tokenizer: tokenizer.vocab_size)
-        if len(found) == 2:
-            _say_differences(*found, taken=taken, folder=path)
-        return taken
-
-    @staticmethod
-    def lies_in(folder: Path) -> bool:
-        """Whether `folder` holds a tokenizer."""
-        return any((folder / name).is_file() for name in FILES)
+        return type(self), (self.model, self.special_tokens)
 
     def save(self, folder: str | os.PathLike) -> None:
         """Write the model and the rules beside it into `folder`, which is made where it is missing."""
         make_folder(Path(folder))
-        for name, data in (self.rules.files | {self.FILE: self.model}).items():
+        for name, data in (self.special_tokens.files | {self.FILE: self.model}).items():
             write_atomic(Path(folder) / name, data)
 
     def __str__(self) -> str:
@@ -101,12 +62,12 @@ class Tokenizer(ABC):
     @property
     def begin(self) -> tuple[int, ...]:
         """What stands before a text that a model reads: BOS, but where the rules say otherwise nothing."""
-        return () if self.rules.adds_bos is False else (self.bos_id,)
+        return () if self.special_tokens.adds_bos is False else (self.bos_id,)
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
         """Ids that end what a model writes; `eos_id` is one of them."""
-        return tuple(sorted({self.eos_id, *self.rules.eos_ids}))
+        return tuple(sorted({self.eos_id, *self.special_tokens.eos_ids}))
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -121,9 +82,9 @@ class Tokenizer(ABC):
 
         Bytes that make no character become U+FFFD and spoil no character beside them.
         """
-        return Decoder(self).push(ids, last=True)
+        return IncrementalDecoder(self).push(ids, last=True)
 
-    def content(self, token: int, *, first: bool = False) -> Content:
+    def content(self, token: int, *, first: bool = False) -> TokenContent:
         """What an id adds to a text, and to an empty one (`first`), where a space set before every text is taken away."""
         if not 0 <= token < self.vocab_size:
             return None
@@ -136,7 +97,7 @@ class Tokenizer(ABC):
         return bool(self.content(token))
 
     @abstractmethod
-    def _read_content(self, token: int, first: bool) -> Content:
+    def _read_content(self, token: int, first: bool) -> TokenContent:
         """`content` of an id of the vocabulary."""
 
     @abstractmethod
@@ -148,16 +109,7 @@ class Tokenizer(ABC):
         return self.piece(token).startswith("bytes:")
 
 
-def _say_differences(one: Tokenizer, other: Tokenizer, *, taken: Tokenizer, folder: Path) -> None:
-    """Log ids that two tokenizers of a folder give to different pieces."""
-    common = range(min(one.vocab_size, other.vocab_size))
-    if different := [i for i in common if one.piece(i) != other.piece(i)]:
-        first = different[0]
-        LOG.warning("%s: %s and %s disagree about %d ids, first %d, which is %r or %r; %s is taken.", folder, one.FILE,
-                    other.FILE, len(different), first, one.piece(first), other.piece(first), taken.FILE)
-
-
-class Decoder:
+class IncrementalDecoder:
     """Turns ids into text a few at a time; what its calls return, joined, is the text of all ids at once.
 
     `Tokenizer.decode` is one call of it. The bytes of an unfinished character wait for the next ids, so the work per id
@@ -188,50 +140,9 @@ class Decoder:
         return self._bytes.getstate()[0].decode("utf-8", self._tokenizer.errors)
 
 
-def kind_of(file: Path, data: bytes) -> type[Tokenizer]:
-    """The class that reads a tokenizer file; its library is imported only now."""
-    if file.suffix == ".json":
-        from llama_jax.tokenizer.bpe import TokenizerJson
-
-        return TokenizerJson
-    if RANK_LINE.match(data):
-        from llama_jax.tokenizer.bpe import Tiktoken
-
-        return Tiktoken
-    from llama_jax.tokenizer.sentencepiece import SentencePiece
-
-    return SentencePiece
-
-
-def is_unicode(text: str) -> bool:
-    """Whether UTF-8 can write a text: halves of surrogate pairs have no code of their own."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def piece_of(data: bytes) -> str:
+def show_bytes(data: bytes) -> str:
     """A piece's bytes as `Tokenizer.piece` shows them."""
     try:
         return data.decode()
     except UnicodeDecodeError:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
-
-
-def fertility(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, float]:
-    """How finely a tokenizer cuts `texts`: totals, bytes a token, tokens a word, and the share of byte pieces."""
-    tokens = bytes_ = words = fallback = 0
-    is_byte = np.array([tokenizer.is_byte(i) for i in range(tokenizer.vocab_size)])
-    for text in texts:
-        ids = tokenizer.encode_array(text)
-        tokens += len(ids)
-        bytes_ += len(text.encode())
-        words += len(text.split())
-        fallback += int(is_byte[ids].sum())
-    if not tokens:
-        raise DataError("the inputs hold no text to report on.")
-    return {"vocab_size": tokenizer.vocab_size, "bytes": bytes_, "words": words, "tokens": tokens,
-            "bytes_per_token": bytes_ / tokens, "tokens_per_word": tokens / max(words, 1),
-            "byte_fallback_share": fallback / tokens}

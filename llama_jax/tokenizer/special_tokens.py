@@ -7,12 +7,12 @@ from typing import Any
 
 from llama_jax.errors import DataError
 
-SIDECARS = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja")
+TOKENIZER_SIDECARS = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja")
 """Hugging Face's files that travel with a tokenizer."""
 
 
 @dataclass(frozen=True)
-class Rules:
+class SpecialTokens:
     """Of a folder; what no file says is None or empty."""
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -26,12 +26,12 @@ class Rules:
     """Ids that end a text."""
 
 
-def read_rules(folder: Path) -> Rules:
+def read_special_tokens(folder: Path) -> SpecialTokens:
     """The rules of a folder; raises DataError for files that are no JSON objects or hold no ids where ids belong.
 
     generation_config.json goes before config.json, tokenizer_config.json before special_tokens_map.json.
     """
-    files = {name: (folder / name).read_bytes() for name in SIDECARS if (folder / name).is_file()}
+    files = {name: (folder / name).read_bytes() for name in TOKENIZER_SIDECARS if (folder / name).is_file()}
     tokens: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         tokens |= {key: value for key, value in _object(files.get(name), folder / name).items() if value is not None}
@@ -44,7 +44,7 @@ def read_rules(folder: Path) -> Rules:
     if eos_ids and "generation_config.json" not in files:
         files["generation_config.json"] = (json.dumps(ids, indent=2) + "\n").encode()
     adds_bos = tokens.get("add_bos_token")
-    return Rules(files, adds_bos if isinstance(adds_bos, bool) else None, _text(tokens.get("bos_token")),
+    return SpecialTokens(files, adds_bos if isinstance(adds_bos, bool) else None, _text(tokens.get("bos_token")),
                  _text(tokens.get("eos_token")), next(iter(_ids(ids.get("bos_token_id"), folder)), None), eos_ids)
 
 

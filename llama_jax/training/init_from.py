@@ -9,6 +9,7 @@ from llama_jax.formats.base import Source, check_vocabulary, open_source, tokeni
 from llama_jax.formats.load import params_of
 from llama_jax.formats.run import steps_of
 from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.tokenizer.load import load_tokenizer
 from llama_jax.training.step import TrainState
 
 
@@ -39,7 +40,7 @@ def tokenizer_for(source: Source, named: str) -> Tokenizer:
 
     It lies beside them, or is `named` (data.tokenizer). Raises ConfigError where they are two, or there is none.
     """
-    own, chosen = tokenizer_of(source), Tokenizer.load(named) if named else None
+    own, chosen = tokenizer_of(source), load_tokenizer(named) if named else None
     if not (own or chosen):
         raise ConfigError(f"{source.folder} holds no tokenizer; set --data.tokenizer to the one its weights were trained with.")
     if own and chosen and own.sha256 != chosen.sha256:

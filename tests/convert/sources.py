@@ -6,7 +6,8 @@ import numpy as np
 
 from llama_jax.config import ModelConfig
 from llama_jax.formats.mapping import Tensor
-from llama_jax.tokenizer.base import NoTokenizer, Tokenizer
+from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.tokenizer.load import NoTokenizer
 from tests.golden.small import random_params
 
 SHAPES = {"mha": 8, "gqa": 4, "mqa": 1}

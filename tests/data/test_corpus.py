@@ -16,6 +16,7 @@ from llama_jax.data.manifest import MANIFEST
 from llama_jax.data.prepare import PROGRESS, prepare
 from llama_jax.errors import ConfigError, DataError, LlamaError
 from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.tokenizer.load import load_tokenizer
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_heldout_may_be_raw_or_prepared(raw, prepared, open_it, play):
 
 def test_the_tokenizer_beside_prepared_shards_is_the_runs(tmp_path, prepared, open_it, tokenizer):
     assert open_it(prepared).tokenizer.sha256 == tokenizer.sha256
-    assert Tokenizer.load(tmp_path / "run").sha256 == tokenizer.sha256
+    assert load_tokenizer(tmp_path / "run").sha256 == tokenizer.sha256
 
 
 def damage(folder: Path) -> None:

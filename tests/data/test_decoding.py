@@ -12,13 +12,14 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from llama_jax.formats.tokenizer_export import hf_files
 from llama_jax.inference.detokenizer import TextStream
-from llama_jax.tokenizer.base import Decoder, Tokenizer
+from llama_jax.tokenizer.base import IncrementalDecoder, Tokenizer
 from llama_jax.tokenizer.bpe import Tiktoken, TokenizerJson
+from llama_jax.tokenizer.load import load_tokenizer
 from llama_jax.tokenizer.sentencepiece import SPACE, SentencePiece
-from llama_jax.tokenizer.special_tokens import Rules
+from llama_jax.tokenizer.special_tokens import SpecialTokens
 from tests.golden.texts import random_texts
 
-RULES = Rules(eos_token="</s>")
+RULES = SpecialTokens(eos_token="</s>")
 FALLBACK = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
 STRIP = decoders.Strip(" ", 1, 0)
 METASPACE = {"prepend_scheme": "first", "split": False}
@@ -49,7 +50,7 @@ def fallback(tokenizer: SentencePiece, variant: str) -> TokenizerJson:
     return TokenizerJson(made.to_str().encode(), RULES)
 
 
-load = cache(Tokenizer.load)
+load = cache(load_tokenizer)
 
 
 @cache
@@ -86,7 +87,7 @@ def make(request, tokenizer, play, ranks, byte_level):
 
 
 def one_by_one(tokenizer: Tokenizer, ids: list[int], prompt: list[int] = ()) -> str:
-    stream = TextStream(Decoder(tokenizer), prompt)
+    stream = TextStream(IncrementalDecoder(tokenizer), prompt)
     parts = [stream.push([i]) for i in ids]
     return "".join([*parts, stream.push([], last=True)])
 
@@ -122,7 +123,7 @@ def test_any_ids_one_at_a_time_and_after_any_prompt(make, kind):
         assert one_by_one(tokenizer, ids) == whole
         assert one_by_one(tokenizer, [-1, *ids, tokenizer.vocab_size, 10**9]) == whole
         prompt = ids[: number % 9]
-        given = Decoder(tokenizer).push(prompt)
+        given = IncrementalDecoder(tokenizer).push(prompt)
         assert given + one_by_one(tokenizer, ids[len(prompt) :], prompt) == whole
 
 
@@ -179,7 +180,7 @@ def test_two_kinds_of_file_give_one_text(make):
 
 def test_the_two_files_of_the_shared_data_give_one_text(shared_data):
     """A byte-fallback tokenizer.json and the tokenizer.model that it was made from."""
-    json, spm = (Tokenizer.load(shared_data / "faults/bytefallback" / name) for name in ("tokenizer.json", "tokenizer.model"))
+    json, spm = (load_tokenizer(shared_data / "faults/bytefallback" / name) for name in ("tokenizer.json", "tokenizer.model"))
     for text in ("龘靐齉爩", "饕餮盛宴，琳琅满目", "ሰላም እንደምን", "\U0001f99d" * 6):
         ids = spm.encode(text)
         assert json.encode(text) == ids and spm.decode(ids) == text

@@ -21,7 +21,7 @@ from llama_jax.data.manifest import MANIFEST, read_manifest
 from llama_jax.data.prepare import PROGRESS, prepare
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.files import atomic
-from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.tokenizer.load import load_tokenizer
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_holds_each_document_as_bos_ids_eos(tmp_path, source, texts, tokenizer):
         assert (len(stored), int((stored == 1).sum())) == (shard.tokens, shard.documents)
         assert shard.tokens >= 900 or shard is manifest.shards[-1]
     assert len(manifest.shards) > 5
-    assert Tokenizer.load(tmp_path / "out").sha256 == manifest.tokenizer_sha256 == tokenizer.sha256
+    assert load_tokenizer(tmp_path / "out").sha256 == manifest.tokenizer_sha256 == tokenizer.sha256
 
 
 def test_three_workers_write_what_one_writes(tmp_path, source, tokenizer):
@@ -270,7 +270,8 @@ import re, sys
 from pathlib import Path
 from llama_jax.data.prepare import prepare
 from llama_jax.tokenizer.base import Tokenizer
-manifest = prepare([sys.argv[1]], Tokenizer.load(sys.argv[2]), Path(sys.argv[3]), workers=1)
+from llama_jax.tokenizer.load import load_tokenizer
+manifest = prepare([sys.argv[1]], load_tokenizer(sys.argv[2]), Path(sys.argv[3]), workers=1)
 print(manifest.bytes, int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
 """
 

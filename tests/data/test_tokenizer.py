@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.tokenizer import sentencepiece as module
-from llama_jax.tokenizer.base import Tokenizer, fertility
-from llama_jax.tokenizer.sentencepiece import cut, sample, train
+from llama_jax.tokenizer.fertility import measure_fertility
+from llama_jax.tokenizer.load import load_tokenizer
+from llama_jax.tokenizer.training import cut_line, subsample_sentences, train_sentencepiece
 
 
 def test_metas_tokenizer_gives_the_listed_ids(shared_data):
-    tokenizer = Tokenizer.load(shared_data / "tokenizer" / "llama-tokenizer.model")
+    tokenizer = load_tokenizer(shared_data / "tokenizer" / "llama-tokenizer.model")
     texts = (shared_data / "tokenizer/llama-spm-cases.inp").read_text().split("\n__ggml_vocab_test__\n")
     ids = (shared_data / "tokenizer/llama-spm-cases.out").read_text().split("\n")
     assert len(texts) == len(ids) == 47
@@ -52,7 +53,7 @@ def test_no_text_makes_a_control_piece(tokenizer, text):
 
 
 def test_digits_stand_alone():
-    trained = train([f"in 20{n % 50} there were {n * n} of 1234567890\n" for n in range(400)], 300)
+    trained = train_sentencepiece([f"in 20{n % 50} there were {n * n} of 1234567890\n" for n in range(400)], 300)
     with_digits = {piece for piece in trained._pieces if re.search(r"\d", piece)}
     assert with_digits == set("0123456789")
     assert len(trained.encode("2023")) == 5  # the leading space and four digits
@@ -63,7 +64,7 @@ def test_a_letter_outside_the_vocabulary_becomes_its_bytes(tokenizer):
 
 
 def test_training_again_gives_the_same_file(play, tokenizer):
-    assert train([play], 512).sha256 == tokenizer.sha256
+    assert train_sentencepiece([play], 512).sha256 == tokenizer.sha256
 
 
 WORDS = st.sampled_from([
@@ -90,7 +91,7 @@ def test_a_long_text_without_a_place_to_cut_still_comes_back(tokenizer, monkeypa
 
 def test_a_tokenizer_that_normalises_is_never_cut(monkeypatch):
     monkeypatch.setattr(module, "LONGEST_PART", 50)
-    tokenizer = train(["some words and some more words\n" * 50], 290)
+    tokenizer = train_sentencepiece(["some words and some more words\n" * 50], 290)
     monkeypatch.setattr(tokenizer._processor, "Normalize", lambda text: text.strip())
     text = "some words " * 30
     assert tokenizer.encode(text) == tokenizer._processor.EncodeAsIds(text)
@@ -103,20 +104,20 @@ def test_a_tokenizer_that_normalises_is_never_cut(monkeypatch):
 ])
 def test_a_vocabulary_the_text_cannot_fill_is_refused(vocab_size, error, sentence):
     with pytest.raises(error, match=sentence) as caught:
-        train(["the quick brown fox jumps over the lazy dog\n"], vocab_size)
+        train_sentencepiece(["the quick brown fox jumps over the lazy dog\n"], vocab_size)
     assert "\n" not in str(caught.value)
 
 
 def test_the_size_it_asks_for_is_the_size_that_works():
     with pytest.raises(DataError) as caught:
-        train(["the quick brown fox jumps over the lazy dog\n"], 4000)
+        train_sentencepiece(["the quick brown fox jumps over the lazy dog\n"], 4000)
     most = int(re.search(r"set it to (\d+)", str(caught.value))[1])
-    assert train(["the quick brown fox jumps over the lazy dog\n"], most).vocab_size == most
+    assert train_sentencepiece(["the quick brown fox jumps over the lazy dog\n"], most).vocab_size == most
 
 
 def test_no_text_is_refused():
     with pytest.raises(DataError, match="no text to train on"):
-        train(["", "\n\n"], 300)
+        train_sentencepiece(["", "\n\n"], 300)
 
 
 def test_a_mistake_in_the_text_surfaces_as_itself():
@@ -125,19 +126,19 @@ def test_a_mistake_in_the_text_surfaces_as_itself():
         raise DataError("line 7 is broken")
 
     with pytest.raises(DataError, match=r"^line 7 is broken$"):
-        train(texts(), 300)
+        train_sentencepiece(texts(), 300)
 
 
 @given(line=st.text(alphabet="ab \u00e9", max_size=200), length=st.integers(1, 30))
 def test_cut_loses_nothing(line, length):
-    pieces = list(cut(line, length))
+    pieces = list(cut_line(line, length))
     assert "".join(pieces) == line and all(0 < len(piece) <= length for piece in pieces)
 
 
 @given(lengths=st.lists(st.integers(1, 9), max_size=200), most=st.integers(20, 100))
 def test_sample_is_even_and_bounded(lengths, most):
     sentences = [f"{number:03d}" + "x" * length for number, length in enumerate(lengths)]
-    kept = sample(sentences, most)
+    kept = subsample_sentences(sentences, most)
     strides = [2**k for k in range(9) if kept == sentences[:: 2**k]]
     assert strides or not sentences
     assert sum(map(len, kept)) <= most
@@ -148,21 +149,21 @@ def test_sample_is_even_and_bounded(lengths, most):
 def test_a_file_that_is_no_model_is_refused(tmp_path, content):
     (tmp_path / "tokenizer.model").write_bytes(content)
     with pytest.raises(DataError, match=rf"tokenizer.model is not a SentencePiece model \({len(content)} bytes\)"):
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)
 
 
 def test_save_and_load(tmp_path, tokenizer):
     tokenizer.save(tmp_path / "new")
-    assert Tokenizer.load(tmp_path / "new").sha256 == tokenizer.sha256
+    assert load_tokenizer(tmp_path / "new").sha256 == tokenizer.sha256
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["tokenizer.model"]
     with pytest.raises(DataError, match=r"no tokenizer at .*missing: expected"):
-        Tokenizer.load(tmp_path / "missing")
+        load_tokenizer(tmp_path / "missing")
 
 
 def test_fertility_counts(tokenizer):
     texts = ["to be or not", "\U0001f600\n"]
     ids = [tokenizer.encode(text) for text in texts]
-    assert fertility(tokenizer, texts) == {
+    assert measure_fertility(tokenizer, texts) == {
         "vocab_size": 512, "bytes": 17, "words": 5, "tokens": len(ids[0]) + len(ids[1]),
         "bytes_per_token": 17 / (len(ids[0]) + len(ids[1])), "tokens_per_word": (len(ids[0]) + len(ids[1])) / 5,
         "byte_fallback_share": 5 / (len(ids[0]) + len(ids[1])),

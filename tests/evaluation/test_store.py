@@ -58,7 +58,7 @@ def test_signs_places_and_dtype_count(small_run):
 
 def test_config_and_tokenizer_count(small_run):
     a = small_run.answerer
-    rules = replace(a.tokenizer.rules, adds_bos=False)
+    rules = replace(a.tokenizer.special_tokens, adds_bos=False)
     silent = type(a.tokenizer)(a.tokenizer.model, rules)
     others = [fingerprint(replace(a.model.config, rope_theta=5e5), a.params, tokenizer=a.tokenizer),
               fingerprint(replace(a.model.config, dtype="bfloat16"), a.params, tokenizer=a.tokenizer),

@@ -21,7 +21,7 @@ from llama_jax.cli import generate as command
 from llama_jax.config import CheckpointConfig, Config, DataConfig
 from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.serving.engine import Engine
-from llama_jax.tokenizer.sentencepiece import train
+from llama_jax.tokenizer.training import train_sentencepiece
 from tests.golden.models import small_model
 
 # what orbax leaves behind when it is told of a damaged or missing checkpoint
@@ -221,7 +221,7 @@ def test_checkpoints_that_are_not_there_or_do_not_fit(folder, tmp_path, play, ca
     other.mkdir()
     (other / "checkpoints").symlink_to(folder / "checkpoints")
     assert "no tokenizer at" in error(other, 3)
-    train([play], 400).save(other)
+    train_sentencepiece([play], 400).save(other)
     assert "has 400 pieces and the model 512" in error(other, 2)
 
 

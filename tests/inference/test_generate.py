@@ -12,8 +12,9 @@ from llama_jax.errors import ConfigError
 from llama_jax.inference.generate import Asked, generate, generate_asked, long_text, prompt_ids, stream
 from llama_jax.inference.sampling import Sampling
 from llama_jax.scoring.likelihood import loglikelihood
-from llama_jax.tokenizer.sentencepiece import SentencePiece, train
-from llama_jax.tokenizer.special_tokens import Rules
+from llama_jax.tokenizer.sentencepiece import SentencePiece
+from llama_jax.tokenizer.special_tokens import SpecialTokens
+from llama_jax.tokenizer.training import train_sentencepiece
 
 PROMPTS = ["ROMEO:", "First Citizen: Before we proceed", "A", "O, speak again", "Enter"]
 WARM = Sampling(temperature=1.0, top_p=0.9, max_new_tokens=20, seed=3)
@@ -86,7 +87,7 @@ def test_stop_strings_end_the_text(gqa, tokenizer):
 
 def test_end_of_text_is_not_text(stories, tokenizer):
     """The model of stories ends one with BOS; take the token it says first as the end."""
-    ends = SentencePiece(tokenizer.model, Rules(eos_ids=(stories.greedy[5],)))
+    ends = SentencePiece(tokenizer.model, SpecialTokens(eos_ids=(stories.greedy[5],)))
     [result] = generate(stories.model, stories.params, ends, [stories.greedy[:1]], Sampling(temperature=0.0))
     assert result.tokens == tuple(stories.greedy[1:5]) and result.finish_reason == "stop"
     assert len(result.logprobs) == 4
@@ -128,7 +129,7 @@ def test_what_is_no_prompt_at_all(gqa, tokenizer, prompts):
 
 def test_a_tokenizer_with_more_ids_than_the_model_is_named(gqa, play):
     with pytest.raises(ConfigError, match=r"the tokenizer gives the id \d+ and the model has ids below 512"):
-        generate(*gqa, train([play], 600), ["First Citizen: O, speak again, good Camillo", "A"], WARM)
+        generate(*gqa, train_sentencepiece([play], 600), ["First Citizen: O, speak again, good Camillo", "A"], WARM)
 
 
 def test_a_batch_of_nothing_is_named(gqa, tokenizer):

@@ -24,7 +24,7 @@ from llama_jax.scoring.likelihood import (
 )
 from llama_jax.scoring.prefix_trees import batches, pack, plant
 from llama_jax.tokenizer.base import Tokenizer
-from llama_jax.tokenizer.sentencepiece import train
+from llama_jax.tokenizer.training import train_sentencepiece
 
 
 def random_requests(rng, count: int, most: int = 64, vocab: int = 512) -> list[tuple[list[int], list[int]]]:
@@ -217,7 +217,7 @@ def test_requests_may_come_one_by_one(gqa, tokenizer):
 def test_ids_that_the_model_does_not_have_are_named(gqa, tokenizer, play, ids):
     with pytest.raises(DataError, match=r"request 2 holds the id -?\d+ and the model has ids in \[0, 512\)"):
         token_loglikelihood(*gqa, [([3], [4]), ids])
-    other = train([play], 600)
+    other = train_sentencepiece([play], 600)
     with pytest.raises(DataError, match="use the tokenizer that the model was trained with"):
         loglikelihood(*gqa, other, [("First Citizen:", " O, speak again, good Camillo")])
     with pytest.raises(DataError, match="use the tokenizer that the model was trained with"):

@@ -12,9 +12,9 @@ from llama_jax.inference.generate import generate
 from llama_jax.inference.sampling import Sampling
 from llama_jax.serving.answer import Offsets
 from llama_jax.serving.protocol import names_of
-from llama_jax.tokenizer.base import Decoder
+from llama_jax.tokenizer.base import IncrementalDecoder
 from llama_jax.tokenizer.bpe import TokenizerJson
-from llama_jax.tokenizer.special_tokens import Rules
+from llama_jax.tokenizer.special_tokens import SpecialTokens
 from tests.golden.models import small_model
 from tests.inference.serving import events, joined, post, serving
 
@@ -92,7 +92,7 @@ def test_prompts_of_ids_that_end_inside_a_character(client, model, tokenizer):
         [bare] = post(client, **body).json()["choices"]
         [streamed] = joined(events(post(client, **body, echo=True, stream=True)))
         check_table(echoed)
-        settled = Decoder(tokenizer).push(ids[:cut])
+        settled = IncrementalDecoder(tokenizer).push(ids[:cut])
         assert echoed["text"] == settled + bare["text"] == streamed["text"]
         assert echoed["logprobs"]["text_offset"] == streamed["logprobs"]["text_offset"]
         assert echoed["logprobs"]["text_offset"][cut:] == [len(settled) + n for n in bare["logprobs"]["text_offset"]]
@@ -126,7 +126,7 @@ def test_random_ids_begin_where_the_text_before_them_ends(tokenizer):
     for _ in range(300):
         ids = [rng.randrange(tokenizer.vocab_size) for _ in range(rng.randint(1, 30))]
         text = tokenizer.decode(ids)
-        settled = [Decoder(tokenizer).push(ids[:n], last=True) for n in range(len(ids))]
+        settled = [IncrementalDecoder(tokenizer).push(ids[:n], last=True) for n in range(len(ids))]
         wanted = [next((k for k, (x, y) in enumerate(zip(one, text, strict=False)) if x != y), min(len(one), len(text)))
                   for one in settled]
         assert Offsets(tokenizer).push(ids, last=True) == wanted
@@ -159,9 +159,9 @@ def test_every_id_has_a_name_of_its_own(kind, tokenizer, byte_level):
         vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2, **{f"<0x{n:02X}>": 3 + n for n in range(256)}, "A": 259, "\u2581A": 260}
         made = tokenizers.Tokenizer(models.BPE(vocabulary, [], byte_fallback=True, unk_token="<unk>"))
         made.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
-        tokenizer = TokenizerJson(made.to_str().encode(), Rules())
+        tokenizer = TokenizerJson(made.to_str().encode(), SpecialTokens())
     elif kind == "byte level":
-        tokenizer = TokenizerJson(byte_level.to_str().encode(), Rules())
+        tokenizer = TokenizerJson(byte_level.to_str().encode(), SpecialTokens())
     names = names_of(tokenizer, tokenizer.vocab_size + 7)
     assert len(set(names)) == len(names) == tokenizer.vocab_size + 7 and "" not in names
     assert names[-7:] == tuple(f"token_id:{tokenizer.vocab_size + n}" for n in range(7))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_jax.inference.detokenizer import TextStream
-from llama_jax.tokenizer.base import Decoder
+from llama_jax.tokenizer.base import IncrementalDecoder
 
 TEXT = "Hallo, Wörld — 日本語 🎉🎊\n  two  spaces"
 
@@ -13,7 +13,8 @@ TEXT = "Hallo, Wörld — 日本語 🎉🎊\n  two  spaces"
 def pushed(tokenizer, prompt, text, sizes, stop=()) -> tuple[list[str], TextStream]:
     whole = tokenizer.encode(prompt + text)
     start = len(tokenizer.encode(prompt))
-    stream, ids, parts = TextStream(Decoder(tokenizer), [tokenizer.bos_id, *whole[:start]], stop=stop), whole[start:], []
+    stream = TextStream(IncrementalDecoder(tokenizer), [tokenizer.bos_id, *whole[:start]], stop=stop)
+    ids, parts = whole[start:], []
     while ids:
         size = next(sizes)
         parts.append(stream.push(ids[:size], last=size >= len(ids)))
@@ -73,5 +74,5 @@ def test_a_stop_does_not_depend_on_how_the_text_is_cut(text, stop, sizes):
 def test_a_prompt_that_ends_inside_a_character(tokenizer):
     """What the model writes then completes it."""
     ids = tokenizer.encode("x🦝")
-    stream = TextStream(Decoder(tokenizer), ids[:-2])
+    stream = TextStream(IncrementalDecoder(tokenizer), ids[:-2])
     assert stream.push(ids[-2:-1]) == "" and stream.push(ids[-1:]) == "\U0001f99d"

@@ -18,6 +18,7 @@ from llama_jax.formats.mapping import tensors
 from llama_jax.formats.torchfile import TorchFile
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.bpe import Tiktoken
+from llama_jax.tokenizer.load import load_tokenizer
 from llama_jax.training.loop import fit
 from tests.convert.sources import Memory, config_of
 from tests.golden import make_rope
@@ -148,7 +149,7 @@ def assert_auto_tokenizer_agrees(folder, tokenizer: Tokenizer, texts: list[str])
 def test_auto_tokenizer_reads_our_sentencepiece(tmp_path, tokenizer, play, shared_data):
     convert(Memory(config_of(), tokenizer), tmp_path / "own", "hf")
     assert_auto_tokenizer_agrees(tmp_path / "own", tokenizer, texts_of(play))
-    metas = Tokenizer.load(shared_data / "tokenizer/llama-tokenizer.model")
+    metas = load_tokenizer(shared_data / "tokenizer/llama-tokenizer.model")
     convert(Memory(config_of(vocab_size=32_000), metas), tmp_path / "meta", "hf")
     cases = (shared_data / "tokenizer/llama-spm-cases.inp").read_text().split("\n__ggml_vocab_test__\n")
     assert_auto_tokenizer_agrees(tmp_path / "meta", metas, [*texts_of(play), *cases])

@@ -10,7 +10,7 @@ import pytest
 from llama_jax.config import ModelConfig
 from llama_jax.model.decoder import Transformer
 from llama_jax.scoring.likelihood import encode_pair, loglikelihood
-from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.tokenizer.load import load_tokenizer
 from tests.golden.small import random_params
 
 pytestmark = pytest.mark.peers
@@ -36,7 +36,7 @@ def real_requests(folder) -> list[tuple[str, str]]:
 
 
 def test_four_hundred_real_requests(shared_data):
-    tokenizer = Tokenizer.load(shared_data / "tokenizer/llama-tokenizer.model")
+    tokenizer = load_tokenizer(shared_data / "tokenizer/llama-tokenizer.model")
     config = ModelConfig(vocab_size=32_000, dim=64, num_layers=3, num_heads=8, num_kv_heads=4, ffn_dim=160, max_length=512,
                          dtype="float32")
     params = random_params(config, 0)

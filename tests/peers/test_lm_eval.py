@@ -10,6 +10,7 @@ import pytest
 
 from llama_jax.config import ModelConfig
 from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.tokenizer.load import load_tokenizer
 from tests.evaluation.conftest import save_run, small_config
 from tests.golden.small import random_params
 
@@ -139,7 +140,7 @@ def spelled(tokenizer: Tokenizer) -> transformers.PreTrainedTokenizer:
 def sides(shared_data, tmp_path_factory) -> SimpleNamespace:
     """The same weights three times, and that harness's tasks on our records."""
     folder = tmp_path_factory.mktemp("lm_eval")
-    tokenizer = Tokenizer.load(shared_data / "tokenizer/llama-tokenizer.model")
+    tokenizer = load_tokenizer(shared_data / "tokenizer/llama-tokenizer.model")
     config = ModelConfig(vocab_size=32_000, dim=64, num_layers=3, num_heads=8, num_kv_heads=4, ffn_dim=160, max_length=2048,
                          dtype="float32")
     params = random_params(config, 0)

@@ -17,7 +17,7 @@ from llama_jax.formats.base import DTYPES, open_source
 from llama_jax.formats.load import load
 from llama_jax.model.decoder import Transformer
 from llama_jax.parallel.mesh import make_mesh
-from llama_jax.tokenizer.sentencepiece import train
+from llama_jax.tokenizer.training import train_sentencepiece
 from llama_jax.training.init_from import check_shape, starting_point, take_params, tokenizer_for
 from llama_jax.training.loop import build, fit
 from tests.convert.sources import Memory, config_of
@@ -101,7 +101,7 @@ def test_another_model_is_refused_with_what_mends_it():
 
 
 def test_the_tokenizer_must_be_the_weights_own(tmp_path, config, weights, tokenizer, play):
-    other = train([play[:100_000]], 512)
+    other = train_sentencepiece([play[:100_000]], 512)
     other.save(tmp_path / "other")
     source = open_source(weights)
     assert tokenizer_for(source, "").sha256 == tokenizer.sha256 == tokenizer_for(source, str(weights)).sha256
