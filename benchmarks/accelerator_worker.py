@@ -30,7 +30,7 @@ from llama_jax.model.accounting import parameter_count, train_flops_per_token
 from llama_jax.model.decoder import Transformer
 from llama_jax.parallel.hardware import peak_flops
 from llama_jax.parallel.mesh import make_mesh
-from llama_jax.parallel.xla_flags import set_flags
+from llama_jax.parallel.xla_flags import set_xla_flags
 from llama_jax.scoring.likelihood import token_loglikelihood
 from llama_jax.training.compiled import build
 
@@ -187,7 +187,7 @@ KINDS = {"ceilings": ceilings, "train": train, "score": score, "decode": decodin
 
 def main() -> None:
     """Measure, and print JSON."""
-    set_flags()
+    set_xla_flags()
     job = json.loads(sys.argv[1])
     if job["kind"].startswith("torch"):
         from accelerator_torch import KINDS as TORCH

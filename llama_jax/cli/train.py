@@ -38,11 +38,11 @@ def run(arguments: list[str], evaluators: MakeEvaluators) -> None:
     """Read the config, apply overrides, `fit`."""
     path, rest = split_config(arguments)
     config, workdir = parse(load_config(path), rest)
-    from llama_jax.parallel.distributed import join  # jax starts only once the command line is known to be good
-    from llama_jax.parallel.xla_flags import set_flags  # jax starts only once the command line is known to be good
+    from llama_jax.parallel.distributed import join_processes  # jax starts only once the command line is known to be good
+    from llama_jax.parallel.xla_flags import set_xla_flags  # jax starts only once the command line is known to be good
 
-    set_flags()
-    join()
+    set_xla_flags()
+    join_processes()
     import jax
 
     from llama_jax.training.loop import fit

@@ -1,17 +1,25 @@
-"""glibc's malloc told to keep freed memory: XLA's CPU temporaries otherwise come back as page faults, step after step."""
+"""Makes glibc's malloc keep freed memory, which speeds up programs that compute on CPU.
+
+XLA allocates its temporaries anew in every step. As malloc is set by default, it gives large blocks back to the kernel when they
+are freed, and the next step pays for the same memory again in page faults.
+"""
 
 import ctypes
 import sys
 
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # M_... of malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """One arena that grows and never shrinks; for programs, not for libraries. False where malloc is not glibc's."""
+    """Set malloc to use one arena that grows and never shrinks, for this whole process.
+
+    For programs alone, since a library must not decide this for others. Returns False where malloc is not glibc's.
+    """
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    settings = {M_ARENA_MAX: 1, M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1}
-    return all([mallopt(name, value) for name, value in settings.items()])
+    settings = {_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1}
+    accepted = [mallopt(name, value) for name, value in settings.items()]
+    return all(accepted)

@@ -1,4 +1,4 @@
-"""The compiler flags for each platform, set before jax starts its devices."""
+"""XLA compiler flags that hide communication behind computation, set in the environment before jax starts its devices."""
 
 import os
 from importlib.util import find_spec
@@ -7,7 +7,7 @@ from pathlib import Path
 OVERLAP_FLAGS = {
     "gpu": ("XLA_FLAGS", {
         "--xla_gpu_enable_latency_hiding_scheduler": "true",
-        "--xla_gpu_enable_while_loop_double_buffering": "true",  # a layer's collectives under the next layer's compute
+        "--xla_gpu_enable_while_loop_double_buffering": "true",  # overlaps a layer's collectives with the next layer
         "--xla_gpu_enable_pipelined_all_gather": "true",
         "--xla_gpu_enable_pipelined_reduce_scatter": "true",
         "--xla_gpu_enable_pipelined_all_reduce": "true",
@@ -25,21 +25,28 @@ OVERLAP_FLAGS = {
         "--xla_enable_async_all_gather": "true",
     }),
 }
-"""Platform -> the variable its compiler reads, and the flags that hide communication behind computation."""
+"""Platform -> (the environment variable that its compiler reads, flags with their values)."""
 
 
-def platforms() -> list[str]:
-    """Accelerators of this machine, found without starting jax's devices: what JAX_PLATFORMS says, else what is there."""
+def accelerator_platforms() -> list[str]:
+    """The accelerator platforms of this machine ("gpu", "tpu"), found without starting jax's devices.
+
+    Those that JAX_PLATFORMS names where it is set, else those whose driver and jax plugin are present.
+    """
     if wanted := os.environ.get("JAX_PLATFORMS", ""):
-        return [{"cuda": "gpu"}.get(name, name) for name in wanted.split(",") if {"cuda": "gpu"}.get(name, name) in OVERLAP_FLAGS]
-    gpu = any(map(find_spec, ("jax_cuda12_plugin", "jax_cuda13_plugin"))) and Path("/dev/nvidiactl").exists()
-    tpu = find_spec("libtpu") and any(Path(file).exists() for file in ("/dev/accel0", "/dev/vfio/0"))
-    return ["gpu"] * bool(gpu) + ["tpu"] * bool(tpu)
+        names = ["gpu" if name == "cuda" else name for name in wanted.split(",")]
+        return [name for name in names if name in OVERLAP_FLAGS]
+    found = []
+    if Path("/dev/nvidiactl").exists() and (find_spec("jax_cuda12_plugin") or find_spec("jax_cuda13_plugin")):
+        found.append("gpu")
+    if find_spec("libtpu") and (Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists()):
+        found.append("tpu")
+    return found
 
 
-def set_flags() -> None:
-    """Add this machine's OVERLAP_FLAGS to the environment; a flag that is there already keeps the value it has."""
-    for platform in platforms():
+def set_xla_flags() -> None:
+    """Add this machine's OVERLAP_FLAGS to the environment; a flag that is set already keeps its value."""
+    for platform in accelerator_platforms():
         variable, flags = OVERLAP_FLAGS[platform]
         present = os.environ.get(variable, "").split()
         names = {flag.partition("=")[0] for flag in present}
@@ -47,6 +54,6 @@ def set_flags() -> None:
         os.environ[variable] = " ".join(present)
 
 
-def flags_in_use() -> list[str]:
-    """Lines for the log."""
+def describe_xla_flags() -> list[str]:
+    """One line for the log per variable with compiler flags that is set."""
     return [f"{variable}: {os.environ[variable]}" for variable, _ in OVERLAP_FLAGS.values() if os.environ.get(variable)]

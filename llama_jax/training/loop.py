@@ -25,9 +25,9 @@ from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.inference.generate import long_text
 from llama_jax.inference.sampling import Sampling
 from llama_jax.model.accounting import MFU_FORMULA, parameter_count
-from llama_jax.parallel.distributed import first_line, leave, lost
+from llama_jax.parallel.distributed import exit_at_once, first_line, lost_process_message
 from llama_jax.parallel.mesh import make_mesh
-from llama_jax.parallel.xla_flags import flags_in_use
+from llama_jax.parallel.xla_flags import describe_xla_flags
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.training.compiled import Program, build
 from llama_jax.training.init_from import starting_point, take_params, tokenizer_for
@@ -90,7 +90,7 @@ def fit(config: Config, workdir: Path, evaluators: Iterable[Evaluator] = ()) -> 
             except jax.errors.JaxRuntimeError as error:
                 if jax.process_count() == 1:
                     raise
-                leave(f"{lost()} ({first_line(error)}).")
+                exit_at_once(f"{lost_process_message()} ({first_line(error)}).")
 
 
 def go_on(run: Run, source: Source | None) -> TrainState:
@@ -126,7 +126,7 @@ def describe(config: Config, corpus: Corpus, program: Program, mesh: Mesh) -> li
         f"{c.data.sequence_length} tokens on {len(devices)} {devices[0].device_kind} device(s)",
         f"mesh: {' x '.join(f'{axis} {size}' for axis, size in mesh.shape.items())}, {jax.process_count()} process(es)",
         f"attention: {program.attention}",
-        *flags_in_use(),
+        *describe_xla_flags(),
         f"data: {'; '.join(rows)}",
         *corpus.notes,
     ]
