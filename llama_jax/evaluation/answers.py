@@ -17,7 +17,7 @@ from llama_jax.inference.params import Weights, make_weights
 from llama_jax.inference.sampling import Sampling
 from llama_jax.model.decoder import Transformer
 from llama_jax.parallel.rules import row_ways
-from llama_jax.scoring.likelihood import Likelihood, encode_pair, in_batches, windows
+from llama_jax.scoring.likelihood import Likelihood, encode_pair, loglikelihood_batches, rolling_windows
 from llama_jax.tokenizer.base import Tokenizer
 
 ROWS = {"cpu": 32}
@@ -76,7 +76,7 @@ class Answerer:
         heard = report or (lambda share: None)
         heard(len(done) / len(pairs))
         parts: list[dict[int, Likelihood]] = [{} for _ in requests]
-        for some in in_batches(self.model, self.params, pairs, done):
+        for some in loglikelihood_batches(self.model, self.params, pairs, known=done):
             for place, part in some.items():
                 parts[owners[place]][place] = part
             heard(len(some.keys() - done) / len(pairs))
@@ -89,10 +89,10 @@ class Answerer:
         """(context, continuation) ids that together answer a request, and how many ids the context loses."""
         most, bos = self.model.config.max_length, self.tokenizer.bos_id
         if isinstance(request, Whole):
-            return list(windows([bos, *self.tokenizer.encode_array(request.text).tolist()], most)), 0
-        context, continuation = encode_pair(self.tokenizer, request.context, request.continuation)
+            return list(rolling_windows([bos, *self.tokenizer.encode_array(request.text).tolist()], most)), 0
+        context, continuation = encode_pair(self.tokenizer, context=request.context, continuation=request.continuation)
         if len(continuation) > most:
-            return list(windows([context[-1], *continuation], most)), len(context) - 1
+            return list(rolling_windows([context[-1], *continuation], most)), len(context) - 1
         return [(context, continuation)], max(0, len(context) + len(continuation) - 1 - most)
 
     def texts(self, prompts: Sequence[Prompt], report: Report | None = None) -> tuple[list[Texts], list[int]]:

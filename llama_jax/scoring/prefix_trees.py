@@ -1,91 +1,132 @@
-"""Texts that begin alike as trees, and trees packed into rows so that nothing is computed twice and little is padding."""
+"""Prefix sharing for scoring: requests that share a prefix form a prefix tree, and what they share is computed once.
+
+Three steps lead from requests to the arrays that the model reads:
+
+1. `build_prefix_trees` groups requests whose token ids share a prefix, and splits a group that is too large for one row.
+2. `pack_rows` puts several trees into one row by best-fit decreasing bin packing, so that little of a row is padding.
+3. `tree_batches` stacks rows of one length into arrays. A tree lies in its row depth first, which puts all that continues a
+   token into one interval after it; the index where this interval ends is all that the attention mask needs to know.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-ROW = 256
-"""Tokens of a row; larger trees get rows of the next power of two, and few small ones a smaller row."""
-LEAST = 128
-"""Tokens of texts that begin alike which stay together; small trees pack better."""
-TRUNKS = 8
-"""Texts that begin alike stay together up to so many times what they share: of a tree that is cut, an eighth is repeated."""
+ROW_TOKENS = 256
+"""Usual length of a row. A larger tree gets a row of the next power of two, and a batch of few small trees a shorter row."""
+SMALL_TREE_TOKENS = 128
+"""A group of requests is never split into trees below this size, whatever they share: repeating so little costs nothing."""
+TREE_SIZE_PER_PREFIX = 8
+"""Size of a tree, in lengths of the prefix that its whole group shares, above which the group is split.
+
+Smaller trees pack better, but each repeats the prefix: at eight times its length an eighth of a tree is repeated.
+"""
 
 Ids = Sequence[int]
-Request = tuple[Ids, Ids]
-"""A context and its continuation."""
+"""Token ids."""
+ScoringRequest = tuple[Ids, Ids]
+"""Token ids of a context and of the continuation whose tokens are scored."""
 
 
 @dataclass(frozen=True)
-class Tree:
-    """Requests whose texts share their beginnings. The last token of a continuation predicts nothing and is not in it."""
+class PrefixTree:
+    """Requests that share prefixes, as the paths of a tree whose nodes are tokens.
+
+    The last token of a continuation predicts nothing that is asked for, and is not in the tree.
+    """
 
     paths: tuple[tuple[int, ...], ...]
-    """From the root to where each request ends, in the order of their tokens: depth first."""
+    """Token ids from the root to where each request ends, in lexicographic order, which is depth-first order."""
     requests: tuple[int, ...]
-    """Number of the request that each path answers."""
+    """Number of the request that each path belongs to."""
     size: int
-    """Tokens that go into a row: different beginnings of the paths."""
+    """Nodes of the tree: the tokens that it fills of a row."""
 
 
 @dataclass
-class Row:
-    """Trees that share a row."""
+class PackedRow:
+    """Trees that share one row of a batch."""
 
     length: int
-    trees: list[Tree] = field(default_factory=list)
-    room: int = 0
+    """Tokens that the row holds."""
+    trees: list[PrefixTree] = field(default_factory=list)
+    free: int = 0
+    """Tokens that are not filled by a tree."""
 
 
 @dataclass(frozen=True)
-class Rows:
-    """One batch: three int32 (B, T) arrays, and the M of its B x T positions where a target is scored."""
+class TreeBatch:
+    """Rows of packed trees as int32 arrays, and the M places among their B x T positions where a target is scored."""
 
-    arrays: tuple[np.ndarray, ...]
-    """Tokens, positions and ends: the first index of the row that does not continue the text of a token (`masks.Mask`)."""
+    tokens_BT: np.ndarray
+    positions_BT: np.ndarray
+    """Depth of each token in its tree, which is its position in its own text."""
+    ends_BT: np.ndarray
+    """First index of the row that does not continue the text of a token: `ends_BT` of `ops.masks.Mask`."""
     where_M: np.ndarray
+    """Index of each scored position in the flattened B x T positions."""
     targets_M: np.ndarray
+    """Token id whose log-probability is asked for after the token at that position."""
     count: np.ndarray
-    """int32, how many of the M are real."""
+    """int32 scalar: how many of the M are real, the rest being padding."""
     scored: dict[int, list[int]]
-    """Which of the M are a request's continuation, token by token; requests that begin alike share some."""
+    """By request number, the indices into M of its continuation, token by token; requests share those of a common prefix."""
 
 
-def plant(requests: Sequence[Request], most: int) -> list[Tree]:
-    """Trees of (context, continuation) ids, none over `most` tokens unless a single text is.
+def build_prefix_trees(requests: Sequence[ScoringRequest], *, max_tokens: int) -> list[PrefixTree]:
+    """Prefix trees that together hold every request once.
 
-    A text joins the one before it, in the order of their tokens, where they share half of the longer context at least.
+    In lexicographic order, a request joins the group of the one before it where the two share at least half of the longer
+    context: shorter prefixes save less than the freedom to pack two small trees.
+
+    Args:
+        requests: Token ids of (context, continuation).
+        max_tokens: Size that no tree exceeds, unless a single request does.
     """
     paths = [(*context, *continuation[:-1]) for context, continuation in requests]
-    families: list[list[int]] = []
+    groups: list[list[int]] = []
     for number in sorted(range(len(requests)), key=paths.__getitem__):
-        if families:
-            last = families[-1][-1]
-            if 2 * shared(paths[last], paths[number]) >= max(len(requests[n][0]) for n in (last, number)):
-                families[-1].append(number)
+        if groups:
+            previous = groups[-1][-1]
+            longer_context = max(len(requests[previous][0]), len(requests[number][0]))
+            if 2 * common_prefix_length(paths[previous], paths[number]) >= longer_context:
+                groups[-1].append(number)
                 continue
-        families.append([number])
-    return [tree for family in families for tree in grow([(paths[number], number) for number in family], most)]
+        groups.append([number])
+    trees = []
+    for group in groups:
+        trees += _split_into_trees([(paths[number], number) for number in group], max_tokens)
+    return trees
 
 
-def grow(family: Sequence[tuple[tuple[int, ...], int]], most: int) -> Iterator[Tree]:
-    """A family's (path, request) in as few trees as hold it."""
-    trunk = shared(family[0][0], family[-1][0])
-    most = min(most, max(LEAST, TRUNKS * trunk))
-    chosen, size = [], 0
-    for path, number in family:
-        new = len(path) - (shared(chosen[-1][0], path) if chosen else 0)
-        if chosen and size + new > most:
-            yield Tree(*zip(*chosen, strict=True), size)
-            chosen, size, new = [], 0, len(path)
+def _split_into_trees(group: Sequence[tuple[tuple[int, ...], int]], max_tokens: int) -> Iterator[PrefixTree]:
+    """Trees of a group of (path, request number) in lexicographic order, each filled up before the next begins."""
+    first_path, last_path = group[0][0], group[-1][0]
+    shared_by_all = common_prefix_length(first_path, last_path)  # sorted: what the outermost share, all share
+    limit = min(max_tokens, max(SMALL_TREE_TOKENS, TREE_SIZE_PER_PREFIX * shared_by_all))
+    chosen: list[tuple[tuple[int, ...], int]] = []
+    size = 0
+    for path, number in group:
+        new_tokens = len(path)
+        if chosen:
+            new_tokens -= common_prefix_length(chosen[-1][0], path)
+        if chosen and size + new_tokens > limit:
+            yield _tree_of(chosen, size)
+            chosen, size, new_tokens = [], 0, len(path)
         chosen.append((path, number))
-        size += new
-    yield Tree(*zip(*chosen, strict=True), size)
+        size += new_tokens
+    yield _tree_of(chosen, size)
 
 
-def shared(one: Ids, other: Ids) -> int:
-    """Tokens that both begin with."""
+def _tree_of(chosen: Sequence[tuple[tuple[int, ...], int]], size: int) -> PrefixTree:
+    """A tree of (path, request number) pairs."""
+    paths, requests = zip(*chosen, strict=True)
+    return PrefixTree(paths, requests, size)
+
+
+def common_prefix_length(one: Ids, other: Ids) -> int:
+    """Number of tokens of the longest common prefix."""
     count = 0
     for a, b in zip(one, other, strict=False):
         if a != b:
@@ -94,66 +135,84 @@ def shared(one: Ids, other: Ids) -> int:
     return count
 
 
-def power_of_two(size: int) -> int:
-    """The least that is no smaller than `size`."""
+def _next_power_of_two(size: int) -> int:
+    """The least power of two that is no smaller than `size`."""
     return 1 << (size - 1).bit_length()
 
 
-def few_sizes(size: int) -> int:
-    """The least of 1, 2, 3, 4, 6, 8, 12, 16 ... that is no smaller than `size`."""
-    above = power_of_two(size)
-    return above * 3 // 4 if above > 2 and above * 3 // 4 >= size else above
+def _round_up(size: int) -> int:
+    """The least of 1, 2, 3, 4, 6, 8, 12, 16 ... that is no smaller than `size`: few sizes, and so few compilations."""
+    power = _next_power_of_two(size)
+    three_quarters = power * 3 // 4
+    return three_quarters if power > 2 and three_quarters >= size else power
 
 
-def pack(trees: Sequence[Tree]) -> list[Row]:
-    """Every tree into the fullest row that still holds it, largest trees first."""
-    shortest = min(ROW, max(32, power_of_two(sum(tree.size for tree in trees))))
-    rows: list[Row] = []
-    unfilled: list[Row] = []
+def pack_rows(trees: Sequence[PrefixTree]) -> list[PackedRow]:
+    """Rows that hold all trees, filled by best-fit decreasing: largest trees first, each into the fullest row that holds it."""
+    shortest = min(ROW_TOKENS, max(32, _next_power_of_two(sum(tree.size for tree in trees))))
+    rows: list[PackedRow] = []
+    open_rows: list[PackedRow] = []
     for tree in sorted(trees, key=lambda tree: -tree.size):
-        row = min((row for row in unfilled if row.room >= tree.size), key=lambda row: row.room, default=None)
+        fitting = (row for row in open_rows if row.free >= tree.size)
+        row = min(fitting, key=lambda row: row.free, default=None)
         if row is None:
-            length = max(shortest, power_of_two(tree.size))
-            row = Row(length, room=length)
+            length = max(shortest, _next_power_of_two(tree.size))
+            row = PackedRow(length, free=length)
             rows.append(row)
-            unfilled.append(row)
+            open_rows.append(row)
         row.trees.append(tree)
-        row.room -= tree.size
-        if not row.room:
-            unfilled.remove(row)
+        row.free -= tree.size
+        if not row.free:
+            open_rows.remove(row)
     return rows
 
 
-def batches(rows: Sequence[Row], requests: Sequence[Request], tokens: int, multiple: int = 1) -> Iterator[Rows]:
-    """Rows of one length at a time, about `tokens` tokens a batch and a `multiple` of rows; few shapes."""
+def tree_batches(rows: Sequence[PackedRow], requests: Sequence[ScoringRequest], *, batch_tokens: int,
+                 row_multiple: int = 1) -> Iterator[TreeBatch]:
+    """Batches of rows of one length, shortest first; their arrays come in few shapes, so that few programs are compiled.
+
+    Args:
+        rows: As `pack_rows` makes them.
+        requests: The token ids of (context, continuation) that the trees were built from.
+        batch_tokens: Tokens of a batch, about; at least one row per device that shares the rows.
+        row_multiple: The number of rows of a batch is a multiple of this: the devices that share the rows.
+    """
     for length in sorted({row.length for row in rows}):
-        alike = [row for row in rows if row.length == length]
-        most = max(1, tokens // length // multiple) * multiple
-        for at in range(0, len(alike), most):
-            chosen = alike[at : at + most]
-            count = min(most, -(-few_sizes(len(chosen)) // multiple) * multiple)
-            yield lay_out(chosen, requests, count, length)
+        same_length = [row for row in rows if row.length == length]
+        max_rows = max(1, batch_tokens // length // row_multiple) * row_multiple
+        for begin in range(0, len(same_length), max_rows):
+            chosen = same_length[begin : begin + max_rows]
+            rounded_up = -(-_round_up(len(chosen)) // row_multiple) * row_multiple
+            yield _lay_out(chosen, requests, row_count=min(max_rows, rounded_up), length=length)
 
 
-def lay_out(rows: Sequence[Row], requests: Sequence[Request], count: int, length: int) -> Rows:
-    """Arrays of `count` rows, the last of which may be empty."""
-    tokens, positions, ends = fields = np.zeros((3, count, length), np.int32)
-    targets: dict[tuple[int, int], int] = {}  # (position, token) to be scored: which of the M
-    scored = {}
-    for r, row in enumerate(rows):
-        at = 0
+def _lay_out(rows: Sequence[PackedRow], requests: Sequence[ScoringRequest], *, row_count: int, length: int) -> TreeBatch:
+    """Arrays of `row_count` rows of `length` tokens, of which the last rows are empty where there are fewer `rows`."""
+    tokens_BT, positions_BT, ends_BT = np.zeros((3, row_count, length), np.int32)
+    target_indices: dict[tuple[int, int], int] = {}
+    """(flat position, target id) to its index among the M: equal targets of requests with a common prefix are scored once."""
+    scored: dict[int, list[int]] = {}
+    for row_number, row in enumerate(rows):
+        end = 0  # of what is filled of the row
         for tree in row.trees:
-            path, place = (), []  # where in the row the text so far lies
-            for text, number in zip(tree.paths, tree.requests, strict=True):
-                depth, begin = shared(path, text), at
-                at += len(text) - depth
-                ends[r, place[depth:]] = begin
-                tokens[r, begin:at], positions[r, begin:at] = text[depth:], range(depth, len(text))
-                path, place = text, [*place[:depth], *range(begin, at)]
+            previous: tuple[int, ...] = ()
+            columns: list[int] = []  # where the tokens of the path before lie in the row
+            for path, number in zip(tree.paths, tree.requests, strict=True):
+                depth = common_prefix_length(previous, path)
+                begin = end
+                end += len(path) - depth
+                ends_BT[row_number, columns[depth:]] = begin  # what the path does not go on from is complete
+                tokens_BT[row_number, begin:end] = path[depth:]
+                positions_BT[row_number, begin:end] = range(depth, len(path))
+                previous, columns = path, [*columns[:depth], *range(begin, end)]
                 context, continuation = requests[number]
-                asked = zip(place[len(context) - 1 :], continuation, strict=True)
-                scored[number] = [targets.setdefault((r * length + before, token), len(targets)) for before, token in asked]
-            ends[r, place] = at
-    M = max(count * length, power_of_two(len(targets)))  # few shapes: one for nearly all batches alike
-    where_M, targets_M = np.pad(np.array(list(targets), np.int32).T, ((0, 0), (0, M - len(targets))))
-    return Rows(tuple(fields), where_M, targets_M, np.int32(len(targets)), scored)
+                predicting = columns[len(context) - 1 :]  # the last token of the context predicts the first target
+                scored[number] = []
+                for column, target in zip(predicting, continuation, strict=True):
+                    index = target_indices.setdefault((row_number * length + column, target), len(target_indices))
+                    scored[number].append(index)
+            ends_BT[row_number, columns] = end
+    # M is B x T for nearly every batch, which keeps the number of shapes small; more where branches end in many targets
+    M = max(row_count * length, _next_power_of_two(len(target_indices)))
+    where_M, targets_M = np.pad(np.array(list(target_indices), np.int32).T, ((0, 0), (0, M - len(target_indices))))
+    return TreeBatch(tokens_BT, positions_BT, ends_BT, where_M, targets_M, np.int32(len(target_indices)), scored)

@@ -182,7 +182,8 @@ def test_rules_of_a_folder(tmp_path, tokenizer):
     write(tmp_path, generation_config={"eos_token_id": [5, 9]})
     assert load_tokenizer(tmp_path).eos_ids == (2, 5, 9)
     assert prompt_ids(found, "To be", config_of()) == found.encode("To be")
-    assert encode_pair(found, "To", " be")[0] == found.encode("To") and encode_pair(found, "", "be")[0] == [1]
+    assert encode_pair(found, context="To", continuation=" be")[0] == found.encode("To")
+    assert encode_pair(found, context="", continuation="be")[0] == [1]
 
 
 def test_rules_name_the_control_pieces(tmp_path, from_json, byte_level):

@@ -35,7 +35,7 @@ class Killed(Exception):
 def jobs(eval_data, monkeypatch) -> list[Job]:
     """Six items each, in several chunks of several batches."""
     monkeypatch.setattr(harness, "CHUNK_CHARACTERS", 3000)
-    monkeypatch.setitem(likelihood.BATCH_TOKENS, "cpu", 256)
+    monkeypatch.setitem(likelihood.TOKENS_PER_BATCH, "cpu", 256)
     return plan(["siqa", "openbookqa"], str(eval_data), SETTINGS, 6)
 
 
@@ -93,7 +93,7 @@ def test_killed_and_resumed_equals_uninterrupted(jobs, small_run, tmp_path):
 
 def test_what_is_known_of_a_chunk_is_not_asked_again(small_run, play, monkeypatch):
     """Known up to any batch, bit for bit; a text in windows is known when all of them are."""
-    monkeypatch.setitem(likelihood.BATCH_TOKENS, "cpu", 256)
+    monkeypatch.setitem(likelihood.TOKENS_PER_BATCH, "cpu", 256)
     requests = [Whole(play[:2500]), *(Choice(play[at : at + 300], play[at + 300 : at + 320]) for at in range(0, 3000, 300))]
     batches = list(small_run.answerer.scores(requests))
     assert len(batches) > 4 and any(0 not in some for some in batches)

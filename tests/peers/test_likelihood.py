@@ -45,7 +45,7 @@ def test_four_hundred_real_requests(shared_data):
     ours = loglikelihood(Transformer(config), jax.tree.map(jnp.asarray, params), tokenizer, requests)
     theirs = hf_model(config, params)
     for request, got in zip(requests, ours, strict=True):
-        context, continuation = encode_pair(tokenizer, *request)
+        context, continuation = encode_pair(tokenizer, context=request[0], continuation=request[1])
         with torch.no_grad():
             logits = theirs(torch.tensor([[*context, *continuation][:-1]])).logits[0, len(context) - 1 :]
         logprobs = torch.log_softmax(logits.double(), -1)

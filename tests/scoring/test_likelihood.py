@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_jax.config import MeshConfig
@@ -19,21 +19,12 @@ from llama_jax.scoring.likelihood import (
     encode_pair,
     loglikelihood,
     rolling_loglikelihood,
+    rolling_windows,
     token_loglikelihood,
-    windows,
 )
-from llama_jax.scoring.prefix_trees import batches, pack, plant
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.training import train_sentencepiece
-
-
-def random_requests(rng, count: int, most: int = 64, vocab: int = 512) -> list[tuple[list[int], list[int]]]:
-    """Groups of one to five continuations of one context."""
-    requests = []
-    while len(requests) < count:
-        context = rng.integers(0, vocab, rng.integers(1, most - 12)).tolist()
-        requests += [(context, rng.integers(0, vocab, rng.integers(1, 12)).tolist()) for _ in range(rng.integers(1, 6))]
-    return [requests[n] for n in rng.permutation(len(requests))]
+from tests.scoring.requests import random_requests
 
 
 def alone(model, params, context: list[int], continuation: list[int]) -> tuple[np.ndarray, bool]:
@@ -74,53 +65,6 @@ def test_greedy_is_told(stories):
     assert yes.is_greedy and not no.is_greedy and yes.token_logprobs[:20] == pytest.approx(no.token_logprobs[:20], abs=1e-5)
 
 
-@settings(deadline=None)
-@given(st.integers(0, 2**31), st.integers(1, 30), st.integers(2, 4))
-def test_rows_hold_every_request_once(seed, count, multiple):
-    rng = np.random.default_rng(seed)
-    requests = random_requests(rng, count, most=int(rng.choice([16, 200, 700])))
-    trees = plant(requests, 300)
-    answered = []
-    for rows in batches(pack(trees), requests, 1024, multiple):
-        tokens, positions, ends = rows.arrays
-        assert len(tokens) % multiple == 0
-        for request, places in rows.scored.items():
-            context, continuation = requests[request]
-            answered.append(request)
-            assert rows.targets_M[places].tolist() == list(continuation)
-            row, last = divmod(int(rows.where_M[places[-1]]), tokens.shape[1])
-            seen = (np.arange(tokens.shape[1]) <= last) & (last < ends[row])
-            assert tokens[row][seen].tolist() == [*context, *continuation][:-1]
-            assert positions[row][seen].tolist() == list(range(seen.sum()))
-    assert sorted(answered) == list(range(len(requests)))
-
-
-def test_little_of_a_row_is_padding():
-    """Groups of four of ordinary length: under a tenth of all positions."""
-    rng = np.random.default_rng(0)
-    requests = [(rng.integers(0, 9, length).tolist(), rng.integers(0, 9, rng.integers(5, 30)).tolist())
-                for length in rng.integers(20, 120, 100) for _ in range(4)]
-    rows = pack(plant(requests, 2048))
-    assert sum(row.room for row in rows) < 0.1 * sum(row.length for row in rows)
-
-
-@pytest.mark.parametrize("examples, repeated", [(60, 1), (300, 9 / 8)])
-def test_what_texts_begin_with_alike_is_there_once(examples, repeated):
-    """Questions after the same worked examples, choices that differ at their end: one token for each different beginning.
-
-    Where 2,048 tokens do not hold them all, an eighth is there again at most.
-    """
-    rng = np.random.default_rng(5)
-    start, requests = rng.integers(0, 512, examples).tolist(), []
-    for _ in range(12 if examples == 60 else 100):
-        question, choice = (rng.integers(0, 512, size).tolist() for size in (20, 6))
-        requests += [([*start, *question], [*choice, *rng.integers(0, 512, 3).tolist()]) for _ in range(4)]
-    texts = [[*context, *continuation[:-1]] for context, continuation in requests]
-    beginnings = {tuple(text[:count]) for text in texts for count in range(1, len(text) + 1)}
-    size = sum(tree.size for tree in plant(requests, 2048))
-    assert len(beginnings) <= size <= repeated * len(beginnings)
-
-
 def test_a_long_context_loses_its_beginning(gqa):
     model, params = gqa
     ids = np.random.default_rng(3).integers(0, 512, 200).tolist()
@@ -132,7 +76,7 @@ def test_a_long_context_loses_its_beginning(gqa):
 @given(st.integers(1, 200), st.integers(1, 40))
 def test_windows_score_every_token_once_with_all_the_context_there_is(count, length):
     ids = list(range(count + 1))
-    cut = list(windows(ids, length))
+    cut = list(rolling_windows(ids, length))
     assert [token for _, continuation in cut for token in continuation] == ids[1:]
     for number, (context, continuation) in enumerate(cut):
         whole = [*context, *continuation]
@@ -146,7 +90,7 @@ def test_rolling_equals_windows_by_hand(gqa, tokenizer, play):
     ids = [tokenizer.bos_id, *tokenizer.encode(text)]
     assert len(ids) > 3 * 64
     [got, short] = rolling_loglikelihood(model, params, tokenizer, [text, "To be"])
-    values = np.concatenate([alone(model, params, list(a), list(b))[0] for a, b in windows(ids, 64)])
+    values = np.concatenate([alone(model, params, list(a), list(b))[0] for a, b in rolling_windows(ids, 64)])
     np.testing.assert_allclose(got.token_logprobs, values, atol=1e-5)
     assert len(got.token_logprobs) == len(ids) - 1 and len(short.token_logprobs) == len(tokenizer.encode("To be"))
 
@@ -155,9 +99,9 @@ def test_pairs_are_cut_as_the_harness_cuts_them(tokenizer: Tokenizer):
     whole = tokenizer.encode("The king is dead")
     before = tokenizer.encode("The king")
     for pair in (("The king", " is dead"), ("The king ", "is dead")):
-        assert encode_pair(tokenizer, *pair) == ([1, *before], whole[len(before) :])
-    assert encode_pair(tokenizer, "", "The king") == ([1], before)
-    assert encode_pair(tokenizer, "th", "e")[1], "a pair that melts into one token still scores it"
+        assert encode_pair(tokenizer, context=pair[0], continuation=pair[1]) == ([1, *before], whole[len(before) :])
+    assert encode_pair(tokenizer, context="", continuation="The king") == ([1], before)
+    assert encode_pair(tokenizer, context="th", continuation="e")[1], "a pair that melts into one token still scores it"
 
 
 def test_over_devices(gqa):

@@ -1,0 +1,1 @@
+from tests.golden.fixtures import gqa, small, stories  # noqa: F401
