@@ -23,7 +23,7 @@ _ROOMS = {
     "attend": "ops.attention",
     "generate": "inference.generate",
     "learning_rate": "training.optimizer",
-    "load": "formats.load",
+    "load": "formats.loading",
     "loglikelihood": "scoring.likelihood",
     "make_optimizer": "training.optimizer",
     "make_train_step": "training.step",

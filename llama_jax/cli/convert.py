@@ -11,9 +11,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from llama_jax.convert.convert import convert
 from llama_jax.convert.options import Convert
+from llama_jax.convert.pooled import PooledSource
 from llama_jax.convert.verify import verify
 from llama_jax.errors import ConfigError, DataError
-from llama_jax.formats.base import DTYPES, Pooled, Source, open_source
+from llama_jax.formats.base import STORED_DTYPES, WeightSource
+from llama_jax.formats.open import open_source
 from llama_jax.model.accounting import parameter_count
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -29,8 +31,8 @@ def run_convert(asked: Convert) -> None:
     if asked.meta_shards > 1 and asked.to != "meta":
         raise ConfigError(f"--meta_shards divides Meta folders; --to is {asked.to}.")
     opened = open_source(asked.source)
-    source: Source = Pooled(opened, asked.num_kv_heads) if asked.num_kv_heads else opened
-    dtype = DTYPES[asked.dtype] if asked.dtype else source.dtype
+    source: WeightSource = PooledSource(opened, asked.num_kv_heads) if asked.num_kv_heads else opened
+    dtype = STORED_DTYPES[asked.dtype] if asked.dtype else source.dtype
     total = parameter_count(source.config) * dtype.itemsize
     print(f"{asked.source}: {opened.format}, {parameter_count(opened.config):,} parameters, {opened.dtype.name}")
     target = Path(asked.target)
@@ -45,7 +47,7 @@ def run_convert(asked: Convert) -> None:
     if asked.verify:
         difference = verify(opened, open_source(target))
         print(f"verify: {difference}")
-        lossless = dtype in (source.dtype, DTYPES["float32"]) and not asked.num_kv_heads
+        lossless = dtype in (source.dtype, STORED_DTYPES["float32"]) and not asked.num_kv_heads
         if lossless and not difference.largest <= ROUNDING:
             raise DataError(f"{target} is not what {asked.source} is, though nothing was rounded or pooled: {difference}.")
 

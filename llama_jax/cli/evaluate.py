@@ -20,7 +20,7 @@ from llama_jax.evaluation.cache import Store, read_answers
 from llama_jax.evaluation.harness import Result, characters, evaluate, owners
 from llama_jax.evaluation.options import Evaluate
 from llama_jax.evaluation.requests import Job, plan
-from llama_jax.formats.load import load
+from llama_jax.formats.loading import load
 from llama_jax.model.accounting import parameter_count
 from llama_jax.parallel.malloc import keep_freed_memory
 from llama_jax.report import page

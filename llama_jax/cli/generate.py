@@ -17,9 +17,9 @@ from llama_jax.config import MeshConfig
 from llama_jax.errors import ConfigError
 from llama_jax.files.atomic import check_writable
 from llama_jax.files.jsonl import json_line, read_jsonl, write_jsonl
-from llama_jax.formats.base import open_source
-from llama_jax.formats.load import load_source
+from llama_jax.formats.loading import load_source
 from llama_jax.formats.mapping import tensors
+from llama_jax.formats.open import open_source
 from llama_jax.formats.run import RunFolder
 from llama_jax.inference.generate import Generated, generate, prompt_ids, stream
 from llama_jax.inference.options import Generate, Score, Serve
@@ -178,7 +178,7 @@ def load_asked(checkpoint: str, tensor: int, *, data: int = 1) -> tuple[Transfor
         keep_freed_memory()
     source = open_source(checkpoint)
     with progress("tensors", sum(1 for _ in tensors(source.config))) as report:
-        model, params, tokenizer = load_source(source, MeshConfig(data=data, tensor=tensor), report)
+        model, params, tokenizer = load_source(source, MeshConfig(data=data, tensor=tensor), report=report)
     if source.format != RunFolder.format:  # a choice was made that a run does not leave
         print(f"{checkpoint}: {source.format}; tokenizer: {tokenizer}", file=sys.stderr)
     return model, params, tokenizer

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from llama_jax.config import ModelConfig
 from llama_jax.errors import ConfigError, DataError
-from llama_jax.formats.base import DTYPES, Source, checked, tokenizer_of
+from llama_jax.formats.base import STORED_DTYPES, WeightSource, require_finite, tokenizer_of
 from llama_jax.formats.hf import write_hf
 from llama_jax.formats.mapping import Tensor, tensors
 from llama_jax.formats.meta import write_meta
@@ -24,7 +24,7 @@ Report = Callable[[int], None]
 """Hears how many bytes more are written."""
 
 
-def convert(source: Source, target: Path, to: str, *, dtype: str = "", max_length: int = 0, meta_shards: int = 1,
+def convert(source: WeightSource, target: Path, to: str, *, dtype: str = "", max_length: int = 0, meta_shards: int = 1,
             report: Report = lambda count: None) -> Tokenizer | None:
     """Write `target` in the format `to` ("orbax", "hf" or "meta"); returns the tokenizer that went along, if there was one.
 
@@ -32,7 +32,7 @@ def convert(source: Source, target: Path, to: str, *, dtype: str = "", max_lengt
     model, DataError where the source is damaged or the disk is full; then nothing lies under the target's name.
     """
     config = replace(source.config, max_length=max_length or source.config.max_length)
-    stored = DTYPES[dtype] if dtype else source.dtype
+    stored = STORED_DTYPES[dtype] if dtype else source.dtype
     tokenizer = tokenizer_of(source)
     needed = parameter_count(config) * stored.itemsize
     with appearing(target, source.folder, needed) as folder:
@@ -46,13 +46,13 @@ def convert(source: Source, target: Path, to: str, *, dtype: str = "", max_lengt
     return tokenizer
 
 
-def cast(source: Source, config: ModelConfig, dtype: np.dtype, report: Report) -> Iterator[tuple[Tensor, np.ndarray]]:
+def cast(source: WeightSource, config: ModelConfig, dtype: np.dtype, report: Report) -> Iterator[tuple[Tensor, np.ndarray]]:
     """All tensors in the table's order and in `dtype`; raises DataError where one does not fit into it."""
     for tensor in tensors(config):
         ours = source.read(tensor)
         if ours.dtype != dtype:
             with np.errstate(over="ignore"):
-                ours = checked(ours.astype(dtype), f"{tensor.hf} as {dtype.name}")
+                ours = require_finite(ours.astype(dtype), f"{tensor.hf} as {dtype.name}")
         yield tensor, ours
         report(ours.nbytes)
 

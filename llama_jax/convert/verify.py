@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llama_jax.formats.base import Source, abstract_params, read_params
+from llama_jax.formats.base import WeightSource
+from llama_jax.formats.loading import abstract_params, read_params
 from llama_jax.model.decoder import Transformer
 
 ROWS, LENGTH, SEED = 2, 64, 0
@@ -26,7 +27,7 @@ class Difference:
         return f"max error of the logits {self.largest:.3g}, mean KL {self.divergence:.3g} nats"
 
 
-def verify(source: Source, target: Source) -> Difference:
+def verify(source: WeightSource, target: WeightSource) -> Difference:
     """Both in float32, one after the other: memory holds one model."""
     length = min(LENGTH, source.config.max_length, target.config.max_length)
     tokens_BT = np.random.default_rng(SEED).integers(0, source.config.vocab_size, (ROWS, length)).astype(np.int32)
@@ -36,7 +37,7 @@ def verify(source: Source, target: Source) -> Difference:
     return Difference(float(np.abs(p_BTV - q_BTV).max()), float(divergence))
 
 
-def logits(source: Source, tokens_BT: np.ndarray) -> np.ndarray:
+def logits(source: WeightSource, tokens_BT: np.ndarray) -> np.ndarray:
     """float32 (B, T, V)."""
     model = Transformer(replace(source.config, dtype="float32", attention="auto", scan_layers=True, remat="none"))
     params = read_params(source, abstract_params(source.config))

@@ -34,7 +34,7 @@ from llama_jax.errors import ConfigError, DataError, exit_code_of
 from llama_jax.evaluation.answers import Answerer, run_of
 from llama_jax.evaluation.harness import CHUNK_CHARACTERS, characters, cut
 from llama_jax.evaluation.task import Choice, Prompt, Whole
-from llama_jax.formats.load import load
+from llama_jax.formats.loading import load
 
 MAX_TOKENS = 256
 """Generated at most where a task does not say."""

@@ -15,9 +15,16 @@ from safetensors.numpy import save_file
 
 from llama_jax.config import ModelConfig
 from llama_jax.errors import DataError
-from llama_jax.formats.base import DTYPES, checked, compute_dtype, widest
+from llama_jax.formats.base import (
+    EMBEDDING_TENSOR,
+    HEAD_TENSOR,
+    STORED_DTYPES,
+    compute_dtype,
+    lossless_dtype,
+    require_finite,
+)
 from llama_jax.formats.config_json import hf_settings, model_config, read_json
-from llama_jax.formats.mapping import TABLE, Tensor, from_ours, tensors, to_ours
+from llama_jax.formats.mapping import Tensor, from_ours, tensors, to_ours
 from llama_jax.formats.tokenizer_export import generation, hf_files
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.load import load_tokenizer
@@ -26,7 +33,6 @@ LOG = logging.getLogger(__name__)
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
-EMBEDDING, HEAD = Tensor(TABLE[0]), Tensor(TABLE[-1])
 IDLE = "rotary_emb.inv_freq"
 """A table that old files carry along, once per layer."""
 LAYER = re.compile(r"model\.layers\.(\d+)\.")
@@ -37,7 +43,7 @@ MOST_NAMED = 4
 """How many files that are not read are named."""
 OTHER = re.compile(r"(model|pytorch_model).*\.(safetensors|bin)(\.index\.json)?")
 """Names of weights, and of their indexes, in transformers' folders."""
-NAMES = {"F32": DTYPES["float32"], "BF16": DTYPES["bfloat16"], "F16": DTYPES["float16"]}
+NAMES = {"F32": STORED_DTYPES["float32"], "BF16": STORED_DTYPES["bfloat16"], "F16": STORED_DTYPES["float16"]}
 """safetensors' names of the dtypes that weights may have."""
 SHARD_BYTES = 2 << 30
 """A file of weights holds at most this, and memory one file while it is written."""
@@ -59,7 +65,7 @@ class HFFolder:
         self._check_names()
         self._untie()
         self._check_index(index)
-        self.dtype = widest({NAMES[self._stored[tensor.hf][1]] for tensor in tensors(self.config)})
+        self.dtype = lossless_dtype({NAMES[self._stored[tensor.hf][1]] for tensor in tensors(self.config)})
         self.config = replace(self.config, dtype=compute_dtype(self.dtype))
         say_unread(folder, files, index=index)
 
@@ -77,13 +83,13 @@ class HFFolder:
     def _check_names(self) -> None:
         """Every tensor of the model, in its shape and a dtype of weights, and no other."""
         wanted = {tensor.hf: tensor.stored_shape(self.config) for tensor in tensors(self.config)}
-        if HEAD.hf in self._stored:  # also of a tied model
-            wanted[HEAD.hf] = HEAD.stored_shape(self.config)
+        if HEAD_TENSOR.hf in self._stored:  # also of a tied model
+            wanted[HEAD_TENSOR.hf] = HEAD_TENSOR.stored_shape(self.config)
         for name in self._stored.keys() - wanted.keys():
             if not name.endswith(IDLE):
                 raise DataError(f"{self.folder} holds {name}, {self._foreign(name)}.")
         if missing := [name for name in wanted if name not in self._stored]:
-            why = "is tie_word_embeddings missing there, or a file" if missing == [HEAD.hf] else "is a file missing"
+            why = "is tie_word_embeddings missing there, or a file" if missing == [HEAD_TENSOR.hf] else "is a file missing"
             raise DataError(f"{self.folder} lacks {len(missing)} of {len(wanted)} tensors that {CONFIG} asks for, first "
                             f"{missing[0]}; {why}?")
         for name, shape in wanted.items():
@@ -105,12 +111,12 @@ class HFFolder:
 
     def _untie(self) -> None:
         """A tied config, and a head in the files that is not the embedding: the head is kept, as transformers keeps it."""
-        if not self.config.tied_embeddings or HEAD.hf not in self._stored:
+        if not self.config.tied_embeddings or HEAD_TENSOR.hf not in self._stored:
             return
-        if not np.array_equal(self._array(EMBEDDING.hf), self._array(HEAD.hf)):
+        if not np.array_equal(self._array(EMBEDDING_TENSOR.hf), self._array(HEAD_TENSOR.hf)):
             self.config = replace(self.config, tied_embeddings=False)
             LOG.warning("%s: %s says tie_word_embeddings, but %s is not the embedding; it is kept as a head of its own.",
-                        self.folder, CONFIG, HEAD.hf)
+                        self.folder, CONFIG, HEAD_TENSOR.hf)
 
     def _check_index(self, index: dict[str, str] | None) -> None:
         """Every tensor of the model lies where the index says."""
@@ -132,7 +138,7 @@ class HFFolder:
     def read(self, tensor: Tensor) -> np.ndarray:
         """As of every source."""
         name = f"{tensor.hf} in {self._stored[tensor.hf][0]}"
-        return to_ours(checked(self._array(tensor.hf), name), tensor, self.config)
+        return to_ours(require_finite(self._array(tensor.hf), name), tensor, self.config)
 
     def tokenizer(self) -> Tokenizer:
         """As of every source."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from llama_jax.config import ModelConfig
 from llama_jax.errors import ConfigError, DataError
-from llama_jax.formats.base import checked, compute_dtype, widest
+from llama_jax.formats.base import EMBEDDING_TENSOR, HEAD_TENSOR, compute_dtype, lossless_dtype, require_finite
 from llama_jax.formats.config_json import meta_config, meta_settings, read_json
 from llama_jax.formats.mapping import TABLE, Tensor, from_ours, tensors, to_ours, turn
 from llama_jax.formats.torchfile import TorchFile, TorchWriter
@@ -21,7 +21,6 @@ from llama_jax.tokenizer.load import holds_tokenizer, load_tokenizer
 
 PARAMS = "params.json"
 FILE = re.compile(r"consolidated\.(\d+)\.pth")
-EMBEDDING, HEAD = Tensor(TABLE[0]), Tensor(TABLE[-1])
 IDLE = "rope.freqs"
 """A table that old files carry along."""
 
@@ -41,12 +40,12 @@ class MetaFolder:
         self._files = [TorchFile(path) for path in shard_files(folder)]
         shapes = [file.shapes() for file in self._files]
         values = read_json(folder / PARAMS)
-        self.dtype = widest({dtype for shard in shapes for name, (_, dtype) in shard.items() if name != IDLE})
+        self.dtype = lossless_dtype({dtype for shard in shapes for name, (_, dtype) in shard.items() if name != IDLE})
         self._vocab_split = vocabulary_split(shapes, values.get("dim"), folder)
         tied = self._is_tied(shapes)
         gate = next(weight for weight in TABLE if weight.ours.endswith("w_gate"))
         self.config = meta_config(
-            values, folder / PARAMS, vocab_size=whole(shapes, EMBEDDING, self._vocab_split, folder)[0],
+            values, folder / PARAMS, vocab_size=whole(shapes, EMBEDDING_TENSOR, self._vocab_split, folder)[0],
             ffn_dim=whole(shapes, Tensor(gate), "out", folder)[0], tied=tied, dtype=compute_dtype(self.dtype))
         self._check(shapes)
 
@@ -57,18 +56,18 @@ class MetaFolder:
 
     def _is_tied(self, shapes: list[Shapes]) -> bool:
         """The format cannot say it: a head that is absent, or the embedding once more."""
-        if not any(HEAD.meta in shard for shard in shapes):
+        if not any(HEAD_TENSOR.meta in shard for shard in shapes):
             return True
-        if whole(shapes, EMBEDDING, self._vocab_split, self.folder) != whole(shapes, HEAD, "out", self.folder):
+        if whole(shapes, EMBEDDING_TENSOR, self._vocab_split, self.folder) != whole(shapes, HEAD_TENSOR, "out", self.folder):
             return False
-        one, other = (hashlib.sha256(self._joined(tensor).view(np.uint8)).digest() for tensor in (EMBEDDING, HEAD))
+        one, other = (hashlib.sha256(self._joined(tensor).view(np.uint8)).digest() for tensor in (EMBEDDING_TENSOR, HEAD_TENSOR))
         return one == other
 
     def _check(self, shapes: list[Shapes]) -> None:
         """Every tensor of the model in every shard, in its shape, and no other."""
         wanted = {tensor.meta: tensor for tensor in tensors(self.config)}
         for number, shard in enumerate(shapes):
-            idle = {HEAD.meta, IDLE} if self.config.tied_embeddings else {IDLE}
+            idle = {HEAD_TENSOR.meta, IDLE} if self.config.tied_embeddings else {IDLE}
             if unknown := sorted(shard.keys() - wanted.keys() - idle):
                 raise DataError(f"{self._files[number].path} holds {unknown[0]}, which a LLaMA of "
                                 f"{self.config.num_layers} layers does not have.")
@@ -79,7 +78,7 @@ class MetaFolder:
                                 f"asks for {asked}; is a file missing?")
 
     def _split(self, tensor: Tensor) -> str:
-        return self._vocab_split if tensor == EMBEDDING else tensor.weight.split
+        return self._vocab_split if tensor == EMBEDDING_TENSOR else tensor.weight.split
 
     def _joined(self, tensor: Tensor) -> np.ndarray:
         """The tensor of all shards."""
@@ -96,7 +95,7 @@ class MetaFolder:
 
     def read(self, tensor: Tensor) -> np.ndarray:
         """As of every source."""
-        stored = checked(self._joined(tensor), f"{tensor.meta} in {self.folder}")
+        stored = require_finite(self._joined(tensor), f"{tensor.meta} in {self.folder}")
         if tensor.weight.rotary:
             stored = turn(stored, tensor.heads(self.config), to="halves")
         return to_ours(stored, tensor, self.config)
@@ -143,10 +142,11 @@ def whole(shapes: list[Shapes], tensor: Tensor, split: str, folder: Path) -> tup
 def vocabulary_split(shapes: list[Shapes], dim: int | None, folder: Path) -> str:
     """How the embedding is divided: by columns (LLaMA 1 and 2) or by rows (Llama 3)."""
     for split in ("in", "out"):
-        if whole(shapes, EMBEDDING, split, folder)[1] == dim:
+        if whole(shapes, EMBEDDING_TENSOR, split, folder)[1] == dim:
             return split
-    raise DataError(f"{EMBEDDING.meta} in {folder} has the shape {shapes[0][EMBEDDING.meta][0]} in each of {len(shapes)} "
-                    f"file(s), and {PARAMS} says dim {dim!r}; is a file missing?")
+    name = EMBEDDING_TENSOR.meta
+    raise DataError(f"{name} in {folder} has the shape {shapes[0][name][0]} in each of {len(shapes)} file(s), and {PARAMS} says "
+                    f"dim {dim!r}; is a file missing?")
 
 
 def write_meta(folder: Path, config: ModelConfig, dtype: np.dtype, weights: Iterable[tuple[Tensor, np.ndarray]],
@@ -157,9 +157,9 @@ def write_meta(folder: Path, config: ModelConfig, dtype: np.dtype, weights: Iter
     """
     settings = meta_settings(config)
     vocab_split = "out" if isinstance(tokenizer, Tiktoken) else "in"  # Llama 3's code divides the embedding by rows
-    splits = {tensor: vocab_split if tensor == EMBEDDING else tensor.weight.split for tensor in tensors(config)}
+    splits = {tensor: vocab_split if tensor == EMBEDDING_TENSOR else tensor.weight.split for tensor in tensors(config)}
     if config.tied_embeddings:
-        splits[HEAD] = HEAD.weight.split
+        splits[HEAD_TENSOR] = HEAD_TENSOR.weight.split
     shapes = {tensor.meta: part_shape(tensor, split, config, shards) for tensor, split in splits.items()}
     with ExitStack() as stack:
         files = [stack.enter_context(TorchWriter(folder / f"consolidated.{number:02d}.pth", shapes, dtype))
@@ -174,8 +174,8 @@ def write_meta(folder: Path, config: ModelConfig, dtype: np.dtype, weights: Iter
         for tensor, ours in weights:
             stored = from_ours(ours, tensor, config)
             write(tensor, turn(stored, tensor.heads(config), to="neighbours") if tensor.weight.rotary else stored)
-            if tensor == EMBEDDING and config.tied_embeddings:
-                write(HEAD, stored)
+            if tensor == EMBEDDING_TENSOR and config.tied_embeddings:
+                write(HEAD_TENSOR, stored)
     (folder / PARAMS).write_text(json.dumps(settings, indent=2) + "\n")
     if tokenizer is not None:
         tokenizer.save(folder)

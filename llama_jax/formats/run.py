@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -10,10 +11,10 @@ import numpy as np
 import tensorstore
 from flax import traverse_util
 
-from llama_jax.config import CheckpointConfig, ModelConfig, to_dict
+from llama_jax.config import CheckpointConfig, Config, ModelConfig, to_dict
 from llama_jax.errors import DataError
 from llama_jax.files.atomic import write_atomic
-from llama_jax.formats.base import DTYPES, checked, run_config, widest
+from llama_jax.formats.base import STORED_DTYPES, lossless_dtype, require_finite
 from llama_jax.formats.checkpoints import Checkpoints, readable
 from llama_jax.formats.mapping import Tensor, Weight, tensors
 from llama_jax.tokenizer.base import Tokenizer
@@ -36,7 +37,7 @@ class RunFolder:
         self._path = self.folder / "checkpoints" / str(self.step)
         weights = dict.fromkeys(tensor.weight for tensor in tensors(self.config))
         self._arrays = {weight: self._open(weight) for weight in weights}
-        self.dtype = widest({np.dtype(array.dtype.numpy_dtype) for array in self._arrays.values()})
+        self.dtype = lossless_dtype({np.dtype(array.dtype.numpy_dtype) for array in self._arrays.values()})
         self._held: tuple[Weight, range, np.ndarray] | None = None
 
     @staticmethod
@@ -50,7 +51,7 @@ class RunFolder:
             array = open_array(self._path, weight)
         first = Tensor(weight)
         wanted = ((self.config.num_layers,) if weight.stacked else ()) + first.shape(self.config)
-        if array.shape != wanted or array.dtype.name not in DTYPES:
+        if array.shape != wanted or array.dtype.name not in STORED_DTYPES:
             raise DataError(f"{weight.ours} in {self._path} is {array.dtype.name} of shape {tuple(array.shape)}, and its config "
                             f"asks for {wanted}.")
         return array
@@ -68,7 +69,7 @@ class RunFolder:
                 self._held = weight, layers if weight.stacked else range(1), part.read().result()
         _, layers, values = self._held
         name = f"{weight.ours}[{layer}]" if weight.stacked else weight.ours
-        return checked(values[layer - layers.start], f"{name} in {self._path}")
+        return require_finite(values[layer - layers.start], f"{name} in {self._path}")
 
     def tokenizer(self) -> Tokenizer:
         """As of every source."""
@@ -91,6 +92,13 @@ def find_step(path: Path) -> tuple[Path, int]:
     return path, max(steps)
 
 
+def _config_of_run(config: ModelConfig, *, name: str, origin: str) -> Config:
+    """A whole Config around a model, as a run directory holds it; `origin` names the folder that the weights come from."""
+    default = Config()
+    length = min(default.data.sequence_length, config.max_length)
+    return replace(default, name=name, init_from=origin, model=config, data=replace(default.data, sequence_length=length))
+
+
 def open_array(step: Path, weight: Weight, **options) -> tensorstore.TensorStore:
     """An array of a checkpoint as orbax lays it out: zarr in one OCDBT database a checkpoint."""
     place = {"driver": "ocdbt", "base": (step / "state").absolute().as_uri() + "/", "path": f"params.{weight.ours}/"}
@@ -104,7 +112,7 @@ def write_run(folder: Path, config: ModelConfig, dtype: np.dtype, weights: Itera
     orbax writes everything around the arrays, for arrays of one number; each is then replaced by the real one, a layer
     at a time, so that memory holds no stack.
     """
-    whole = run_config(config, name, origin)
+    whole = _config_of_run(config, name=name, origin=origin)
     shapes = {tensor.weight: ((config.num_layers,) if tensor.weight.stacked else ()) + tensor.shape(config)
               for tensor in tensors(config)}
     tree = traverse_util.unflatten_dict({weight.ours: jax.numpy.zeros((), dtype) for weight in shapes}, sep=".")
@@ -128,7 +136,7 @@ def create(step: Path, weight: Weight, shape: tuple[int, ...], dtype: np.dtype) 
     """An array in the place of the one that is there, a layer a chunk."""
     chunks = [1, *shape[1:]] if weight.stacked else list(shape)
     metadata = {"shape": list(shape), "chunks": chunks, "compressor": {"id": "zstd", "level": 1},
-                "dtype": "bfloat16" if dtype == DTYPES["bfloat16"] else dtype.str}
+                "dtype": "bfloat16" if dtype == STORED_DTYPES["bfloat16"] else dtype.str}
     return open_array(step, weight, spec={"metadata": metadata, "store_data_equal_to_fill_value": True},
                       open=False, create=True, delete_existing=True)
 

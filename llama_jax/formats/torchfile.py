@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from llama_jax.errors import DataError
-from llama_jax.formats.base import DTYPES
+from llama_jax.formats.base import STORED_DTYPES
 
 STORAGES = {"FloatStorage": "float32", "BFloat16Storage": "bfloat16", "HalfStorage": "float16"}
 """torch's storage classes and the dtypes they hold."""
@@ -26,7 +26,7 @@ LOCAL_HEADER, ZIP64_EXTRA = 30, 20
 
 
 class Stored(NamedTuple):
-    """Where a tensor lies. A tuple: nothing in a file can change it once it is checked."""
+    """Where a tensor lies. A tuple: nothing in a file can change it once it is require_finite."""
 
     key: str
     """Of the storage: the member data/<key>."""
@@ -83,7 +83,7 @@ class _Tensor:
         last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True)) if math.prod(shape) else 0
         if last >= max(count, 1):
             raise pickle.UnpicklingError(f"a tensor of shape {shape} reaches beyond its storage")
-        return Stored(key, DTYPES[STORAGES[name]], count, offset, tuple(shape), tuple(stride))
+        return Stored(key, STORED_DTYPES[STORAGES[name]], count, offset, tuple(shape), tuple(stride))
 
 
 class _Parameter:
@@ -141,7 +141,7 @@ class TorchFile:
         return {name: (stored.shape, stored.dtype) for name, stored in self._stored.items()}
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor; its bytes are checked against the zip's sum."""
+        """One tensor; its bytes are require_finite against the zip's sum."""
         stored = self._stored[name]
         with self._readable():
             member = self._zip.getinfo(f"{self._root}data/{stored.key}")

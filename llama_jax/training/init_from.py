@@ -5,15 +5,16 @@ from pathlib import Path
 from llama_jax.config import Config, ModelConfig
 from llama_jax.config.compare import FREE_TO_CHANGE, meaning
 from llama_jax.errors import ConfigError
-from llama_jax.formats.base import Source, check_vocabulary, open_source, tokenizer_of
-from llama_jax.formats.load import params_of
+from llama_jax.formats.base import WeightSource, check_vocabulary, tokenizer_of
+from llama_jax.formats.loading import load_params
+from llama_jax.formats.open import open_source
 from llama_jax.formats.run import steps_of
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.load import load_tokenizer
 from llama_jax.training.step import TrainState
 
 
-def starting_point(config: Config, workdir: Path) -> Source | None:
+def starting_point(config: Config, workdir: Path) -> WeightSource | None:
     """The folder to begin from; None where there is none, or where the run has a checkpoint of its own already.
 
     Raises ConfigError where its model is not the config's, DataError where it holds no weights.
@@ -35,7 +36,7 @@ def check_shape(given: ModelConfig, wanted: ModelConfig, where: str) -> None:
         raise ConfigError(f"the weights of {where} belong to another model than the config's; add {options}")
 
 
-def tokenizer_for(source: Source, named: str) -> Tokenizer:
+def tokenizer_for(source: WeightSource, named: str) -> Tokenizer:
     """The tokenizer the weights were trained with, which the run must use.
 
     It lies beside them, or is `named` (data.tokenizer). Raises ConfigError where they are two, or there is none.
@@ -51,7 +52,7 @@ def tokenizer_for(source: Source, named: str) -> Tokenizer:
     return own or chosen
 
 
-def take_params(state: TrainState, source: Source) -> TrainState:
+def take_params(state: TrainState, source: WeightSource) -> TrainState:
     """`state` with the source's parameters in the place of its own, laid out like them."""
     target, empty = state.params, state.replace(params=None)
-    return empty.replace(params=params_of(source, target))
+    return empty.replace(params=load_params(source, target))

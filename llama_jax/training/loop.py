@@ -20,7 +20,7 @@ from llama_jax.data.loader import load_batches, load_heldout
 from llama_jax.data.mixture import Mixture
 from llama_jax.data.position import Position
 from llama_jax.errors import LlamaError
-from llama_jax.formats.base import Source
+from llama_jax.formats.base import WeightSource
 from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.inference.generate import long_text
 from llama_jax.inference.sampling import Sampling
@@ -93,7 +93,7 @@ def fit(config: Config, workdir: Path, evaluators: Iterable[Evaluator] = ()) -> 
                 exit_at_once(f"{lost_process_message()} ({first_line(error)}).")
 
 
-def go_on(run: Run, source: Source | None) -> TrainState:
+def go_on(run: Run, source: WeightSource | None) -> TrainState:
     """From the checkpoint of the run's start, or step 0 and the weights of `source`, to the end; returns the final state."""
     state = run.checkpoints.restore(run.start, run.program.abstract_state) if run.start else run.program.init()
     if source:

@@ -1,22 +1,5 @@
-"""Folders in the three formats, made once."""
+"""The folders in the three formats that the tests of formats read too."""
 
-from pathlib import Path
+from tests.formats.conftest import folders, memory
 
-import pytest
-
-from llama_jax.convert.convert import convert
-from tests.convert.sources import Memory, config_of
-
-
-@pytest.fixture(scope="session")
-def memory(tokenizer) -> Memory:
-    return Memory(config_of(), tokenizer)
-
-
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory, memory) -> dict[str, Path]:
-    """The same random weights as orbax, hf and meta; never written to."""
-    root = tmp_path_factory.mktemp("folders")
-    for to in ("orbax", "hf", "meta"):
-        convert(memory, root / to, to, meta_shards=2 if to == "meta" else 1)
-    return {to: root / to for to in ("orbax", "hf", "meta")}
+__all__ = ["folders", "memory"]

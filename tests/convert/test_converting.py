@@ -17,13 +17,15 @@ from llama_jax.cli import convert as command
 from llama_jax.config import Config, from_dict
 from llama_jax.convert import convert as stream
 from llama_jax.convert.convert import convert
+from llama_jax.convert.pooled import PooledSource
 from llama_jax.convert.verify import verify
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.formats import hf
-from llama_jax.formats.base import DTYPES, Pooled, open_source
-from llama_jax.formats.load import load
+from llama_jax.formats.base import STORED_DTYPES
+from llama_jax.formats.loading import load
 from llama_jax.formats.mapping import pool_heads, tensors
-from tests.convert.sources import Memory, config_of
+from llama_jax.formats.open import open_source
+from tests.formats.memory import MemorySource, config_of
 from tests.golden.small import random_params
 
 ROOT = Path(__file__).parents[2]
@@ -61,11 +63,11 @@ def test_a_run_made_by_convert_is_a_run(tmp_path, folders):
         "checkpoints", "config.json", "generation_config.json", "tokenizer.model", "tokenizer_config.json"]
     config = from_dict(Config, json.loads((tmp_path / "run/config.json").read_text()))
     assert config.name == "run" and config.model == open_source(folders["hf"]).config
-    assert open_source(tmp_path / "run").dtype == DTYPES["bfloat16"]
+    assert open_source(tmp_path / "run").dtype == STORED_DTYPES["bfloat16"]
     params = load(tmp_path / "run")[1]
     wanted = load(folders["hf"])[1]
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(DTYPES["bfloat16"])), params, wanted)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(STORED_DTYPES["bfloat16"])), params, wanted)
 
 
 def test_rounding_is_measured(tmp_path, folders, capsys):
@@ -76,7 +78,7 @@ def test_rounding_is_measured(tmp_path, folders, capsys):
 
 
 def test_a_conversion_that_is_wrong_is_told(tmp_path, folders, capsys, monkeypatch):
-    monkeypatch.setattr(command, "verify", lambda a, b: verify(a, Memory(b.config, params=random_params(b.config, 1))))
+    monkeypatch.setattr(command, "verify", lambda a, b: verify(a, MemorySource(b.config, params=random_params(b.config, 1))))
     message = error_of(capsys, "--source", folders["hf"], "--target", tmp_path / "o", "--to", "meta", "--verify", code=3)
     assert "is not what" in message and "though nothing was rounded or pooled: max error" in message
 
@@ -100,12 +102,12 @@ def test_heads_are_pooled(tmp_path, folders, memory, capsys, kv_heads):
 
 def test_pooling_equal_heads_changes_nothing(tokenizer):
     """The law of the method: where the heads of a group agree, the pooled model is the model."""
-    memory = Memory(config_of(8), tokenizer)
+    memory = MemorySource(config_of(8), tokenizer)
     for name in ("wk", "wv"):
         weights = memory.params["layers"]["attention"][name]
         weights[...] = weights[:, :, [0, 0, 0, 0, 4, 4, 4, 4]]
-    assert verify(memory, Pooled(memory, 2)).largest < 1e-5
-    assert verify(memory, Pooled(memory, 1)).largest > 1e-2
+    assert verify(memory, PooledSource(memory, 2)).largest < 1e-5
+    assert verify(memory, PooledSource(memory, 1)).largest > 1e-2
 
 
 def test_context_of_a_meta_folder(tmp_path, folders):
@@ -143,7 +145,7 @@ def test_without_a_tokenizer(tmp_path, folders, tokenizer, capsys, shared_data):
     assert "tokenizer: none" in capsys.readouterr().out
     with pytest.raises(DataError, match="no tokenizer at"):
         load(tmp_path / "out")
-    small = Memory(config_of(vocab_size=400), tokenizer)
+    small = MemorySource(config_of(vocab_size=400), tokenizer)
     with pytest.raises(ConfigError, match="has 512 pieces and the model 400"):
         convert(small, tmp_path / "small", "hf")
 
@@ -161,7 +163,7 @@ def small_disk():
 @pytest.mark.filterwarnings("ignore:Exception ignored in.:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("to, shards", [("hf", 1), ("meta", 1), ("meta", 2), ("orbax", 1)])
 def test_a_full_disk_leaves_nothing(tmp_path, small_disk, tokenizer, to, shards):
-    memory = Memory(config_of(ffn_dim=4096), tokenizer)
+    memory = MemorySource(config_of(ffn_dim=4096), tokenizer)
     with pytest.raises(DataError, match=r"cannot write .*/out: .*; nothing of it stays") as caught:
         convert(memory, tmp_path / "out", to, meta_shards=shards)
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
@@ -193,7 +195,7 @@ def test_damage_to_a_run_is_named(tmp_path, folders, memory):
     assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
 
 
-class Zeros(Memory):
+class Zeros(MemorySource):
     """Of any size, in no memory."""
 
     def read(self, tensor) -> np.ndarray:
@@ -207,7 +209,7 @@ from llama_jax.formats import hf
 from llama_jax.formats import meta
 from llama_jax.formats import run as orbax
 from llama_jax.convert import convert as stream
-from llama_jax.formats.base import open_source
+from llama_jax.formats.open import open_source
 hf.SHARD_BYTES = 10_000_000
 def memory(name):
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -248,7 +250,7 @@ def test_every_checkpoint_option_takes_every_format(folders, capsys):
 
 
 def test_a_run_with_a_nan_is_not_passed_on(tmp_path, tokenizer):
-    memory = Memory(config_of(), tokenizer)
+    memory = MemorySource(config_of(), tokenizer)
     memory.params["layers"]["attention"]["wq"][1, 2, 3, 4] = np.nan
     convert(memory, tmp_path / "run", "orbax")
     with pytest.raises(DataError, match=r"layers.attention.wq\[1\] in .*checkpoints/0 holds 1 value\(s\) that are NaN"):
@@ -259,7 +261,7 @@ def test_a_run_with_a_nan_is_not_passed_on(tmp_path, tokenizer):
 @pytest.mark.parametrize("attention", ["cudnn", "splash", "reference"])
 def test_the_backend_that_trained_is_not_inherited(tmp_path, tokenizer, attention):
     """A run of another machine is compared and loaded here: its backend could not even run."""
-    source = Memory(config_of(attention=attention), tokenizer)
+    source = MemorySource(config_of(attention=attention), tokenizer)
     convert(source, tmp_path / "run", "orbax")
     run_folder = open_source(tmp_path / "run")
     assert run_folder.config.attention == attention and verify(source, run_folder).largest == 0

@@ -7,12 +7,13 @@ import pytest
 
 from llama_jax.convert.convert import convert
 from llama_jax.formats import hf
-from llama_jax.formats.base import DTYPES, Source, open_source
+from llama_jax.formats.base import STORED_DTYPES, WeightSource
 from llama_jax.formats.mapping import tensors
-from tests.convert.sources import SHAPES, Memory, config_of
+from llama_jax.formats.open import open_source
+from tests.formats.memory import SHAPES, MemorySource, config_of
 
 
-def assert_same(one: Source, other: Source) -> None:
+def assert_same(one: WeightSource, other: WeightSource) -> None:
     assert one.config.tied_embeddings == other.config.tied_embeddings and one.dtype == other.dtype
     for tensor in tensors(one.config):
         a, b = one.read(tensor), other.read(tensor)
@@ -25,8 +26,8 @@ EVERY = list(itertools.product(SHAPES, [False, True], ["float32", "bfloat16"], [
 @pytest.mark.parametrize("kind, tied, dtype, shards", EVERY)
 def test_through_hf_and_meta(tmp_path, monkeypatch, tokenizer, kind, tied, dtype, shards):
     monkeypatch.setattr(hf, "SHARD_BYTES", 100_000)
-    memory = Memory(config_of(SHAPES[kind], tied_embeddings=tied), tokenizer, DTYPES[dtype])
-    before: Source = memory
+    memory = MemorySource(config_of(SHAPES[kind], tied_embeddings=tied), tokenizer, STORED_DTYPES[dtype])
+    before: WeightSource = memory
     for step, to in enumerate(("hf", "meta", "hf")):
         convert(before, tmp_path / str(step), to, meta_shards=shards if to == "meta" else 1)
         before = open_source(tmp_path / str(step))
@@ -44,8 +45,8 @@ FEW = [
 @pytest.mark.parametrize("kind, tied, dtype, shards", [
     pytest.param(*case, marks=[] if case in FEW else [pytest.mark.slow]) for case in EVERY])
 def test_orbax_hf_orbax_meta_orbax(tmp_path, tokenizer, kind, tied, dtype, shards):
-    memory = Memory(config_of(SHAPES[kind], tied_embeddings=tied), tokenizer, DTYPES[dtype])
-    before: Source = memory
+    memory = MemorySource(config_of(SHAPES[kind], tied_embeddings=tied), tokenizer, STORED_DTYPES[dtype])
+    before: WeightSource = memory
     for step, to in enumerate(("orbax", "hf", "orbax", "meta", "orbax")):
         convert(before, tmp_path / str(step), to, meta_shards=shards if to == "meta" else 1)
         before = open_source(tmp_path / str(step))
@@ -62,10 +63,10 @@ def test_a_config_survives(tmp_path, tokenizer):
         {"rope_scaling": RopeScaling("llama3", 32.0, 1.0, 4.0, 8192), "rope_theta": 5e5, "dtype": "bfloat16"},
         {"rope_scaling": RopeScaling("llama3", 8.0, 0.5, 7.0, 64)},
     ]):
-        memory = Memory(config_of(2, **fields), tokenizer, DTYPES[fields.get("dtype", "float32")])
+        memory = MemorySource(config_of(2, **fields), tokenizer, STORED_DTYPES[fields.get("dtype", "float32")])
         convert(memory, tmp_path / f"{number}", "hf")
         assert open_source(tmp_path / f"{number}").config == memory.config
-    convert(Memory(config_of(2, rope_scaling=RopeScaling("llama3", 32.0), rope_theta=5e5, max_length=131_072), tokenizer),
+    convert(MemorySource(config_of(2, rope_scaling=RopeScaling("llama3", 32.0), rope_theta=5e5, max_length=131_072), tokenizer),
             tmp_path / "meta", "meta")
     assert open_source(tmp_path / "meta").config == config_of(2, rope_scaling=RopeScaling("llama3", 32.0), rope_theta=5e5,
                                                               max_length=131_072)
@@ -75,4 +76,4 @@ def test_rounding_is_to_the_nearest(tmp_path, memory):
     convert(memory, tmp_path / "hf", "hf", dtype="bfloat16")
     half = open_source(tmp_path / "hf")
     for tensor in tensors(memory.config):
-        np.testing.assert_array_equal(half.read(tensor), memory.read(tensor).astype(DTYPES["bfloat16"]))
+        np.testing.assert_array_equal(half.read(tensor), memory.read(tensor).astype(STORED_DTYPES["bfloat16"]))

@@ -25,7 +25,7 @@ from llama_jax.tokenizer.fertility import measure_fertility
 from llama_jax.tokenizer.load import load_tokenizer
 from llama_jax.tokenizer.sentencepiece import SentencePiece
 from llama_jax.tokenizer.special_tokens import SpecialTokens
-from tests.convert.sources import config_of
+from tests.formats.memory import config_of
 from tests.golden.texts import random_texts
 
 

@@ -16,7 +16,7 @@ from llama_jax.evaluation.cache import Store
 from llama_jax.evaluation.harness import chunks, evaluate, owners
 from llama_jax.evaluation.requests import Job, check_item, plan, with_places
 from llama_jax.evaluation.task import Choice, Item, Prompt, Score, Settings, Verdict, Whole
-from llama_jax.formats.load import load
+from llama_jax.formats.loading import load
 from llama_jax.scoring import likelihood
 from llama_jax.scoring.likelihood import loglikelihood, rolling_loglikelihood
 

@@ -19,7 +19,7 @@ from llama_jax.evaluation.fingerprint import checksums, fingerprint
 from llama_jax.evaluation.results import read, read_items
 from llama_jax.evaluation.task import Choice, Prompt, Score, Texts
 from llama_jax.formats.hf import HFFolder
-from llama_jax.formats.load import load
+from llama_jax.formats.loading import load
 from tests.evaluation.conftest import save_run
 from tests.evaluation.test_eval import run
 

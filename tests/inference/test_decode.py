@@ -134,7 +134,7 @@ def test_published_greedy_text(stories):
 def test_decoding_spread_over_devices(gqa):
     """Rows over data, heads over tensor: the same tokens."""
     from llama_jax.config import MeshConfig
-    from llama_jax.formats.load import abstract_params
+    from llama_jax.formats.loading import abstract_params
 
     model, params = gqa
     prompts = [tokens(n, seed=n) for n in (3, 9, 5, 16)]

@@ -12,15 +12,16 @@ from llama_jax.config import Config, DataConfig, OptimizerConfig, RopeScaling, T
 from llama_jax.convert.convert import convert
 from llama_jax.convert.verify import logits
 from llama_jax.formats import hf
-from llama_jax.formats.base import DTYPES, open_source
-from llama_jax.formats.load import load
+from llama_jax.formats.base import STORED_DTYPES
+from llama_jax.formats.loading import load
 from llama_jax.formats.mapping import tensors
+from llama_jax.formats.open import open_source
 from llama_jax.formats.torchfile import TorchFile
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.bpe import Tiktoken
 from llama_jax.tokenizer.load import load_tokenizer
 from llama_jax.training.loop import fit
-from tests.convert.sources import Memory, config_of
+from tests.formats.memory import MemorySource, config_of
 from tests.golden import make_rope
 from tests.golden.small import random_params
 from tests.golden.texts import random_texts
@@ -45,7 +46,7 @@ def torch_logits(folder, tokens_BT) -> np.ndarray:
 @pytest.mark.parametrize("name", MODELS)
 def test_transformers_gives_our_logits(tmp_path, tokenizer, monkeypatch, name):
     monkeypatch.setattr(hf, "SHARD_BYTES", 200_000)
-    convert(Memory(config_of(**MODELS[name]), tokenizer), tmp_path / "hf", "hf")
+    convert(MemorySource(config_of(**MODELS[name]), tokenizer), tmp_path / "hf", "hf")
     tokens_BT = np.random.default_rng(0).integers(0, 512, (2, 100))
     ours = logits(open_source(tmp_path / "hf"), tokens_BT)
     np.testing.assert_allclose(ours, torch_logits(tmp_path / "hf", tokens_BT), atol=1e-4)
@@ -56,9 +57,9 @@ def test_transformers_gives_our_logits(tmp_path, tokenizer, monkeypatch, name):
 def test_a_folder_that_contradicts_itself_is_read_as_transformers_reads_it(tmp_path, tokenizer, monkeypatch):
     """One file beside older shards and their index; another head in a folder that is said to be tied."""
     monkeypatch.setattr(hf, "SHARD_BYTES", 200_000)
-    convert(Memory(config_of(), tokenizer), tmp_path / "resaved", "hf")
+    convert(MemorySource(config_of(), tokenizer), tmp_path / "resaved", "hf")
     monkeypatch.undo()
-    new = Memory(config_of(), tokenizer, params=random_params(config_of(), 7))
+    new = MemorySource(config_of(), tokenizer, params=random_params(config_of(), 7))
     convert(new, tmp_path / "new", "hf")
     shutil.copy(tmp_path / "new" / hf.WEIGHTS, tmp_path / "resaved")
     shutil.copytree(tmp_path / "new", tmp_path / "tied")
@@ -97,7 +98,7 @@ def test_we_read_what_transformers_saves(tmp_path, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_torch_reads_what_we_write_and_we_what_it_saves(tmp_path, tokenizer, dtype):
-    memory = Memory(config_of(2), tokenizer, DTYPES[dtype])
+    memory = MemorySource(config_of(2), tokenizer, STORED_DTYPES[dtype])
     convert(memory, tmp_path / "meta", "meta", meta_shards=2)
     for file in sorted((tmp_path / "meta").glob("*.pth")):
         state = torch.load(file, weights_only=True)
@@ -147,17 +148,17 @@ def assert_auto_tokenizer_agrees(folder, tokenizer: Tokenizer, texts: list[str])
 
 
 def test_auto_tokenizer_reads_our_sentencepiece(tmp_path, tokenizer, play, shared_data):
-    convert(Memory(config_of(), tokenizer), tmp_path / "own", "hf")
+    convert(MemorySource(config_of(), tokenizer), tmp_path / "own", "hf")
     assert_auto_tokenizer_agrees(tmp_path / "own", tokenizer, texts_of(play))
     metas = load_tokenizer(shared_data / "tokenizer/llama-tokenizer.model")
-    convert(Memory(config_of(vocab_size=32_000), metas), tmp_path / "meta", "hf")
+    convert(MemorySource(config_of(vocab_size=32_000), metas), tmp_path / "meta", "hf")
     cases = (shared_data / "tokenizer/llama-spm-cases.inp").read_text().split("\n__ggml_vocab_test__\n")
     assert_auto_tokenizer_agrees(tmp_path / "meta", metas, [*texts_of(play), *cases])
 
 
 def test_auto_tokenizer_reads_our_llama_3(tmp_path, ranks, play):
     tokenizer = Tiktoken(ranks)
-    convert(Memory(config_of(vocab_size=tokenizer.vocab_size), tokenizer), tmp_path / "hf", "hf")
+    convert(MemorySource(config_of(vocab_size=tokenizer.vocab_size), tokenizer), tmp_path / "hf", "hf")
     assert_auto_tokenizer_agrees(tmp_path / "hf", tokenizer, texts_of(play))
     assert isinstance(open_source(tmp_path / "hf").tokenizer(), Tiktoken)
     generation = transformers.GenerationConfig.from_pretrained(tmp_path / "hf")
@@ -171,7 +172,7 @@ def test_auto_tokenizer_reads_our_llama_3(tmp_path, ranks, play):
 
 def test_training_goes_on_where_transformers_stands(tmp_path, tokenizer, play):
     """20 steps on real text from a Hugging Face folder: the first loss is theirs for the same rows, and then it falls."""
-    convert(Memory(config_of(2), tokenizer), tmp_path / "hf", "hf")
+    convert(MemorySource(config_of(2), tokenizer), tmp_path / "hf", "hf")
     model = load(tmp_path / "hf")[0].config
     (tmp_path / "play.txt").write_text(play)
     config = Config(

@@ -28,7 +28,7 @@ from llama_jax.evaluation.harness import evaluate  # noqa: E402
 from llama_jax.evaluation.lm_eval import LlamaJax  # noqa: E402
 from llama_jax.evaluation.requests import plan  # noqa: E402
 from llama_jax.evaluation.task import Settings  # noqa: E402
-from llama_jax.formats.load import load  # noqa: E402
+from llama_jax.formats.loading import load  # noqa: E402
 from tests.golden.make_transformers import hf_model  # noqa: E402
 
 TASKS = Path(lm_eval.__file__).parent / "tasks"

@@ -17,7 +17,7 @@ import pytest
 from llama_jax.config import Config, to_dict
 from llama_jax.config.file import load_config
 from llama_jax.formats.checkpoints import Checkpoints
-from llama_jax.formats.load import abstract_params
+from llama_jax.formats.loading import abstract_params
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow]
 

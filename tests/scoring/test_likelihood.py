@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llama_jax.config import MeshConfig
 from llama_jax.errors import ConfigError, DataError
-from llama_jax.formats.load import abstract_params
+from llama_jax.formats.loading import abstract_params
 from llama_jax.model.decoder import Transformer
 from llama_jax.ops import attention
 from llama_jax.scoring.likelihood import (

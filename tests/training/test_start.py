@@ -13,14 +13,15 @@ from llama_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, Tr
 from llama_jax.convert.convert import convert
 from llama_jax.data.corpus import open_corpus
 from llama_jax.errors import ConfigError, DataError
-from llama_jax.formats.base import DTYPES, open_source
-from llama_jax.formats.load import load
+from llama_jax.formats.base import STORED_DTYPES
+from llama_jax.formats.loading import load
+from llama_jax.formats.open import open_source
 from llama_jax.model.decoder import Transformer
 from llama_jax.parallel.mesh import make_mesh
 from llama_jax.tokenizer.training import train_sentencepiece
 from llama_jax.training.init_from import check_shape, starting_point, take_params, tokenizer_for
 from llama_jax.training.loop import build, fit
-from tests.convert.sources import Memory, config_of
+from tests.formats.memory import MemorySource, config_of
 
 MODEL = config_of(2, num_layers=2)
 
@@ -28,7 +29,7 @@ MODEL = config_of(2, num_layers=2)
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory, tokenizer) -> Path:
     folder = tmp_path_factory.mktemp("weights") / "hf"
-    convert(Memory(MODEL, tokenizer), folder, "hf")
+    convert(MemorySource(MODEL, tokenizer), folder, "hf")
     return folder
 
 
@@ -82,7 +83,7 @@ def test_the_weights_are_the_folders_and_the_rest_is_fresh(tmp_path, config, wei
 
 
 def half(x: np.ndarray) -> np.ndarray:
-    return x.astype(DTYPES["bfloat16"]).astype(np.float32)
+    return x.astype(STORED_DTYPES["bfloat16"]).astype(np.float32)
 
 
 def test_a_converted_folder_is_no_run_to_resume(tmp_path, config, weights):
@@ -108,12 +109,12 @@ def test_the_tokenizer_must_be_the_weights_own(tmp_path, config, weights, tokeni
     with pytest.raises(ConfigError, match=r"other is not the tokenizer that lies in .*hf, which its weights were trained with"):
         fit(replace(config, data=replace(config.data, tokenizer=str(tmp_path / "other"))), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    bare = Memory(MODEL)
+    bare = MemorySource(MODEL)
     assert tokenizer_for(bare, str(weights)).sha256 == tokenizer.sha256
     with pytest.raises(ConfigError, match=r"holds no tokenizer; set --data.tokenizer to the one its weights were trained with"):
         tokenizer_for(bare, "")
     with pytest.raises(ConfigError, match="has 512 pieces and the model 400"):
-        tokenizer_for(Memory(config_of(vocab_size=400)), str(weights))
+        tokenizer_for(MemorySource(config_of(vocab_size=400)), str(weights))
 
 
 def test_padded_models_keep_their_smaller_tokenizer(tmp_path, config, tokenizer):

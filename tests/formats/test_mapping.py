@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llama_jax.formats.mapping import TABLE, Tensor, from_ours, pool_heads, tensors, to_ours, turn
 from llama_jax.model.decoder import Transformer
-from tests.convert.sources import SHAPES, config_of
+from tests.formats.memory import SHAPES, config_of
 
 
 @pytest.mark.parametrize("tied", [False, True])

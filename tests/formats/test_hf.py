@@ -14,9 +14,10 @@ from llama_jax.config import MeshConfig, ModelConfig, RopeScaling
 from llama_jax.convert.convert import convert
 from llama_jax.errors import DataError
 from llama_jax.formats import hf
-from llama_jax.formats.base import DTYPES, abstract_params, open_source, read_params
+from llama_jax.formats.base import STORED_DTYPES
 from llama_jax.formats.config_json import model_config
-from llama_jax.formats.load import load
+from llama_jax.formats.loading import abstract_params, load, read_params
+from llama_jax.formats.open import open_source
 from llama_jax.inference.generate import generate
 from llama_jax.inference.sampling import Sampling
 from llama_jax.model.decoder import Transformer
@@ -108,7 +109,7 @@ def test_float16_and_mixed_dtypes(tmp_path, memory, folders):
     assert source.dtype == np.float16 and source.config.dtype == "bfloat16"
     shutil.copytree(folders["hf"], tmp_path / "mixed")
     tensors = read(tmp_path / "mixed/model.safetensors")
-    tensors["model.norm.weight"] = tensors["model.norm.weight"].astype(DTYPES["bfloat16"])
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].astype(STORED_DTYPES["bfloat16"])
     save_file(tensors, tmp_path / "mixed/model.safetensors")
     assert open_source(tmp_path / "mixed").dtype == np.float32
 

@@ -19,7 +19,7 @@ def config_of(kv_heads: int = 4, **fields) -> ModelConfig:
                           "ffn_dim": 176, "max_length": 128, "norm_eps": 1e-6, "dtype": "float32"} | fields)
 
 
-class Memory:
+class MemorySource:
     """Random parameters of a config, or those given."""
 
     format, folder, padded = "memory", Path("/nowhere/memory"), True

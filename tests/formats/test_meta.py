@@ -19,11 +19,12 @@ from llama_jax.config.presets import PRESETS
 from llama_jax.convert.convert import convert
 from llama_jax.convert.verify import logits
 from llama_jax.errors import ConfigError, DataError
-from llama_jax.formats.base import open_source
+from llama_jax.formats.base import EMBEDDING_TENSOR
 from llama_jax.formats.config_json import ffn_width, meta_config, meta_settings
-from llama_jax.formats.meta import EMBEDDING, MetaFolder
+from llama_jax.formats.meta import MetaFolder
+from llama_jax.formats.open import open_source
 from llama_jax.formats.torchfile import TorchFile, TorchWriter, listing
-from tests.convert.sources import Memory, config_of
+from tests.formats.memory import MemorySource, config_of
 from tests.golden import meta
 
 STRETCHED = {"rope_theta": 500_000.0, "rope_scaling": RopeScaling("llama3"), "max_length": 131_072}
@@ -33,7 +34,7 @@ STRETCHED = {"rope_theta": 500_000.0, "rope_scaling": RopeScaling("llama3"), "ma
     (8, 1, {}), (4, 4, {"tied_embeddings": True}), (1, 8, {"rope_theta": 123.0}), (2, 2, STRETCHED),
 ])
 def test_metas_own_maths_agrees_with_our_load(tmp_path, tokenizer, kv_heads, shards, fields):
-    memory = Memory(config_of(kv_heads, **fields), tokenizer)
+    memory = MemorySource(config_of(kv_heads, **fields), tokenizer)
     convert(memory, tmp_path / "meta", "meta", meta_shards=shards)
     tokens_BT = np.random.default_rng(0).integers(0, 512, (2, 40))
     wanted = meta.logits(*meta.load(tmp_path / "meta"), tokens_BT)
@@ -55,7 +56,7 @@ def test_a_vocabulary_split_by_rows_is_read_too(tmp_path, memory):
             for name, x in shard.items():
                 writer.write(name, x)
     source = open_source(tmp_path / "meta")
-    np.testing.assert_array_equal(source.read(EMBEDDING), memory.read(EMBEDDING))
+    np.testing.assert_array_equal(source.read(EMBEDDING_TENSOR), memory.read(EMBEDDING_TENSOR))
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name not in ("tiny",)])

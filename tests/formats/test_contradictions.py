@@ -13,12 +13,13 @@ from llama_jax.convert.convert import convert
 from llama_jax.convert.verify import logits
 from llama_jax.errors import DataError
 from llama_jax.formats import hf
-from llama_jax.formats.base import open_source
+from llama_jax.formats.base import HEAD_TENSOR
 from llama_jax.formats.config_json import model_config, read_json
 from llama_jax.formats.mapping import tensors
+from llama_jax.formats.open import open_source
 from llama_jax.formats.torchfile import TorchFile, TorchWriter
-from tests.convert.sources import Memory, config_of
-from tests.convert.test_hf import LLAMA2, LLAMA31, NEW, Q, edit, read
+from tests.formats.memory import MemorySource, config_of
+from tests.formats.test_hf import LLAMA2, LLAMA31, NEW, Q, edit, read
 from tests.golden.small import random_params
 
 TOKENS_BT = np.random.default_rng(0).integers(0, 512, (2, 30))
@@ -37,7 +38,7 @@ def shards(tmp_path, memory, monkeypatch) -> Path:
 @pytest.fixture
 def tied(tmp_path, tokenizer) -> Path:
     """One file of a model whose head is its embedding, which is not stored twice."""
-    convert(Memory(config_of(tied_embeddings=True), tokenizer), tmp_path / "tied", "hf")
+    convert(MemorySource(config_of(tied_embeddings=True), tokenizer), tmp_path / "tied", "hf")
     return tmp_path / "tied"
 
 
@@ -50,7 +51,7 @@ def put(folder: Path, change, name: str = hf.WEIGHTS) -> None:
 @pytest.mark.parametrize("kept", [0, 3, 5])
 def test_one_file_goes_before_a_stale_index(tmp_path, shards, tokenizer, caplog, kept):
     """Whether all of the old files still lie there, some, or none."""
-    new = Memory(config_of(), tokenizer, params=random_params(config_of(), 7))
+    new = MemorySource(config_of(), tokenizer, params=random_params(config_of(), 7))
     convert(new, tmp_path / "new", "hf")
     shutil.copy(tmp_path / "new" / hf.WEIGHTS, shards)
     for file in sorted(shards.glob("model-0*"))[kept:]:
@@ -78,16 +79,16 @@ def test_another_head_beside_a_tied_config_is_kept(tied, tmp_path, caplog):
     put(tied, lambda held: held.update({"lm_head.weight": head}))
     source = open_source(tied)
     assert not source.config.tied_embeddings and ["it is kept as a head of its own" in m for m in caplog.messages] == [True]
-    np.testing.assert_array_equal(source.read(hf.HEAD), head.T)
+    np.testing.assert_array_equal(source.read(HEAD_TENSOR), head.T)
     for to in ("hf", "meta", "orbax"):  # and it goes on to every other format
         convert(source, tmp_path / to, to)
-        np.testing.assert_array_equal(open_source(tmp_path / to).read(hf.HEAD), head.T)
+        np.testing.assert_array_equal(open_source(tmp_path / to).read(HEAD_TENSOR), head.T)
 
 
 def test_the_tied_folder_of_the_shared_data(shared_data):
     source = open_source(shared_data / "faults/tied-other-head")
     wanted = read(source.folder / hf.WEIGHTS)
-    np.testing.assert_array_equal(source.read(hf.HEAD), wanted["lm_head.weight"].T)
+    np.testing.assert_array_equal(source.read(HEAD_TENSOR), wanted["lm_head.weight"].T)
     assert not np.array_equal(wanted["lm_head.weight"], wanted["model.embed_tokens.weight"])
 
 
