@@ -21,7 +21,7 @@ import numpy as np
 
 from llama_jax.config import Config, DataConfig, MeshConfig, ModelConfig, TrainingConfig
 from llama_jax.config.presets import PRESETS
-from llama_jax.data.windows import pack
+from llama_jax.data.batches import batch_of_tokens
 from llama_jax.errors import LlamaError
 from llama_jax.inference.decode import decode, prefill, start
 from llama_jax.inference.params import make_weights
@@ -120,7 +120,7 @@ def train_at(model: ModelConfig, length: int, rows: int, repeats: int) -> dict:
     program = build(config, mesh)
     rng = np.random.default_rng(0)
     tokens = rng.integers(3, model.vocab_size, (rows, length + 1)).astype(np.int32)
-    batch = pack(np.where(rng.random(tokens.shape) < 1 / DOCUMENT, 1, tokens), bos_id=1)
+    batch = batch_of_tokens(np.where(rng.random(tokens.shape) < 1 / DOCUMENT, 1, tokens), bos_id=1)
     with jax.set_mesh(mesh):
         begin = time.perf_counter()
         step = program.train_step.lower(program.abstract_state, program.abstract_batch).compile()

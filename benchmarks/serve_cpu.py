@@ -30,7 +30,7 @@ import httpx
 import jax.numpy as jnp
 
 from llama_jax.config import CheckpointConfig, Config, DataConfig
-from llama_jax.data.sources import documents
+from llama_jax.data.sources import read_documents
 from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.tokenizer.training import train_sentencepiece
 from tests.golden.shapes import SHAPES
@@ -47,7 +47,7 @@ def make_run(folder: Path) -> None:
     config = Config(name="S", model=model, data=DataConfig(sequence_length=model.max_length))
     checkpoints.save(1, {"params": random_params(model, 0), "step": jnp.int32(1)}, config)
     checkpoints.close()
-    text = next(documents(Path(str(resources.files("llama_jax.data") / "tinyshakespeare.txt.xz"))))
+    text = next(read_documents(Path(str(resources.files("llama_jax.data") / "tinyshakespeare.txt.xz"))))
     train_sentencepiece([text], VOCAB).save(folder)
 
 

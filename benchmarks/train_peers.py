@@ -62,7 +62,7 @@ def ours(shape: Shape, dtype: str) -> Callable[[], None]:
     import jax
 
     from llama_jax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig, TrainingConfig
-    from llama_jax.data.windows import pack
+    from llama_jax.data.batches import batch_of_tokens
     from llama_jax.parallel.mesh import make_mesh
     from llama_jax.training.loop import build
 
@@ -92,7 +92,8 @@ def ours(shape: Shape, dtype: str) -> Callable[[], None]:
         nonlocal state
         tokens = next(feed)
         with jax.set_mesh(mesh):
-            state, metrics = program.train_step(state, pack(np.concatenate([tokens, tokens[:, :1]], axis=1), bos_id=-1))
+            batch = batch_of_tokens(np.concatenate([tokens, tokens[:, :1]], axis=1), bos_id=-1)
+            state, metrics = program.train_step(state, batch)
         jax.block_until_ready((state, metrics))
 
     return step

@@ -15,9 +15,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from llama_jax.convert.options import Convert
-from llama_jax.data.manifest import MANIFEST, Shard
-from llama_jax.data.prepare import PROGRESS, prepare
-from llama_jax.data.sources import documents, files_of
+from llama_jax.data.manifest import MANIFEST_FILE, Shard
+from llama_jax.data.prepare import PREPARE_PROGRESS, prepare_data
+from llama_jax.data.sources import find_text_files, read_documents
 from llama_jax.errors import ConfigError, exit_code_of
 from llama_jax.files.atomic import make_folder
 from llama_jax.inference.options import Generate, Score, Serve
@@ -51,7 +51,7 @@ class Prepare:
         """Prepare, and print what came out."""
         console = Console(highlight=False, soft_wrap=True)
         with progress(console) as report:
-            manifest = prepare(list(self.input), load_tokenizer(self.tokenizer), Path(self.output), report=report,
+            manifest = prepare_data(list(self.input), load_tokenizer(self.tokenizer), output=Path(self.output), report=report,
                                text_key=self.text_key, workers=self.workers, shard_tokens=self.shard_tokens)
         console.print(f"{self.output}: {manifest.documents:,} documents, {manifest.bytes:,} bytes of text, "
                       f"{manifest.tokens:,} tokens in {len(manifest.shards)} shard(s)", markup=False)
@@ -74,7 +74,7 @@ class TrainTokenizer:
         """Train, save, and say where."""
         output = Path(self.output)
         make_folder(output)  # before the work, not after it
-        if held := [name for name in (*TOKENIZER_FILES, MANIFEST, PROGRESS) if (output / name).exists()]:
+        if held := [name for name in (*TOKENIZER_FILES, MANIFEST_FILE, PREPARE_PROGRESS) if (output / name).exists()]:
             raise ConfigError(f"{output} holds {' and '.join(held)} already, and shards or a run may have been made with it; "
                               "name another --output, or remove it first.")
         tokenizer = train_sentencepiece(texts_of(self.input, self.text_key), self.vocab_size)
@@ -130,7 +130,7 @@ Command = (
 
 def texts_of(paths: tuple[str, ...], text_key: str) -> Iterator[str]:
     """Documents of all files that `paths` name."""
-    return (text for file in files_of(*paths) for text in documents(file, text_key=text_key))
+    return (text for file in find_text_files(*paths) for text in read_documents(file, text_key=text_key))
 
 
 @dataclass

@@ -21,7 +21,7 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from llama_jax.data.sources import documents
+from llama_jax.data.sources import read_documents
 from llama_jax.tokenizer import bpe
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.training import train_sentencepiece
@@ -54,7 +54,7 @@ def shared_data() -> Path:
 def play() -> str:
     """The first 200,000 characters of the embedded Tiny Shakespeare."""
     file = Path(str(resources.files("llama_jax.data") / "tinyshakespeare.txt.xz"))
-    return next(documents(file))[:200_000]
+    return next(read_documents(file))[:200_000]
 
 
 @pytest.fixture(scope="session")

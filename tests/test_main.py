@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 
 from llama_jax import __main__ as door
-from llama_jax.data.manifest import MANIFEST, read_manifest
-from llama_jax.data.prepare import prepare
+from llama_jax.data.manifest import MANIFEST_FILE, read_manifest
+from llama_jax.data.prepare import prepare_data
 from llama_jax.tokenizer.fertility import measure_fertility
 from llama_jax.tokenizer.load import load_tokenizer
 
@@ -175,7 +175,7 @@ def test_ctrl_c_ends_in_a_sentence(capsys, small, folder, monkeypatch):
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(door, "prepare", interrupted)
+    monkeypatch.setattr(door, "prepare_data", interrupted)
     assert run("prepare", "--input", small, "--tokenizer", folder, "--output", "out") == 130
     assert capsys.readouterr().err == "interrupted; what was finished stays\n"
 
@@ -210,13 +210,13 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(tmp_path, source, fol
     workers = children(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert not (out / MANIFEST).exists(), "it was too fast to be killed in the middle"
+    assert not (out / MANIFEST_FILE).exists(), "it was too fast to be killed in the middle"
     assert len(workers) >= 2
     wait_for(lambda: not any(map(is_alive, workers)))
 
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (again.returncode, again.stderr) == (0, "")
-    prepare([str(source)], tokenizer, tmp_path / "one", workers=1, shard_tokens=300_000)
+    prepare_data([str(source)], tokenizer, output=tmp_path / "one", workers=1, shard_tokens=300_000)
     assert {file.name: file.read_bytes() for file in out.iterdir()} == {
         file.name: file.read_bytes() for file in (tmp_path / "one").iterdir()
     }

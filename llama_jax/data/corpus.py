@@ -6,13 +6,13 @@ Raw sources are prepared into the run directory: the end of each is held out, th
 import os
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from llama_jax.config import DataConfig
-from llama_jax.data.manifest import MANIFEST, read_manifest
-from llama_jax.data.prepare import PROGRESS, fingerprint, write_shards
-from llama_jax.data.sources import EMBEDDED, documents, files_of
+from llama_jax.data.manifest import MANIFEST_FILE
+from llama_jax.data.prepare import PREPARE_PROGRESS
+from llama_jax.data.raw_source import RawSource
+from llama_jax.data.sources import EMBEDDED_PREFIX
 from llama_jax.data.windows import TokenSource
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.files.atomic import write_atomic
@@ -20,8 +20,6 @@ from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.load import holds_tokenizer, load_tokenizer
 from llama_jax.tokenizer.training import train_sentencepiece
 
-SMALL = 16 << 20
-"""Bytes of raw text below which starting worker processes costs more than it saves."""
 ORIGIN = "source.txt"
 """File beside the shards of a raw source, which says what path it was named by; earlier versions wrote none."""
 
@@ -39,7 +37,7 @@ class Corpus:
     """What the user should know of it."""
 
 
-def open_corpus(config: DataConfig, vocab_size: int, workdir: Path, *, given: Tokenizer | None = None,
+def open_corpus(config: DataConfig, vocab_size: int, *, workdir: Path, given: Tokenizer | None = None,
                 padded: bool = False) -> Corpus:
     """Find or make tokenizer and shards, and check that they fit each other and the model.
 
@@ -47,36 +45,37 @@ def open_corpus(config: DataConfig, vocab_size: int, workdir: Path, *, given: To
     Raises DataError for data that is missing, damaged or does not fit, ConfigError for a wrong vocabulary size.
     """
     paths = [path for path, _ in config.shares()]
-    raw = {path: RawSource(path, config.heldout_fraction) for path in paths if not is_prepared(path)}
-    raw_heldout = {path: RawSource(path, 0.0) for path in config.heldout if not is_prepared(path)}
+    raw = {path: RawSource(path, config.heldout_fraction) for path in paths if not _is_prepared(path)}
+    raw_heldout = {path: RawSource(path, 0.0) for path in config.heldout if not _is_prepared(path)}
     prepared = {path: TokenSource(path, config.sequence_length) for path in (*paths, *config.heldout)
-                if is_prepared(path)}
+                if _is_prepared(path)}
     tokenizer = given or _find_tokenizer(config.tokenizer, prepared, workdir) or _train(raw, vocab_size)
-    _check(tokenizer, min(tokenizer.vocab_size, vocab_size) if padded else vocab_size, prepared.values(), workdir)
+    _check(tokenizer, min(tokenizer.vocab_size, vocab_size) if padded else vocab_size, prepared=prepared.values(),
+           workdir=workdir)
     if not holds_tokenizer(workdir):
         tokenizer.save(workdir)
 
-    def shards(source: RawSource, part: str, name: str) -> TokenSource:
-        folder = source.prepare(part, tokenizer, workdir / "data" / name / part)
+    def shards(source: RawSource, part: str, *, name: str) -> TokenSource:
+        folder = source.prepare(part, tokenizer, folder=workdir / "data" / name / part)
         if not (origin := folder.parent / ORIGIN).is_file() or origin.read_bytes() != os.fsencode(source.path):
             write_atomic(origin, os.fsencode(source.path))
         return TokenSource(folder, config.sequence_length)
 
-    names = _names(paths, raw, workdir)
-    sources = [prepared.get(path) or shards(raw[path], "train", name) for path, name in names.items()]
-    heldout = {name: shards(raw[path], "heldout", name) for path, name in names.items()
+    names = _names(paths, raw, workdir=workdir)
+    sources = [prepared.get(path) or shards(raw[path], "train", name=name) for path, name in names.items()]
+    heldout = {name: shards(raw[path], "heldout", name=name) for path, name in names.items()
                if path in raw and config.heldout_fraction}
-    for path, name in _names(config.heldout, raw_heldout, workdir).items():
+    for path, name in _names(config.heldout, raw_heldout, workdir=workdir).items():
         name = f"{name}-heldout" if name in names.values() else name
-        heldout[name] = prepared.get(path) or shards(raw_heldout[path], "train", name)
+        heldout[name] = prepared.get(path) or shards(raw_heldout[path], "train", name=name)
     for source, name in zip([*sources, *heldout.values()], [*names.values(), *heldout], strict=True):
         source.name = name
     shares = [share or source.manifest.tokens for (_, share), source in zip(config.shares(), sources, strict=True)]
-    notes = (*notes_of(config, raw), *other_ends(tokenizer, prepared.values()))
+    notes = (*_config_notes(config, raw), *_boundary_notes(tokenizer, prepared.values()))
     return Corpus(tokenizer, sources, shares, list(heldout.values()), notes)
 
 
-def notes_of(config: DataConfig, raw: Container[str]) -> tuple[str, ...]:
+def _config_notes(config: DataConfig, raw: Container[str]) -> tuple[str, ...]:
     """What is done with a config's shares and held-out fraction that its words do not say; `raw` sources are split."""
     notes = []
     total = sum(share or 0 for _, share in config.shares())
@@ -92,7 +91,7 @@ def notes_of(config: DataConfig, raw: Container[str]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def other_ends(tokenizer: Tokenizer, prepared: Iterable[TokenSource]) -> Iterator[str]:
+def _boundary_notes(tokenizer: Tokenizer, prepared: Iterable[TokenSource]) -> Iterator[str]:
     """Of prepared sources whose documents begin and end otherwise than the tokenizer says; a file beside it decides that."""
     for source in prepared:
         theirs, ours = (source.manifest.bos_id, source.manifest.eos_id), (tokenizer.bos_id, tokenizer.eos_id)
@@ -102,11 +101,11 @@ def other_ends(tokenizer: Tokenizer, prepared: Iterable[TokenSource]) -> Iterato
                    "again with this tokenizer")
 
 
-def is_prepared(path: str) -> bool:
+def _is_prepared(path: str) -> bool:
     """Whether `path` is a folder that `prepare` made; raises DataError where it did not finish."""
-    if (Path(path) / PROGRESS).is_file() and not (Path(path) / MANIFEST).is_file():
+    if (Path(path) / PREPARE_PROGRESS).is_file() and not (Path(path) / MANIFEST_FILE).is_file():
         raise DataError(f"{path} is not finished; run the `python -m llama_jax prepare` that began it again.")
-    return (Path(path) / MANIFEST).is_file()
+    return (Path(path) / MANIFEST_FILE).is_file()
 
 
 def _find_tokenizer(wanted: str, prepared: Iterable[str], workdir: Path) -> Tokenizer | None:
@@ -117,14 +116,14 @@ def _find_tokenizer(wanted: str, prepared: Iterable[str], workdir: Path) -> Toke
     return next((load_tokenizer(place) for place in places if holds_tokenizer(place)), None)
 
 
-def _train(raw: dict[str, "RawSource"], vocab_size: int) -> Tokenizer:
+def _train(raw: dict[str, RawSource], vocab_size: int) -> Tokenizer:
     """A tokenizer of the text that is trained on."""
     if not raw:
         raise DataError("no tokenizer: there is none beside the prepared sources; set --data.tokenizer.")
     return train_sentencepiece((text for source in raw.values() for text in source.part("train")), vocab_size)
 
 
-def _check(tokenizer: Tokenizer, vocab_size: int, prepared: Iterable[TokenSource], workdir: Path) -> None:
+def _check(tokenizer: Tokenizer, vocab_size: int, *, prepared: Iterable[TokenSource], workdir: Path) -> None:
     """Before anything is written: does the tokenizer fit the model, the prepared shards, and what the run has used?"""
     if tokenizer.vocab_size != vocab_size:
         raise ConfigError(f"the tokenizer has {tokenizer.vocab_size} pieces but model.vocab_size is {vocab_size}; set "
@@ -136,7 +135,7 @@ def _check(tokenizer: Tokenizer, vocab_size: int, prepared: Iterable[TokenSource
                           "old tokenizer.")
 
 
-def _names(paths: Iterable[str], raw: dict[str, "RawSource"], workdir: Path) -> dict[str, str]:
+def _names(paths: Iterable[str], raw: dict[str, RawSource], *, workdir: Path) -> dict[str, str]:
     """Short and different names of sources, by path, in their order.
 
     A raw source that this run has prepared keeps its name, whatever now stands beside or before it; another one does not
@@ -157,7 +156,7 @@ def _names(paths: Iterable[str], raw: dict[str, "RawSource"], workdir: Path) -> 
 
 
 def _stem(path: str) -> str:
-    return Path(path.removeprefix(EMBEDDED)).name.split(".")[0] or "source"
+    return Path(path.removeprefix(EMBEDDED_PREFIX)).name.split(".")[0] or "source"
 
 
 def _is_of_another(path: str, origin: Path) -> bool:
@@ -169,65 +168,3 @@ def _prepared_names(path: str, workdir: Path) -> list[str]:
     folders = (workdir / "data").iterdir() if (workdir / "data").is_dir() else ()
     names = [folder.name for folder in folders if folder.name == _stem(path) or folder.name.startswith(f"{_stem(path)}-")]
     return sorted(names, key=lambda name: (len(name), name))
-
-
-class RawSource:
-    """Raw text whose last `fraction` of bytes is held out; the cut falls at the last line end before it."""
-
-    def __init__(self, path: str, fraction: float):
-        self.path, self.fraction = path, fraction
-        self.files = files_of(path)
-
-    @cached_property
-    def size(self) -> int:
-        """UTF-8 bytes of text."""
-        size = sum(len(text.encode()) for text in self._texts())
-        if size == 0:
-            raise DataError(f"{self.path} holds no text: its documents are blank.")
-        return size
-
-    def _texts(self) -> Iterator[str]:
-        for file in self.files:
-            yield from documents(file)
-
-    def _halves(self) -> Iterator[tuple[str, str]]:
-        room = self.size - int(self.size * self.fraction)
-        for text in self._texts():
-            data = text.encode()
-            if len(data) > room > 0:
-                head = data[:room]
-                first = head[: head.rfind(b"\n") + 1 or room].decode(errors="ignore")
-                yield first, text[len(first):]
-            else:
-                yield (text, "") if room > 0 else ("", text)
-            room -= len(data)
-
-    def part(self, name: str) -> Iterator[str]:
-        """Documents of the "train" or the "heldout" part, one of them perhaps cut in two; no text is in both."""
-        found = False
-        for halves in self._halves():
-            if text := halves[name == "heldout"]:
-                found = True
-                yield text
-        if not found:
-            raise DataError(f"data.heldout_fraction {self.fraction} of {self.path} ({self.size:,} bytes) leaves "
-                            f"nothing for the {name} part; choose another fraction.")
-
-    def settings(self, part: str) -> dict:
-        """What the shards of the "train" or "heldout" part are known by."""
-        return self._fingerprint | {"heldout_fraction": self.fraction, "part": part}
-
-    @cached_property
-    def _fingerprint(self) -> dict:
-        return fingerprint(self.files)
-
-    def made(self, folder: Path) -> bool:
-        """Whether the shards of `folder` are this source's "train" part; raises DataError where they are damaged."""
-        return (folder / MANIFEST).is_file() and read_manifest(folder).settings == self.settings("train")
-
-    def prepare(self, part: str, tokenizer: Tokenizer, folder: Path) -> Path:
-        """`folder` with the shards of the "train" or "heldout" part."""
-        settings = self.settings(part)
-        big = sum(size for _, size, _ in settings["files"]) >= SMALL
-        write_shards(self.part(part), tokenizer, folder, settings, workers=0 if big else 1, shard_tokens=1 << 26)
-        return folder

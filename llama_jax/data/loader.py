@@ -8,8 +8,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from llama_jax.batch import Batch
+from llama_jax.data.batches import batch_of_rows
 from llama_jax.data.mixture import Mixture
-from llama_jax.data.windows import TokenSource, stack
+from llama_jax.data.windows import TokenSource
 from llama_jax.parallel.rules import spec
 
 
@@ -18,11 +19,11 @@ def load_batches(mixture: Mixture, mesh: Mesh, *, batch_size: int, start: int, s
     rows = local_rows(mesh, batch_size)
 
     def host_batch(n: int) -> Batch:
-        return stack([mixture.row(int(n) * batch_size + row) for row in rows])
+        return batch_of_rows([mixture.row(int(n) * batch_size + row) for row in rows])
 
     ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     for batch in grain.MapDataset.range(start, stop).map(host_batch).to_iter_dataset(ahead):
-        yield to_devices(batch, mesh, batch_size)
+        yield _to_devices(batch, mesh, batch_size=batch_size)
 
 
 def load_heldout(source: TokenSource, mesh: Mesh, *, batch_size: int, limit: int) -> Iterator[Batch]:
@@ -31,9 +32,9 @@ def load_heldout(source: TokenSource, mesh: Mesh, *, batch_size: int, limit: int
     count = -(-len(source) // batch_size)
     for n in range(min(count, limit) if limit else count):
         windows = [n * batch_size + row for row in rows]
-        batch = stack([source.row([source.span(min(window, len(source) - 1))]) for window in windows])
+        batch = batch_of_rows([source.row([source.span(min(window, len(source) - 1))]) for window in windows])
         exists = np.array([window < len(source) for window in windows], np.float32)
-        yield to_devices(batch._replace(weights=batch.weights * exists[:, None]), mesh, batch_size)
+        yield _to_devices(batch._replace(weights=batch.weights * exists[:, None]), mesh, batch_size=batch_size)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -47,7 +48,7 @@ def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
     return sorted({row for rows, in slices for row in range(*rows.indices(batch_size))})
 
 
-def to_devices(batch: Batch, mesh: Mesh, batch_size: int) -> Batch:
+def _to_devices(batch: Batch, mesh: Mesh, *, batch_size: int) -> Batch:
     """This host's rows as its part of global (batch_size, T) arrays; of rows that hosts share, each gives its tokens."""
     sharding, places = batch_sharding(mesh), {row: place for place, row in enumerate(local_rows(mesh, batch_size))}
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from llama_jax.errors import DataError
 
-MANIFEST = "manifest.json"
-DTYPES = ("<u2", "<u4")
+MANIFEST_FILE = "manifest.json"
+TOKEN_DTYPES = ("<u2", "<u4")
 """Of tokens: two bytes where the vocabulary allows it, else four."""
-START = "<i8"
+START_DTYPE = "<i8"
 """dtype of a place where a document begins."""
 
 
@@ -70,33 +70,33 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a prepared folder, its shards' sizes checked; raises DataError."""
     try:
-        values = json.loads((folder / MANIFEST).read_text())
+        values = json.loads((folder / MANIFEST_FILE).read_text())
         fields = {field.name: values[field.name] for field in dataclasses.fields(Manifest)}
         manifest = Manifest(**fields | {"shards": tuple(Shard(**shard) for shard in fields["shards"])})
-        if manifest.dtype not in DTYPES:
-            raise ValueError(f"dtype {manifest.dtype!r} is none of {', '.join(DTYPES)}")
+        if manifest.dtype not in TOKEN_DTYPES:
+            raise ValueError(f"dtype {manifest.dtype!r} is none of {', '.join(TOKEN_DTYPES)}")
         totals = (manifest.tokens, manifest.documents, manifest.bytes)
         if totals != (values["tokens"], values["documents"], values["bytes"]) or min(totals) < 1:
             raise ValueError("its totals are not those of its shards")
         if manifest.tokens < 2 * manifest.documents:
             raise ValueError(f"{manifest.tokens} tokens cannot be {manifest.documents} documents, each with a BOS and an EOS")
     except OSError as error:
-        raise DataError(f"{folder} is not a prepared folder: {error.strerror} ({MANIFEST}).") from None
+        raise DataError(f"{folder} is not a prepared folder: {error.strerror} ({MANIFEST_FILE}).") from None
     except (ValueError, KeyError, TypeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise DataError(f"{folder / MANIFEST} is damaged ({reason}); remove {folder} and prepare it again.") from None
+        raise DataError(f"{folder / MANIFEST_FILE} is damaged ({reason}); remove {folder} and prepare it again.") from None
     for shard in manifest.shards:
-        size, wanted = size_of(folder / shard.file), shard.tokens * np.dtype(manifest.dtype).itemsize
+        size, wanted = file_size(folder / shard.file), shard.tokens * np.dtype(manifest.dtype).itemsize
         if size != wanted:
             raise DataError(f"{folder / shard.file} should hold {shard.tokens} tokens in {wanted} bytes but has "
                             f"{size}: it is truncated or was replaced; remove {folder} and prepare it again.")
-        size, wanted = size_of(folder / shard.starts), shard.documents * np.dtype(START).itemsize
+        size, wanted = file_size(folder / shard.starts), shard.documents * np.dtype(START_DTYPE).itemsize
         if shard.starts and size != wanted:
             raise DataError(f"{folder / shard.starts} should hold the beginnings of {shard.documents} documents in {wanted} "
                             f"bytes but has {size}: it is truncated or was replaced; remove {folder} and prepare it again.")
     return manifest
 
 
-def size_of(file: Path) -> int:
+def file_size(file: Path) -> int:
     """Bytes of a file, 0 where there is none."""
     return file.stat().st_size if file.is_file() else 0

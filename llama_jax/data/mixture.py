@@ -9,14 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llama_jax.data.position import Position, Reader
-from llama_jax.data.windows import Row, TokenSource
+from llama_jax.data.position import DataPosition
+from llama_jax.data.reader import SourceReader
+from llama_jax.data.windows import TokenRow, TokenSource
 
 WHOLE = 1 << 40
 """Parts that shares are counted in."""
 
 
-class Origin(NamedTuple):
+class RowOrigin(NamedTuple):
     """Where a row is from."""
 
     source: int
@@ -27,7 +28,7 @@ class Origin(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Seen:
+class SourceTotals:
     """What training has read of one source."""
 
     tokens: int
@@ -40,17 +41,17 @@ class Mixture:
     Raises DataError where `position` speaks of other text than `sources` hold.
     """
 
-    def __init__(self, sources: list[TokenSource], shares: list[float], seed: int, position: Position | None = None):
+    def __init__(self, sources: list[TokenSource], shares: list[float], *, seed: int, position: DataPosition | None = None):
         self.sources = sources
         self.shares = self.normalise(shares)
-        self._weights = weights_of(self.shares)
-        self._start = position or Position()
-        self._readers = [Reader(source, progress, seed)
+        self._weights = integer_shares(self.shares)
+        self._start = position or DataPosition()
+        self._readers = [SourceReader(source, progress, seed=seed)
                          for source, progress in zip(sources, self._start.take_up(sources), strict=True)]
         self._keys = tuple(reader.progress.key for reader in self._readers)
         same = (self._keys, tuple(self._weights)) == (self._start.keys, self._start.weights)
         self._rows = self._start.rows if same else 0
-        self._before = split(self._rows, self._weights)
+        self._before = split_rows(self._rows, self._weights)
 
     @staticmethod
     def normalise(shares: list[float]) -> list[float]:
@@ -59,7 +60,7 @@ class Mixture:
 
     def _counts(self, rows: int) -> list[int]:
         """How many of the first `rows` rows each source gives."""
-        counts = split(self._rows + rows, self._weights)
+        counts = split_rows(self._rows + rows, self._weights)
         return [count - before for count, before in zip(counts, self._before, strict=True)]
 
     def _place(self, n: int) -> tuple[int, int]:
@@ -68,11 +69,11 @@ class Mixture:
         source = next(number for number, count in enumerate(after) if count > before[number])
         return source, before[source]
 
-    def __getitem__(self, n: int) -> Origin:
+    def __getitem__(self, n: int) -> RowOrigin:
         source, index = self._place(n)
-        return Origin(source, index, self._readers[source].window(index))
+        return RowOrigin(source, index, self._readers[source].window(index))
 
-    def row(self, n: int) -> Row:
+    def row(self, n: int) -> TokenRow:
         """Row n."""
         source, index = self._place(n)
         return self.sources[source].row(self._readers[source].spans(index))
@@ -82,23 +83,23 @@ class Mixture:
         row = self.row(n)
         return np.append(row.tokens, row.targets[-1:])
 
-    def position(self, rows: int) -> Position:
+    def position(self, rows: int) -> DataPosition:
         """What has been read once `rows` rows are."""
         read = [reader.after(count) for reader, count in zip(self._readers, self._counts(rows), strict=True)]
         others = [progress for progress in self._start.sources if progress.key not in self._keys]
-        return Position((*read, *others), self._keys, tuple(self._weights), self._rows + rows)
+        return DataPosition((*read, *others), self._keys, tuple(self._weights), self._rows + rows)
 
-    def ledger(self, rows: int) -> dict[str, Seen]:
+    def ledger(self, rows: int) -> dict[str, SourceTotals]:
         """What has been read once `rows` rows are, by source name."""
-        return {progress.name: Seen(progress.tokens, progress.epochs) for progress in self.position(rows).sources}
+        return {progress.name: SourceTotals(progress.tokens, progress.epochs) for progress in self.position(rows).sources}
 
 
-def weights_of(shares: list[float]) -> list[int]:
+def integer_shares(shares: list[float]) -> list[int]:
     """Shares as integers, so that counts of any size are exact and the same everywhere."""
     return [max(round(share / sum(shares) * WHOLE), 1) for share in shares]
 
 
-def split(rows: int, weights: list[int]) -> list[int]:
+def split_rows(rows: int, weights: list[int]) -> list[int]:
     """How many of the first `rows` rows each source gives: its share to within a row a source.
 
     The first source takes its part of all rows, the second its part of what is left, and so on; one more row is always

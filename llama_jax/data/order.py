@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llama_jax.data.permutation import first_of, shuffled
+from llama_jax.data.permutation import first_permuted, permuted
 from llama_jax.data.windows import Span
 
 
-class Runs(NamedTuple):
+class SpanSet(NamedTuple):
     """Predictions of a stream (see `Span`) as contiguous runs, ascending, with gaps between."""
 
     begins: np.ndarray
@@ -21,9 +21,9 @@ class Runs(NamedTuple):
     """int64 (runs + 1,): how many predictions the runs before it hold; the last is the number of all."""
 
     @staticmethod
-    def whole(predictions: int) -> "Runs":
+    def whole(predictions: int) -> "SpanSet":
         """All predictions of a stream."""
-        return Runs(np.array([0]), np.array([0, predictions]))
+        return SpanSet(np.array([0]), np.array([0, predictions]))
 
     def spans(self, first: int, last: int) -> list[Span]:
         """Predictions number first .. last - 1 of the runs, as spans of the stream."""
@@ -37,10 +37,10 @@ class Runs(NamedTuple):
         return result
 
 
-class Order:
+class EpochOrder:
     """Windows of `length` predictions of some runs, in an order drawn from `keys`; the last window may be shorter."""
 
-    def __init__(self, runs: Runs, length: int, keys: tuple[int, ...]):
+    def __init__(self, runs: SpanSet, length: int, *, keys: tuple[int, ...]):
         self.runs, self.length, self.keys = runs, length, keys
 
     def __len__(self) -> int:
@@ -48,17 +48,17 @@ class Order:
 
     def window(self, place: int) -> int:
         """Number of the window that is read at `place`."""
-        return shuffled(place, len(self), self.keys)
+        return permuted(place, len(self), keys=self.keys)
 
     def spans(self, place: int) -> list[Span]:
         """The predictions that are read at `place`."""
         first = self.window(place) * self.length
         return self.runs.spans(first, min(first + self.length, int(self.runs.offsets[-1])))
 
-    def rest(self, count: int) -> Runs:
+    def rest(self, count: int) -> SpanSet:
         """What is left once the first `count` places are read; takes a byte of memory a window."""
         unread = np.ones(len(self), bool)
-        for windows in first_of(count, len(self), self.keys):
+        for windows in first_permuted(count, len(self), keys=self.keys):
             unread[windows] = False
         turns = (np.flatnonzero(unread[1:] != unread[:-1]) + 1) * self.length
         edges = np.union1d(self.runs.offsets, turns)  # between two neighbours all is one run, and read or unread
@@ -67,4 +67,4 @@ class Order:
         first, last = first[kept], last[kept]
         number = np.searchsorted(self.runs.offsets, first, side="right") - 1
         begins = self.runs.begins[number] + first - self.runs.offsets[number]
-        return Runs(begins, np.append([0], np.cumsum(last - first)))
+        return SpanSet(begins, np.append([0], np.cumsum(last - first)))

@@ -12,30 +12,30 @@ CHUNK = 1 << 16
 
 
 @lru_cache(maxsize=1024)
-def keys_of(*parts: int) -> tuple[int, ...]:
+def permutation_keys(*parts: int) -> tuple[int, ...]:
     """One 64-bit key a round, which depend on all `parts`; numpy promises to keep them."""
     return tuple(map(int, np.random.SeedSequence(parts).generate_state(ROUNDS, np.uint64)))
 
 
-def shuffled(place: int, size: int, keys: tuple[int, ...]) -> int:
+def permuted(place: int, size: int, *, keys: tuple[int, ...]) -> int:
     """What stands at `place` of a permutation of range(size).
 
     A Feistel network permutes the next power of 4; what falls outside of range(size) is permuted on until it is inside.
     """
     half = _half_bits(size)
     while True:
-        place = _permuted(place, half, keys)
+        place = _permuted(place, half, keys=keys)
         if place < size:
             return place
 
 
-def first_of(count: int, size: int, keys: tuple[int, ...]) -> Iterator[np.ndarray]:
+def first_permuted(count: int, size: int, *, keys: tuple[int, ...]) -> Iterator[np.ndarray]:
     """What stands at the first `count` places of the same permutation, as int64 arrays of at most CHUNK, in order."""
     half = _half_bits(size)
     for begin in range(0, count, CHUNK):
-        values = _permuted(np.arange(begin, min(begin + CHUNK, count), dtype=np.uint64), half, keys)
+        values = _permuted(np.arange(begin, min(begin + CHUNK, count), dtype=np.uint64), half, keys=keys)
         while (outside := values >= size).any():
-            values[outside] = _permuted(values[outside], half, keys)
+            values[outside] = _permuted(values[outside], half, keys=keys)
         yield values.astype(np.int64)
 
 
@@ -43,7 +43,7 @@ def _half_bits(size: int) -> int:
     return max((size - 1).bit_length() + 1, 2) // 2
 
 
-def _permuted(place: int | np.ndarray, half: int, keys: tuple[int, ...]) -> int | np.ndarray:
+def _permuted(place: int | np.ndarray, half: int, *, keys: tuple[int, ...]) -> int | np.ndarray:
     """The Feistel network over 2 * half bits, for one place or a uint64 array of them."""
     low = (1 << half) - 1
     left, right = place >> half, place & low

@@ -5,17 +5,14 @@ way and which windows of it were read, so that all of them may change between tw
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import dataclass
 
-from llama_jax.data.order import Order, Runs
-from llama_jax.data.permutation import keys_of
-from llama_jax.data.windows import Span, TokenSource
+from llama_jax.data.windows import TokenSource
 from llama_jax.errors import DataError
 
 
 @dataclass(frozen=True)
-class Cut:
+class EpochCut:
     """One way in which what was left of an epoch was cut and shuffled, and how much of it was read."""
 
     length: int
@@ -26,7 +23,7 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Progress:
+class SourceProgress:
     """What has been read of one source."""
 
     name: str
@@ -41,15 +38,15 @@ class Progress:
     """How often its text was read."""
     epoch: int = 0
     """The one under way."""
-    cuts: tuple[Cut, ...] = ()
+    cuts: tuple[EpochCut, ...] = ()
     """Of the epoch under way: each one cuts what the ones before it left."""
 
 
 @dataclass(frozen=True)
-class Position:
+class DataPosition:
     """What a run has read."""
 
-    sources: tuple[Progress, ...] = ()
+    sources: tuple[SourceProgress, ...] = ()
     """All that were read since the run began, those that its config no longer names too."""
     keys: tuple[int, ...] = ()
     weights: tuple[int, ...] = ()
@@ -62,7 +59,7 @@ class Position:
         """Read of all sources together."""
         return sum(progress.tokens for progress in self.sources)
 
-    def take_up(self, sources: Sequence[TokenSource]) -> list[Progress]:
+    def take_up(self, sources: Sequence[TokenSource]) -> list[SourceProgress]:
         """The progress of each of `sources`, which are known by their tokens wherever they lie; others are new.
 
         Raises DataError where a folder holds other tokens than when it was read.
@@ -86,65 +83,10 @@ class Position:
                 name, again = f"{source.name}-{again}", again + 1
             if key in [progress.key for progress in others]:
                 key = max(progress.key for progress in others) + 1
-            found[number] = Progress(name, path_of(source), source.digest, key)
+            found[number] = SourceProgress(name, path_of(source), source.digest, key)
         return [found[number] for number in range(len(sources))]
 
 
 def path_of(source: TokenSource) -> str:
     """Where a source lies, however it was named."""
     return str(source.folder.resolve())
-
-
-class Reader:
-    """The rows of one source from its `progress` on: a pure function of it, the source, the seed and the row's number."""
-
-    def __init__(self, source: TokenSource, progress: Progress, seed: int):
-        self.source, self.progress, self.seed = source, progress, seed
-        self._length = source.sequence_length
-        cuts, runs, self._before = progress.cuts, Runs.whole(source.predictions), Fraction(0)
-        same = bool(cuts) and (cuts[-1].length, cuts[-1].seed) == (self._length, seed)
-        self._cuts = cuts[:-1] if same else cuts
-        self._read = cuts[-1].windows if same else 0
-        for number, cut in enumerate(self._cuts):
-            order = Order(runs, cut.length, self._keys(cut.seed, progress.epoch, number))
-            self._before += (1 - self._before) * Fraction(cut.windows, len(order))
-            runs = order.rest(cut.windows)
-        self._order = Order(runs, self._length, self._keys(seed, progress.epoch, len(self._cuts)))
-
-    def _keys(self, seed: int, epoch: int, cut: int) -> tuple[int, ...]:
-        return keys_of(seed, self.progress.key, epoch, *((cut,) if cut else ()))
-
-    def _place(self, row: int) -> tuple[int, int]:
-        """(epoch, place in its order) of a row."""
-        after = self._read + row - len(self._order)
-        if after < 0:
-            return self.progress.epoch, self._read + row
-        epochs, place = divmod(after, len(self.source))
-        return self.progress.epoch + 1 + epochs, place
-
-    def _order_of(self, epoch: int) -> Order:
-        if epoch == self.progress.epoch:
-            return self._order
-        return Order(Runs.whole(self.source.predictions), self._length, self._keys(self.seed, epoch, 0))
-
-    def window(self, row: int) -> int:
-        """Which window of its epoch's order a row is."""
-        epoch, place = self._place(row)
-        return self._order_of(epoch).window(place)
-
-    def spans(self, row: int) -> list[Span]:
-        """The predictions that a row holds."""
-        epoch, place = self._place(row)
-        return self._order_of(epoch).spans(place)
-
-    def after(self, rows: int) -> Progress:
-        """The progress once `rows` more rows are read."""
-        if rows == 0:
-            return self.progress
-        epoch, place = self._place(rows)
-        under_way = epoch == self.progress.epoch
-        before, cuts, size = (self._before, self._cuts, len(self._order)) if under_way else (Fraction(0), (), len(self.source))
-        share = before + (1 - before) * Fraction(place, size)
-        cuts = (*cuts, Cut(self._length, self.seed, place)) if place else cuts
-        return replace(self.progress, tokens=self.progress.tokens + rows * self._length, epochs=float(epoch + share),
-                       epoch=epoch, cuts=cuts)

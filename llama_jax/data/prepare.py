@@ -20,31 +20,31 @@ from pathlib import Path
 
 import numpy as np
 
-from llama_jax.data.manifest import DTYPES, MANIFEST, START, Manifest, Shard, read_manifest, size_of
-from llama_jax.data.sources import documents, files_of
+from llama_jax.data.manifest import MANIFEST_FILE, START_DTYPE, TOKEN_DTYPES, Manifest, Shard, file_size, read_manifest
+from llama_jax.data.sources import find_text_files, read_documents
 from llama_jax.errors import ConfigError, DataError, LlamaError
 from llama_jax.files.atomic import make_folder, write_atomic
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.load import holds_tokenizer, load_tokenizer
 
-PROGRESS = "progress.json"
+PREPARE_PROGRESS = "progress.json"
 CHUNK_BYTES = 1 << 20
 """Text a worker gets at one time."""
 END_BYTES = 1 << 16
 
-Report = Callable[[Shard], None]
+ReportChunk = Callable[[Shard], None]
 """Receives the counts of each chunk of text as it is tokenised."""
 
 
-def prepare(
+def prepare_data(
     inputs: list[str],
     tokenizer: Tokenizer,
-    output: Path,
     *,
+    output: Path,
     text_key: str = "text",
     workers: int = 0,
     shard_tokens: int = 1 << 26,
-    report: Report | None = None,
+    report: ReportChunk | None = None,
 ) -> Manifest:
     """Tokenise the files that `inputs` name into `output`; goes on where an earlier call was stopped.
 
@@ -54,13 +54,14 @@ def prepare(
         raise ConfigError(f"workers must be at least 0 and shard_tokens at least 1, got {workers} and {shard_tokens}.")
     if not inputs:
         raise ConfigError("there is nothing to prepare; name files or folders after --input.")
-    files = files_of(*inputs)
-    texts = itertools.chain.from_iterable(documents(file, text_key=text_key) for file in files)
-    settings = fingerprint(files) | {"text_key": text_key, "shard_tokens": shard_tokens}
-    return write_shards(texts, tokenizer, output, settings, workers=workers, shard_tokens=shard_tokens, report=report)
+    files = find_text_files(*inputs)
+    texts = itertools.chain.from_iterable(read_documents(file, text_key=text_key) for file in files)
+    settings = fingerprint_files(files) | {"text_key": text_key, "shard_tokens": shard_tokens}
+    return write_shards(texts, tokenizer, output=output, settings=settings, workers=workers, shard_tokens=shard_tokens,
+                        report=report)
 
 
-def fingerprint(files: list[Path]) -> dict:
+def fingerprint_files(files: list[Path]) -> dict:
     """Names, sizes and hashes of both ends of input files, to tell the same work from other work."""
     return {"files": [[file.name, file.stat().st_size, _hash_of_ends(file)] for file in files]}
 
@@ -78,16 +79,16 @@ def _hash_of_ends(file: Path) -> str:
 def write_shards(
     texts: Iterable[str],
     tokenizer: Tokenizer,
+    *,
     output: Path,
     settings: dict,
-    *,
     workers: int,
     shard_tokens: int,
-    report: Report | None = None,
+    report: ReportChunk | None = None,
 ) -> Manifest:
     """The shards of `texts`; work that is finished, or begun, under the same `settings` is not done again."""
     make_folder(output)
-    if (output / MANIFEST).exists():
+    if (output / MANIFEST_FILE).exists():
         manifest = read_manifest(output)
         made_by = manifest.tokenizer_sha256, manifest.bos_id, manifest.eos_id
         if (manifest.settings, made_by) != (settings, (tokenizer.sha256, tokenizer.bos_id, tokenizer.eos_id)):
@@ -97,32 +98,32 @@ def write_shards(
     if holds_tokenizer(output) and (held := load_tokenizer(output)).sha256 != tokenizer.sha256:
         raise DataError(f"{output} holds another tokenizer ({held.FILE}), which would be overwritten; name another output.")
     settings_of_progress = settings | {"tokenizer": tokenizer.sha256}
-    dtype = np.dtype(DTYPES[tokenizer.vocab_size > 1 << 16])
-    done = _finished_shards(output, settings_of_progress, dtype)
+    dtype = np.dtype(TOKEN_DTYPES[tokenizer.vocab_size > 1 << 16])
+    done = _finished_shards(output, settings_of_progress, dtype=dtype)
     texts = itertools.islice(texts, sum(shard.documents for shard in done), None)
     with _encoder(tokenizer, workers) as encode:
         chunks = _reported(encode(_chunks(texts)), report)
-        for tokens, starts, size in _group(chunks, tokenizer, dtype, shard_tokens):
+        for tokens, starts, size in _group(chunks, tokenizer, dtype=dtype, shard_tokens=shard_tokens):
             name = f"shard_{len(done):05d}"
             shard = Shard(f"{name}.bin", len(tokens), len(starts), size, f"{name}.starts")
             write_atomic(output / shard.file, tokens.tobytes())
             write_atomic(output / shard.starts, starts.tobytes())
             done.append(shard)
             progress = {"settings": settings_of_progress, "shards": [dataclasses.asdict(s) for s in done]}
-            write_atomic(output / PROGRESS, json.dumps(progress).encode())
+            write_atomic(output / PREPARE_PROGRESS, json.dumps(progress).encode())
     if not done:
         raise DataError(f"no text in {', '.join(name for name, *_ in settings['files'])}: every document is blank.")
     manifest = Manifest(tokenizer.sha256, tokenizer.vocab_size, dtype.str, tokenizer.bos_id, tokenizer.eos_id,
                         settings, tuple(done))
     tokenizer.save(output)
-    write_atomic(output / MANIFEST, manifest.to_json().encode())
-    (output / PROGRESS).unlink(missing_ok=True)
+    write_atomic(output / MANIFEST_FILE, manifest.to_json().encode())
+    (output / PREPARE_PROGRESS).unlink(missing_ok=True)
     return manifest
 
 
-def _finished_shards(output: Path, settings: dict, dtype: np.dtype) -> list[Shard]:
+def _finished_shards(output: Path, settings: dict, *, dtype: np.dtype) -> list[Shard]:
     """Shards that an earlier call finished and that are still whole; those of an earlier version lack `starts`."""
-    file = output / PROGRESS
+    file = output / PREPARE_PROGRESS
     if not file.exists():
         return []
     try:
@@ -134,11 +135,11 @@ def _finished_shards(output: Path, settings: dict, dtype: np.dtype) -> list[Shar
     if begun != settings:
         raise DataError(f"{output} holds the beginning of other work (see {file}); remove it or name another output.")
     return list(itertools.takewhile(
-        lambda s: s.starts and size_of(output / s.starts) == s.documents * np.dtype(START).itemsize
-        and size_of(output / s.file) == s.tokens * dtype.itemsize, shards))
+        lambda s: s.starts and file_size(output / s.starts) == s.documents * np.dtype(START_DTYPE).itemsize
+        and file_size(output / s.file) == s.tokens * dtype.itemsize, shards))
 
 
-def _reported(encoded: Iterable[list[tuple[np.ndarray, int]]], report: Report | None) -> Iterator:
+def _reported(encoded: Iterable[list[tuple[np.ndarray, int]]], report: ReportChunk | None) -> Iterator:
     for chunk in encoded:
         if report:
             report(Shard("", sum(len(ids) + 2 for ids, _ in chunk), len(chunk), sum(size for _, size in chunk)))
@@ -159,7 +160,7 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _group(
-    encoded: Iterable[list[tuple[np.ndarray, int]]], tokenizer: Tokenizer, dtype: np.dtype, shard_tokens: int
+    encoded: Iterable[list[tuple[np.ndarray, int]]], tokenizer: Tokenizer, *, dtype: np.dtype, shard_tokens: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     """Whole documents gathered into shards of at least `shard_tokens`: (tokens, where documents begin, bytes of text)."""
     parts, starts, length, size = [], [], 0, 0
@@ -168,10 +169,10 @@ def _group(
         parts.append(np.concatenate([[tokenizer.bos_id], ids, [tokenizer.eos_id]]).astype(dtype))
         length, size = length + len(parts[-1]), size + bytes_
         if length >= shard_tokens:
-            yield np.concatenate(parts), np.array(starts, START), size
+            yield np.concatenate(parts), np.array(starts, START_DTYPE), size
             parts, starts, length, size = [], [], 0, 0
     if parts:
-        yield np.concatenate(parts), np.array(starts, START), size
+        yield np.concatenate(parts), np.array(starts, START_DTYPE), size
 
 
 _worker_tokenizer: Tokenizer | None = None
@@ -200,7 +201,7 @@ def _encoder(tokenizer: Tokenizer, workers: int):
     spawn = multiprocessing.get_context("spawn")  # threads of jax do not survive a fork
     pool = ProcessPoolExecutor(workers, spawn, _start_worker, (tokenizer,))
     try:
-        yield lambda chunks: _bounded_map(pool, chunks, 4 * workers)
+        yield lambda chunks: _bounded_map(pool, chunks, ahead=4 * workers)
     except BrokenProcessPool:
         raise LlamaError("a worker process died, perhaps for want of memory; the same command goes on, with fewer "
                          "workers if it happens again.") from None
@@ -208,7 +209,7 @@ def _encoder(tokenizer: Tokenizer, workers: int):
         pool.shutdown(cancel_futures=True)
 
 
-def _bounded_map(pool: ProcessPoolExecutor, chunks: Iterable[list[str]], ahead: int) -> Iterator:
+def _bounded_map(pool: ProcessPoolExecutor, chunks: Iterable[list[str]], *, ahead: int) -> Iterator:
     """pool.map with at most `ahead` chunks in flight: map alone would read the whole input into memory."""
     pending = deque()
     for chunk in chunks:

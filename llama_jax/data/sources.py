@@ -21,25 +21,25 @@ from llama_jax.files.jsonl import parse_json_lines
 
 LOG = logging.getLogger(__name__)
 
-EMBEDDED = "embedded:"
+EMBEDDED_PREFIX = "embedded:"
 """Prefix of the texts that come with the package."""
 
-MOST_NAMED = 5
+_MOST_NAMED = 5
 """How many of the files that are left out are named."""
-LONG_WINDOW = "requires too much memory"
+_LONG_WINDOW = "requires too much memory"
 """What zstd says of a frame whose window is above 128 MiB."""
-FORMATS = (".txt", ".jsonl", ".parquet")
-OPENERS = {
+_FORMATS = (".txt", ".jsonl", ".parquet")
+_OPENERS = {
     ".gz": partial(gzip.open, mode="rb"),
     ".xz": partial(lzma.open, mode="rb"),
     ".zst": partial(pyarrow.input_stream, compression="zstd"),  # `zstandard` reads half a file without a word
     "": partial(open, mode="rb"),
 }
-DAMAGE = (EOFError, lzma.LZMAError, zlib.error, pyarrow.ArrowException, UnicodeDecodeError)
+_DAMAGE = (EOFError, lzma.LZMAError, zlib.error, pyarrow.ArrowException, UnicodeDecodeError)
 """What the readers of the formats raise about bytes they cannot read, beside OSErrors without a number."""
 
 
-def files_of(*paths: str) -> list[Path]:
+def find_text_files(*paths: str) -> list[Path]:
     """The readable files that `paths` name: themselves, a folder's (sorted, with all folders below), or an embedded text.
 
     What begins with a dot is left out, and what is left out is logged. Raises DataError where there are none, ConfigError
@@ -52,8 +52,8 @@ def files_of(*paths: str) -> list[Path]:
 
 
 def _files_of(path: str) -> list[Path]:
-    if path.startswith(EMBEDDED):
-        file = Path(str(resources.files("llama_jax.data") / f"{path.removeprefix(EMBEDDED)}.txt.xz"))
+    if path.startswith(EMBEDDED_PREFIX):
+        file = Path(str(resources.files("llama_jax.data") / f"{path.removeprefix(EMBEDDED_PREFIX)}.txt.xz"))
         if not file.is_file():
             raise DataError(f"no embedded text {path!r}.")
         return [file]
@@ -61,8 +61,10 @@ def _files_of(path: str) -> list[Path]:
     if not os.path.exists(root):
         raise DataError(f"data source {path} does not exist.")
     files, left_out = ([root], []) if root.is_file() else _below(root)
-    unknown = [file for file in files if not format_of(file)]
-    named = ", ".join(left_out[:MOST_NAMED]) + (f" and {len(left_out) - MOST_NAMED} more" if len(left_out) > MOST_NAMED else "")
+    unknown = [file for file in files if not _format_of(file)]
+    named = ", ".join(left_out[:_MOST_NAMED])
+    if len(left_out) > _MOST_NAMED:
+        named += f" and {len(left_out) - _MOST_NAMED} more"
     if unknown or not files:
         raise DataError(f"{path} holds nothing to read{f' (left out: {named})' if named else ''}; known are .txt, .jsonl and "
                         ".parquet, also with .gz .xz .zst.")
@@ -86,7 +88,7 @@ def _below(root: Path) -> tuple[list[Path], list[str]]:
                 subfolders.remove(name)
                 left_out.append(f"{Path(folder, name).relative_to(root)}/")
         for file in (Path(folder, name) for name in names):
-            if format_of(file) and file.is_file() and not _is_hidden(file.name):
+            if _format_of(file) and file.is_file() and not _is_hidden(file.name):
                 files.append(file)
             else:
                 left_out.append(str(file.relative_to(root)))
@@ -98,29 +100,29 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def format_of(file: Path) -> str:
+def _format_of(file: Path) -> str:
     """".txt", ".jsonl" or ".parquet" below any compression, or "" for others."""
-    name = file.name.removesuffix(compression_of(file))
-    return next((f for f in FORMATS if name.endswith(f)), "")
+    name = file.name.removesuffix(_compression_of(file))
+    return next((f for f in _FORMATS if name.endswith(f)), "")
 
 
-def compression_of(file: Path) -> str:
+def _compression_of(file: Path) -> str:
     """The compression suffix of a file name, or ""."""
-    return file.suffix if file.suffix in OPENERS else ""
+    return file.suffix if file.suffix in _OPENERS else ""
 
 
-def documents(file: Path, *, text_key: str = "text") -> Iterator[str]:
+def read_documents(file: Path, *, text_key: str = "text") -> Iterator[str]:
     """Documents of a file that are not blank: a whole .txt, the `text_key` of every JSON line or Parquet row.
 
     Raises DataError, naming file and place, for bytes that are not UTF-8, broken JSON or compression, a missing key.
     """
-    reader = {".txt": _text, ".jsonl": _jsonl, ".parquet": _parquet}[format_of(file)]
+    reader = {".txt": _text, ".jsonl": _jsonl, ".parquet": _parquet}[_format_of(file)]
     try:
         yield from (text for text in reader(file, text_key) if text and not text.isspace())
-    except (*DAMAGE, OSError) as error:
+    except (*_DAMAGE, OSError) as error:
         if isinstance(error, OSError) and error.strerror:  # the system's, not a format's
             raise DataError(f"cannot read {file}: {error.strerror}.") from None
-        if LONG_WINDOW in str(error):
+        if _LONG_WINDOW in str(error):
             raise DataError(f"{file} was compressed with a window above 128 MiB, as by zstd --long=31, and is not read; compress "
                             f"it again: zstd -dc --long=31 {file.name} | zstd -o NEW{file.suffix}.") from None
         raise DataError(f"{file} is damaged or not what its name says ({_reason(error)}); make it again.") from None
@@ -131,12 +133,12 @@ def _reason(error: Exception) -> str:
 
 
 def _text(file: Path, text_key: str) -> Iterator[str]:
-    with OPENERS[compression_of(file)](file) as stream:
+    with _OPENERS[_compression_of(file)](file) as stream:
         yield _decode(stream.read(), file)
 
 
 def _jsonl(file: Path, text_key: str) -> Iterator[str]:
-    with OPENERS[compression_of(file)](file) as raw, io.BufferedReader(raw, 1 << 20) as lines:
+    with _OPENERS[_compression_of(file)](file) as raw, io.BufferedReader(raw, 1 << 20) as lines:
         for number, record in parse_json_lines(_decoded(lines, file), file):
             where = f"{file}, line {number}"
             if not isinstance(record, dict) or not isinstance(record.get(text_key), str):
@@ -149,7 +151,7 @@ def _jsonl(file: Path, text_key: str) -> Iterator[str]:
 def _decoded(lines: Iterable[bytes], file: Path) -> Iterator[str]:
     offset = 0
     for line in lines:
-        yield _decode(line, file, offset)
+        yield _decode(line, file, offset=offset)
         offset += len(line)
 
 
@@ -174,7 +176,7 @@ def _is_text(kind: pyarrow.DataType) -> bool:
     return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
 
 
-def _decode(data: bytes, file: Path, offset: int = 0) -> str:
+def _decode(data: bytes, file: Path, *, offset: int = 0) -> str:
     """UTF-8 bytes of `file` that begin at `offset`, without a byte order mark at its begin; raises DataError."""
     if offset == 0 and is_utf16(data):
         raise DataError(f"{file} is not UTF-8 but UTF-16; convert it first, for example with iconv -f UTF-16 -t UTF-8.")

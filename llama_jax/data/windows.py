@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llama_jax.batch import Batch
-from llama_jax.data.manifest import START, Manifest, read_manifest
+from llama_jax.data.manifest import START_DTYPE, Manifest, read_manifest
 from llama_jax.errors import DataError
 
 MAPPED = 64
@@ -22,7 +21,7 @@ Span = tuple[int, int]
 """(begin, end): the predictions of tokens begin + 1 .. end of a stream, each from the token before it."""
 
 
-class Row(NamedTuple):
+class TokenRow(NamedTuple):
     """One training sequence; every field is (T,)."""
 
     tokens: np.ndarray
@@ -100,7 +99,7 @@ class TokenSource:
             at, number = last, number + 1
         return tokens, starts
 
-    def row(self, spans: Sequence[Span]) -> Row:
+    def row(self, spans: Sequence[Span]) -> TokenRow:
         """The predictions of `spans`, one after the other, filled up to T; each span begins a segment of its own."""
         missing = self.sequence_length - sum(end - begin for begin, end in spans)
         fields: list[list[np.ndarray]] = [[], [], [], []]
@@ -113,7 +112,7 @@ class TokenSource:
             starts[0] |= number > 0
             for field, part in zip(fields, (tokens[:-1], tokens[1:], starts[:-1], predicted), strict=True):
                 field.append(part)
-        return Row(*map(np.concatenate, fields))
+        return TokenRow(*map(np.concatenate, fields))
 
     def window(self, index: int) -> np.ndarray:
         """int32 (T + 1,) tokens of window `index`."""
@@ -138,7 +137,7 @@ class TokenSource:
     def _starts(self, number: int) -> np.ndarray | None:
         """Where documents begin in a shard; None where a comparison with BOS tells it (older shards, BOS is not EOS)."""
         if file := self._shards[number].starts:
-            return self._map(file, START)
+            return self._map(file, START_DTYPE)
         return self._worked_out.get(number)
 
     def _starts_by_order(self, number: int) -> np.ndarray:
@@ -156,25 +155,3 @@ class TokenSource:
             return adjacent
         raise DataError(f"{self.folder / shard.file} does not tell where its documents begin (its BOS and EOS are one token, "
                         f"{self.manifest.bos_id}, which its texts hold too); remove {self.folder} and prepare it again.")
-
-
-def stack(rows: Sequence[Row]) -> Batch:
-    """Rows as a Batch: segments and positions restart at each start, and what is not predicted has weight 0."""
-    tokens, targets, starts, predicted = (np.stack(field) for field in zip(*rows, strict=True))
-    index = np.arange(tokens.shape[1], dtype=np.int32)[None]
-    return Batch(
-        tokens=tokens,
-        targets=targets,
-        positions=index - np.maximum.accumulate(np.where(starts, index, 0), axis=1),
-        segment_ids=np.cumsum(starts, axis=1, dtype=np.int32),
-        weights=predicted.astype(np.float32),
-    )
-
-
-def pack(rows: np.ndarray, bos_id: int) -> Batch:
-    """Rows (B, T + 1) of documents that begin with BOS, which nothing else is, as a Batch.
-
-    A target that is BOS opens another document and has weight 0.
-    """
-    tokens, starts = rows.astype(np.int32), rows == bos_id
-    return stack([Row(t[:-1], t[1:], s[:-1], ~s[1:]) for t, s in zip(tokens, starts, strict=True)])

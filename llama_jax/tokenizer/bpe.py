@@ -40,7 +40,7 @@ class Tiktoken(Tokenizer):
 
     KIND, FILE = "tiktoken", "tokenizer.model"
 
-    def __init__(self, model: bytes, special_tokens: SpecialTokens | None = None, source: str = "tokenizer"):
+    def __init__(self, model: bytes, special_tokens: SpecialTokens | None = None, *, source: str = "tokenizer"):
         super().__init__(model, special_tokens or SpecialTokens())
         self.ranks = _read_ranks(model, source)
         self.special = {name: len(self.ranks) + n for n, name in enumerate(llama3_special_tokens())}
@@ -119,7 +119,7 @@ class TokenizerJson(Tokenizer):
 
     KIND, FILE = "tokenizers", "tokenizer.json"
 
-    def __init__(self, model: bytes, special_tokens: SpecialTokens | None = None, source: str = "tokenizer"):
+    def __init__(self, model: bytes, special_tokens: SpecialTokens | None = None, *, source: str = "tokenizer"):
         super().__init__(model, special_tokens or SpecialTokens())
         try:
             self._tokenizer = tokenizers.Tokenizer.from_buffer(model)
@@ -134,13 +134,13 @@ class TokenizerJson(Tokenizer):
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
         self.vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-        eos = self._control(self.special_tokens.eos_token, EOS_NAMES, next(iter(self.special_tokens.eos_ids), None))
+        eos = self._control(self.special_tokens.eos_token, EOS_NAMES, known=next(iter(self.special_tokens.eos_ids), None))
         if eos is None:
             raise DataError(f"{source} has no end-of-text token; name it as eos_token in a tokenizer_config.json beside it.")
-        bos = self._control(self.special_tokens.bos_token, BOS_NAMES, self.special_tokens.bos_id)
+        bos = self._control(self.special_tokens.bos_token, BOS_NAMES, known=self.special_tokens.bos_id)
         self.bos_id, self.eos_id = eos if bos is None else bos, eos
 
-    def _control(self, named: str | None, usual: tuple[str, ...], known: int | None) -> int | None:
+    def _control(self, named: str | None, usual: tuple[str, ...], *, known: int | None) -> int | None:
         """Id of the token the files name, or give the id of, or of the first of the `usual` that there is."""
         ids = [self._tokenizer.token_to_id(name) for name in ((named,) if named else ())] + [known]
         ids += [self._tokenizer.token_to_id(name) for name in usual]

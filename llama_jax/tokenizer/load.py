@@ -41,7 +41,7 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
             data = file.read_bytes()
         except OSError as error:
             raise DataError(f"cannot read {file}: {error.strerror}.") from None
-        found.append(_class_for(file, data)(data, read_special_tokens(folder), str(file)))
+        found.append(_class_for(file, data)(data, read_special_tokens(folder), source=str(file)))
     if not found:
         expected = " or ".join(TOKENIZER_FILES)
         raise NoTokenizer(f"no tokenizer at {path}: expected a SentencePiece file or a folder with {expected}.")

@@ -25,7 +25,7 @@ class SentencePiece(Tokenizer):
 
     KIND, FILE, errors = "SentencePiece", "tokenizer.model", REPLACE_EACH_BYTE
 
-    def __init__(self, model: bytes, special_tokens: SpecialTokens | None = None, source: str = "tokenizer"):
+    def __init__(self, model: bytes, special_tokens: SpecialTokens | None = None, *, source: str = "tokenizer"):
         super().__init__(model, special_tokens or SpecialTokens())
         self._processor = sentencepiece.SentencePieceProcessor()
         try:

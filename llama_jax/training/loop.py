@@ -18,7 +18,7 @@ from llama_jax.config import Config, to_dict
 from llama_jax.data.corpus import Corpus, open_corpus
 from llama_jax.data.loader import load_batches, load_heldout
 from llama_jax.data.mixture import Mixture
-from llama_jax.data.position import Position
+from llama_jax.data.position import DataPosition
 from llama_jax.errors import LlamaError
 from llama_jax.formats.base import WeightSource
 from llama_jax.formats.checkpoints import Checkpoints
@@ -58,7 +58,7 @@ class Run(NamedTuple):
     mixture: Mixture
     """What is read from there on."""
 
-    def position(self, step: int) -> Position:
+    def position(self, step: int) -> DataPosition:
         """What has been read after `step`."""
         return self.mixture.position((step - self.start) * self.config.training.batch_size)
 
@@ -76,7 +76,7 @@ def fit(config: Config, workdir: Path, evaluators: Iterable[Evaluator] = ()) -> 
     with closing(checkpoints):
         corpus = shared_corpus(config, workdir, tokenizer)
         position = position_at(checkpoints, start, workdir, tokenizer)
-        mixture = Mixture(corpus.sources, corpus.shares, config.training.seed, position)
+        mixture = Mixture(corpus.sources, corpus.shares, seed=config.training.seed, position=position)
         record(config, workdir)
         writers = Writers(workdir, config.training.num_steps, start=start, active=jax.process_index() == 0)
         peak, peak_source = total_peak(config)
@@ -109,7 +109,7 @@ def shared_corpus(config: Config, workdir: Path, tokenizer: Tokenizer | None) ->
     """The corpus; the first process prepares it while the others wait."""
     if jax.process_index() > 0:
         multihost_utils.sync_global_devices("data")
-    corpus = open_corpus(config.data, config.model.vocab_size, workdir, given=tokenizer, padded=bool(config.init_from))
+    corpus = open_corpus(config.data, config.model.vocab_size, workdir=workdir, given=tokenizer, padded=bool(config.init_from))
     if jax.process_count() > 1 and jax.process_index() == 0:
         multihost_utils.sync_global_devices("data")
     return corpus

@@ -11,7 +11,7 @@ from llama_jax.config import Config, from_dict, to_dict
 from llama_jax.config.compare import changes, check_same_model
 from llama_jax.data.corpus import open_corpus
 from llama_jax.data.mixture import Mixture
-from llama_jax.data.position import Position
+from llama_jax.data.position import DataPosition
 from llama_jax.errors import ConfigError, DataError, LlamaError
 from llama_jax.files.atomic import write_atomic
 from llama_jax.formats.checkpoints import Checkpoints
@@ -57,28 +57,28 @@ def beginning(config: Config, workdir: Path, checkpoints: Checkpoints) -> tuple[
     return start, notes
 
 
-def position_at(checkpoints: Checkpoints, step: int, workdir: Path, tokenizer: Tokenizer | None) -> Position:
+def position_at(checkpoints: Checkpoints, step: int, workdir: Path, tokenizer: Tokenizer | None) -> DataPosition:
     """What the run had read when it saved `step` (0: nothing).
 
     Of a checkpoint that an earlier version wrote it is worked out from the config in it: since the run began all its steps
     had the same rows. Raises DataError where a source that was read then is gone.
     """
     if step == 0:
-        return Position()
+        return DataPosition()
     if recorded := checkpoints.progress(step).get(POSITION):
         try:
-            return from_dict(Position, recorded)
+            return from_dict(DataPosition, recorded)
         except ConfigError as error:
             raise DataError(f"{checkpoints.folder / str(step)} says what was read in another way than this version ({error}); "
                             "remove it to go on from an earlier one.") from None
     saved = checkpoints.config(step)
     read = replace(saved.data, tokenizer="", heldout=())
     try:
-        corpus = open_corpus(read, saved.model.vocab_size, workdir, given=tokenizer, padded=bool(saved.init_from))
+        corpus = open_corpus(read, saved.model.vocab_size, workdir=workdir, given=tokenizer, padded=bool(saved.init_from))
     except DataError as error:
         raise DataError(f"the checkpoint of step {step}, of an earlier version, does not say what was read, and its sources "
                         f"cannot be opened to work it out: {error}") from None
-    return Mixture(corpus.sources, corpus.shares, saved.training.seed).position(step * saved.training.batch_size)
+    return Mixture(corpus.sources, corpus.shares, seed=saved.training.seed).position(step * saved.training.batch_size)
 
 
 def record(config: Config, workdir: Path) -> None:

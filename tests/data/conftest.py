@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llama_jax.data.manifest import MANIFEST, START, Manifest, Shard
+from llama_jax.data.manifest import MANIFEST_FILE, START_DTYPE, Manifest, Shard
 
 BOS, EOS = 1, 2
 
@@ -29,10 +29,10 @@ def folder_of(tmp_path) -> Callable[..., Path]:
             tokens.tofile(folder / f"shard_{number:05d}.bin")
             file = f"shard_{number:05d}.starts" if starts else ""
             if starts:
-                np.cumsum([0] + [len(ids) + 2 for ids in part[:-1]]).astype(START).tofile(folder / file)
+                np.cumsum([0] + [len(ids) + 2 for ids in part[:-1]]).astype(START_DTYPE).tofile(folder / file)
             shards.append(Shard(f"shard_{number:05d}.bin", len(tokens), len(part), 3 * len(tokens), file))
         manifest = Manifest("some tokenizer", 100, "<u2", bos, eos, {}, tuple(shards))
-        (folder / MANIFEST).write_text(manifest.to_json())
+        (folder / MANIFEST_FILE).write_text(manifest.to_json())
         return folder
 
     return make

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers
 
 from llama_jax.config import DataConfig
+from llama_jax.data.batches import batch_of_rows, batch_of_tokens
 from llama_jax.data.corpus import open_corpus
-from llama_jax.data.manifest import MANIFEST, Manifest, read_manifest
-from llama_jax.data.prepare import PROGRESS, prepare
-from llama_jax.data.windows import TokenSource, pack, stack
+from llama_jax.data.manifest import MANIFEST_FILE, Manifest, read_manifest
+from llama_jax.data.prepare import PREPARE_PROGRESS, prepare_data
+from llama_jax.data.windows import TokenSource
 from llama_jax.errors import DataError
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.load import load_tokenizer
@@ -30,7 +31,7 @@ ENDS = st.sampled_from([(1, 2), (1, 1), (2, 2)])
 
 
 def all_rows(source: TokenSource):
-    return stack([source.row([source.span(n)]) for n in range(len(source))])
+    return batch_of_rows([source.row([source.span(n)]) for n in range(len(source))])
 
 
 def follows_the_documents(source: TokenSource, documents: list[list[int]]) -> None:
@@ -109,7 +110,7 @@ def test_rows_are_what_a_comparison_with_bos_gave(folder_of, documents, length):
     """Where the tokens alone tell the boundaries nothing changes."""
     for starts in (False, True):
         source = TokenSource(folder_of("x", documents, starts=starts), length)
-        wanted = pack(np.stack([source.window(n) for n in range(len(source))]), 1)
+        wanted = batch_of_tokens(np.stack([source.window(n) for n in range(len(source))]), 1)
         for one, other in zip(all_rows(source), wanted, strict=True):
             np.testing.assert_array_equal(one, other)
             assert one.dtype == other.dtype
@@ -129,7 +130,7 @@ def test_lost_boundaries_are_named(folder_of, damage):
 def test_fewer_tokens_than_ends_are_damage(folder_of):
     folder = folder_of("x", [[3]])
     manifest = read_manifest(folder)
-    (folder / MANIFEST).write_text(replace(manifest, shards=(replace(manifest.shards[0], documents=2),)).to_json())
+    (folder / MANIFEST_FILE).write_text(replace(manifest, shards=(replace(manifest.shards[0], documents=2),)).to_json())
     with pytest.raises(DataError, match=r"damaged \(3 tokens cannot be 2 documents"):
         TokenSource(folder, 4)
 
@@ -170,48 +171,49 @@ def write(file: Path, texts: list[str]) -> str:
 @pytest.mark.parametrize("workers, shard_tokens", [(1, 1), (1, 12), (2, 10**6)])
 def test_prepare_stores_where_documents_begin(tmp_path, one_token, workers, shard_tokens):
     assert one_token.bos_id == one_token.eos_id and one_token.bos_id in one_token.encode("a <| b")
-    prepare([write(tmp_path / "t.jsonl", TEXTS)], one_token, tmp_path / "out", workers=workers, shard_tokens=shard_tokens)
+    prepare_data([write(tmp_path / "t.jsonl", TEXTS)], one_token, output=tmp_path / "out", workers=workers,
+                 shard_tokens=shard_tokens)
     follows_the_documents(TokenSource(tmp_path / "out", 8), [one_token.encode(text) for text in TEXTS])
 
 
 def test_work_that_an_earlier_version_began_is_finished_with_boundaries(tmp_path, one_token):
     """Its finished shards lack them; they are made again."""
     source = write(tmp_path / "t.jsonl", TEXTS)
-    whole = prepare([source], one_token, tmp_path / "out", workers=1, shard_tokens=1)
+    whole = prepare_data([source], one_token, output=tmp_path / "out", workers=1, shard_tokens=1)
     settings_ = whole.settings | {"tokenizer": one_token.sha256}
     old = [{"file": s.file, "tokens": s.tokens, "documents": s.documents, "bytes": s.bytes} for s in whole.shards[:3]]
-    for file in [tmp_path / "out" / MANIFEST, *(tmp_path / "out").glob("*.starts")]:
+    for file in [tmp_path / "out" / MANIFEST_FILE, *(tmp_path / "out").glob("*.starts")]:
         file.unlink()
-    (tmp_path / "out" / PROGRESS).write_text(json.dumps({"settings": settings_, "shards": old}))
-    assert prepare([source], one_token, tmp_path / "out", workers=1, shard_tokens=1) == whole
+    (tmp_path / "out" / PREPARE_PROGRESS).write_text(json.dumps({"settings": settings_, "shards": old}))
+    assert prepare_data([source], one_token, output=tmp_path / "out", workers=1, shard_tokens=1) == whole
     follows_the_documents(TokenSource(tmp_path / "out", 8), [one_token.encode(text) for text in TEXTS])
 
 
 def test_another_end_of_text_of_the_same_tokenizer_is_other_work(tmp_path, one_token):
     source = write(tmp_path / "t.jsonl", TEXTS)
-    prepare([source], one_token, tmp_path / "out", workers=1)
+    prepare_data([source], one_token, output=tmp_path / "out", workers=1)
     (tmp_path / "one/tokenizer_config.json").write_text(json.dumps({"bos_token": "|", "eos_token": "<|"}))
     other = load_tokenizer(tmp_path / "one")
     assert other.sha256 == one_token.sha256 and other.bos_id != one_token.bos_id
     with pytest.raises(DataError, match="already holds data made from other text, settings or tokenizer"):
-        prepare([source], other, tmp_path / "out", workers=1)
+        prepare_data([source], other, output=tmp_path / "out", workers=1)
 
 
 def test_a_run_whose_tokenizer_ends_texts_otherwise_says_so(tmp_path, one_token):
-    prepare([write(tmp_path / "t.jsonl", TEXTS)], one_token, tmp_path / "out", workers=1)
+    prepare_data([write(tmp_path / "t.jsonl", TEXTS)], one_token, output=tmp_path / "out", workers=1)
     config = DataConfig((str(tmp_path / "out"),), sequence_length=8, heldout=(str(tmp_path / "t.jsonl"),))
     size = one_token.vocab_size
-    assert open_corpus(config, size, tmp_path / "run").notes == ()
+    assert open_corpus(config, size, workdir=tmp_path / "run").notes == ()
     (tmp_path / "one/tokenizer_config.json").write_text(json.dumps({"bos_token": "|", "eos_token": "<|"}))
-    (note,) = open_corpus(replace(config, tokenizer=str(tmp_path / "one")), size, tmp_path / "other").notes
+    (note,) = open_corpus(replace(config, tokenizer=str(tmp_path / "one")), size, workdir=tmp_path / "other").notes
     ends = one_token.eos_id, one_token.encode("|")[0]
     assert f"prepared with BOS {ends[0]} and EOS {ends[0]}, and the run's tokenizer has BOS {ends[1]} and EOS {ends[0]}" in note
 
 
 def test_manifests_of_earlier_versions_read(folder_of):
     folder = folder_of("x", [[3, 4], [5]])
-    values = json.loads((folder / MANIFEST).read_text())
+    values = json.loads((folder / MANIFEST_FILE).read_text())
     for shard in values["shards"]:
         del shard["starts"]
-    (folder / MANIFEST).write_text(json.dumps(values))
+    (folder / MANIFEST_FILE).write_text(json.dumps(values))
     assert isinstance(read_manifest(folder), Manifest) and read_manifest(folder).shards[0].starts == ""

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import models, processors
 
-from llama_jax.data.prepare import prepare
+from llama_jax.data.prepare import prepare_data
 from llama_jax.errors import DataError
 from llama_jax.formats.tokenizer_export import hf_files
 from llama_jax.inference.detokenizer import TextStream
@@ -208,7 +208,7 @@ def test_llama_3s_ends_give_way_to_the_files(ranks):
 def test_shards_are_prepared_with_any_of_them(request, tmp_path, kind, play):
     tokenizer = request.getfixturevalue(kind)
     (tmp_path / "play.txt").write_text(play[:20_000])
-    alone = prepare([str(tmp_path / "play.txt")], tokenizer, tmp_path / "one", workers=1)
+    alone = prepare_data([str(tmp_path / "play.txt")], tokenizer, output=tmp_path / "one", workers=1)
     assert (alone.bos_id, alone.eos_id, alone.vocab_size) == (tokenizer.bos_id, tokenizer.eos_id, tokenizer.vocab_size)
     assert load_tokenizer(tmp_path / "one").sha256 == alone.tokenizer_sha256
 

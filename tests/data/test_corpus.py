@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_jax.config import DataConfig
-from llama_jax.data.corpus import RawSource, open_corpus
-from llama_jax.data.manifest import MANIFEST
-from llama_jax.data.prepare import PROGRESS, prepare
+from llama_jax.data.corpus import open_corpus
+from llama_jax.data.manifest import MANIFEST_FILE
+from llama_jax.data.prepare import PREPARE_PROGRESS, prepare_data
+from llama_jax.data.raw_source import RawSource
 from llama_jax.errors import ConfigError, DataError, LlamaError
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.load import load_tokenizer
@@ -26,7 +27,7 @@ def open_it(tmp_path) -> Callable:
 
     def call(*sources: str, vocab_size: int = 512, **options):
         config = DataConfig(tuple(map(str, sources)), sequence_length=16, **options)
-        return open_corpus(config, vocab_size, tmp_path / "run")
+        return open_corpus(config, vocab_size, workdir=tmp_path / "run")
 
     return call
 
@@ -43,7 +44,7 @@ def raw(tmp_path, play) -> Path:
 
 @pytest.fixture
 def prepared(tmp_path, raw, tokenizer) -> Path:
-    prepare([str(raw / "two.jsonl")], tokenizer, tmp_path / "prepared", workers=1)
+    prepare_data([str(raw / "two.jsonl")], tokenizer, output=tmp_path / "prepared", workers=1)
     return tmp_path / "prepared"
 
 
@@ -128,8 +129,8 @@ def damage(folder: Path) -> None:
 
 
 def forget(folder: Path) -> None:
-    (folder / MANIFEST).unlink()
-    (folder / PROGRESS).write_text("{}")
+    (folder / MANIFEST_FILE).unlink()
+    (folder / PREPARE_PROGRESS).write_text("{}")
 
 
 @pytest.mark.parametrize("break_it, options, error, sentence", [
@@ -138,7 +139,7 @@ def forget(folder: Path) -> None:
     (None, {"heldout": ("none",)}, DataError, "data source none does not exist"),
     (damage, {}, DataError, "shard_00000.bin should hold .* truncated or was replaced"),
     (forget, {}, DataError, "prepared is not finished; run the `python -m llama_jax prepare` that began it again"),
-    (lambda folder: (folder / MANIFEST).write_text("{"), {}, DataError, "manifest.json is damaged"),
+    (lambda folder: (folder / MANIFEST_FILE).write_text("{"), {}, DataError, "manifest.json is damaged"),
     (lambda folder: (folder / "tokenizer.model").unlink(), {}, DataError, "no tokenizer: .*set --data.tokenizer"),
     (lambda folder: (folder / "tokenizer.model").write_bytes(b"x"), {}, DataError, "is not a SentencePiece model"),
 ])

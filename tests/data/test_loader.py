@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from llama_jax.config import MeshConfig
+from llama_jax.data.batches import batch_of_tokens
 from llama_jax.data.loader import batch_sharding, load_batches, load_heldout, local_rows
 from llama_jax.data.mixture import Mixture
-from llama_jax.data.windows import TokenSource, pack
+from llama_jax.data.windows import TokenSource
 from llama_jax.parallel.mesh import make_mesh
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ from llama_jax.config import MeshConfig
 from llama_jax.data.loader import load_batches
 from llama_jax.data.mixture import Mixture
 from llama_jax.data.windows import TokenSource
-from llama_jax.parallel.rules import make_mesh
+from llama_jax.parallel.mesh import make_mesh
 mixture = Mixture([TokenSource(folder, 4) for folder in folders], [0.7, 0.3], seed=5)
 mesh = make_mesh(MeshConfig(data=2, fsdp=2))
 for batch in load_batches(mixture, mesh, batch_size=8, start=3, stop=5):
@@ -45,7 +46,7 @@ def mixture(folder_of) -> Mixture:
 
 
 def by_hand(mixture: Mixture, n: int, batch_size: int):
-    return pack(np.stack([mixture.tokens(n * batch_size + row) for row in range(batch_size)]), 1)
+    return batch_of_tokens(np.stack([mixture.tokens(n * batch_size + row) for row in range(batch_size)]), 1)
 
 
 @pytest.mark.parametrize("axes", [(1, 1, 1), (8, 1, 1), (2, 4, 1), (1, 2, 4), (2, 1, 2)])
@@ -105,7 +106,7 @@ def test_heldout_windows_come_once_and_in_order(mixture, limit):
     mesh = make_mesh(MeshConfig(data=2, fsdp=4))
     batches = list(load_heldout(source, mesh, batch_size=8, limit=limit))
     assert len(source) == 55 and len(batches) == (min(limit, 7) or 7)
-    wanted = pack(np.stack([source.window(n) for n in range(min(8 * len(batches), 55))]), 1)
+    wanted = batch_of_tokens(np.stack([source.window(n) for n in range(min(8 * len(batches), 55))]), 1)
     targets = np.concatenate([np.asarray(batch.targets) for batch in batches])
     weights = np.concatenate([np.asarray(batch.weights) for batch in batches])
     np.testing.assert_array_equal(targets[weights == 1], wanted.targets[wanted.weights == 1])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_jax.data.mixture import Mixture, Seen, split, weights_of
+from llama_jax.data.mixture import Mixture, SourceTotals, integer_shares, split_rows
 from llama_jax.data.windows import TokenSource
 
 
@@ -49,7 +49,7 @@ def test_every_window_once_an_epoch_in_an_order_of_its_own(sources):
 def test_seeds_and_sources_have_orders_of_their_own(folder_of):
     twins = [TokenSource(folder_of(name, [[3] * 398]), 4) for name in ("a", "b")]
     orders = {(seed, number): [row.window for n in range(200) if (row := mixture[n]).source == number]
-              for seed in (0, 1, 2) for mixture in [Mixture(twins, [1, 1], seed)] for number in (0, 1)}
+              for seed in (0, 1, 2) for mixture in [Mixture(twins, [1, 1], seed=seed)] for number in (0, 1)}
     assert len({tuple(order) for order in orders.values()}) == 6
     assert all(order != sorted(order) for order in orders.values())
 
@@ -59,14 +59,14 @@ SHARES = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=8)
 
 @given(shares=SHARES, n=st.integers(0, 10**12))
 def test_one_more_row_is_one_more_row_of_one_source(shares, n):
-    before, after = np.array(split(n, weights_of(shares))), np.array(split(n + 1, weights_of(shares)))
+    before, after = np.array(split_rows(n, integer_shares(shares))), np.array(split_rows(n + 1, integer_shares(shares)))
     assert before.sum() == n
     assert sorted(after - before) == [0] * (len(shares) - 1) + [1]
 
 
 @given(shares=SHARES, rows=st.integers(0, 10**9))
 def test_shares_hold_at_every_row(shares, rows):
-    counts = np.array(split(rows, weights_of(shares)))
+    counts = np.array(split_rows(rows, integer_shares(shares)))
     np.testing.assert_array_less(np.abs(counts - np.array(Mixture.normalise(shares)) * rows), len(shares) + 0.01)
 
 
@@ -83,14 +83,14 @@ def test_the_ledger_is_the_count(sources, rows):
     mixture = Mixture(sources, [0.5, 0.3, 0.2], seed=7)
     counts = Counter(sources[mixture[n].source].name for n in range(rows))
     assert mixture.ledger(rows) == {
-        source.name: Seen(4 * counts[source.name], counts[source.name] / len(source)) for source in sources
+        source.name: SourceTotals(4 * counts[source.name], counts[source.name] / len(source)) for source in sources
     }
 
 
 def test_a_small_source_comes_again_and_again(sources):
     seen = Mixture(sources, [0.5, 0.3, 0.2], seed=7).ledger(4000)
     assert seen["c"].epochs == pytest.approx(800, abs=2)
-    assert seen["a"] == Seen(tokens=8000, epochs=2000 / 9)
+    assert seen["a"] == SourceTotals(tokens=8000, epochs=2000 / 9)
 
 
 def test_a_run_of_any_length_is_counted_at_once(sources):

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llama_jax.data.manifest import MANIFEST
-from llama_jax.data.windows import TokenSource, pack
+from llama_jax.data.batches import batch_of_tokens
+from llama_jax.data.manifest import MANIFEST_FILE
+from llama_jax.data.windows import TokenSource
 from llama_jax.errors import DataError
 
 DOCUMENTS = st.lists(st.lists(st.integers(3, 99), max_size=12), min_size=1, max_size=12)
@@ -20,7 +21,7 @@ def test_a_row_drawn_out():
         [1, 5, 6, 2, 1, 7, 2, 1],
         [8, 9, 2, 1, 4, 4, 2, 1],  # goes on with a document that began in the row before
     ])
-    batch = pack(rows, bos_id=1)
+    batch = batch_of_tokens(rows, bos_id=1)
     assert batch.tokens.tolist() == [[1, 5, 6, 2, 1, 7, 2], [8, 9, 2, 1, 4, 4, 2]]
     assert batch.targets.tolist() == [[5, 6, 2, 1, 7, 2, 1], [9, 2, 1, 4, 4, 2, 1]]
     assert batch.segment_ids.tolist() == [[1, 1, 1, 1, 2, 2, 2], [0, 0, 0, 1, 1, 1, 1]]
@@ -36,7 +37,7 @@ def test_every_token_is_a_target_once(folder_of, documents, a_shard, length):
     source = TokenSource(folder_of("x", documents, a_shard), length)
     stream = [token for ids in documents for token in (1, *ids, 2)]
     rows = np.stack([source.window(n) for n in range(len(source))])
-    batch = pack(rows, 1)
+    batch = batch_of_tokens(rows, 1)
     assert batch.targets[batch.weights == 1].tolist() == [token for token in stream if token != 1]
     assert batch.tokens.reshape(-1)[: len(stream)].tolist() == stream[: batch.tokens.size]
     np.testing.assert_array_equal(rows[:-1, -1], rows[1:, 0])  # neighbours share one token
@@ -48,7 +49,7 @@ def test_every_token_is_a_target_once(folder_of, documents, a_shard, length):
 def test_tokens_see_their_own_document_only(folder_of, documents, length):
     """Equal segment <=> no BOS between; positions count from the BOS, or from the start of the row."""
     source = TokenSource(folder_of("x", documents), length)
-    batch = pack(np.stack([source.window(n) for n in range(len(source))]), 1)
+    batch = batch_of_tokens(np.stack([source.window(n) for n in range(len(source))]), 1)
     for tokens, segments, positions in zip(batch.tokens, batch.segment_ids, batch.positions, strict=True):
         segment = position = 0
         for at, token in enumerate(tokens):
@@ -71,7 +72,7 @@ def test_the_smallest_folder_is_one_window(folder_of):
 
 def test_predicted_tokens_a_byte(folder_of):
     source = TokenSource(folder_of("x", [[3, 4, 5], [6]]), 4)  # 8 tokens, 24 bytes
-    weights = pack(np.stack([source.window(n) for n in range(len(source))]), 1).weights
+    weights = batch_of_tokens(np.stack([source.window(n) for n in range(len(source))]), 1).weights
     assert source.predicted_per_byte == weights.sum() / 24
 
 
@@ -97,8 +98,8 @@ def test_a_truncated_or_lost_shard_is_refused(folder_of):
 ])
 def test_a_damaged_manifest_is_refused(folder_of, change, reason):
     folder = folder_of("x", [[3, 4]])
-    manifest = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(change(manifest))
+    manifest = json.loads((folder / MANIFEST_FILE).read_text())
+    (folder / MANIFEST_FILE).write_text(change(manifest))
     with pytest.raises(DataError, match=f"manifest.json is damaged .*({reason}).*prepare it again") as caught:
         TokenSource(folder, 4)
     assert "\n" not in str(caught.value)

@@ -17,8 +17,8 @@ import pyarrow.parquet
 import pytest
 
 from llama_jax.data import prepare as module
-from llama_jax.data.manifest import MANIFEST, read_manifest
-from llama_jax.data.prepare import PROGRESS, prepare
+from llama_jax.data.manifest import MANIFEST_FILE, read_manifest
+from llama_jax.data.prepare import PREPARE_PROGRESS, prepare_data
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.files import atomic
 from llama_jax.tokenizer.load import load_tokenizer
@@ -53,13 +53,13 @@ def tokens_of(folder: Path) -> np.ndarray:
 
 
 def test_holds_each_document_as_bos_ids_eos(tmp_path, source, texts, tokenizer):
-    manifest = prepare([source], tokenizer, tmp_path / "out", workers=1, shard_tokens=900)
+    manifest = prepare_data([source], tokenizer, output=tmp_path / "out", workers=1, shard_tokens=900)
     ids = [[1, *tokenizer.encode(text), 2] for text in texts]
     assert tokens_of(tmp_path / "out").tolist() == [i for document in ids for i in document]
     assert manifest.tokens == sum(map(len, ids))
     assert (manifest.documents, manifest.bytes) == (len(texts), sum(len(text.encode()) for text in texts))
     assert manifest == read_manifest(tmp_path / "out")
-    written = json.loads((tmp_path / "out" / MANIFEST).read_text())
+    written = json.loads((tmp_path / "out" / MANIFEST_FILE).read_text())
     assert [written[name] for name in ("tokens", "documents", "bytes")] == [manifest.tokens, 202, manifest.bytes]
     for shard in manifest.shards:
         stored = np.fromfile(tmp_path / "out" / shard.file, "<u2")
@@ -70,15 +70,15 @@ def test_holds_each_document_as_bos_ids_eos(tmp_path, source, texts, tokenizer):
 
 
 def test_three_workers_write_what_one_writes(tmp_path, source, tokenizer):
-    prepare([source], tokenizer, tmp_path / "one", workers=1, shard_tokens=2000)
-    prepare([source], tokenizer, tmp_path / "three", workers=3, shard_tokens=2000)
+    prepare_data([source], tokenizer, output=tmp_path / "one", workers=1, shard_tokens=2000)
+    prepare_data([source], tokenizer, output=tmp_path / "three", workers=3, shard_tokens=2000)
     assert contents(tmp_path / "one") == contents(tmp_path / "three")
 
 
 @pytest.mark.parametrize("shard_tokens", [1, 777, 10**9])
 def test_the_tokens_do_not_depend_on_the_size_of_shards(tmp_path, source, tokenizer, shard_tokens):
-    prepare([source], tokenizer, tmp_path / "a", workers=1, shard_tokens=2000)
-    prepare([source], tokenizer, tmp_path / "b", workers=1, shard_tokens=shard_tokens)
+    prepare_data([source], tokenizer, output=tmp_path / "a", workers=1, shard_tokens=2000)
+    prepare_data([source], tokenizer, output=tmp_path / "b", workers=1, shard_tokens=shard_tokens)
     np.testing.assert_array_equal(tokens_of(tmp_path / "a"), tokens_of(tmp_path / "b"))
 
 
@@ -95,9 +95,9 @@ def test_formats_give_the_same_tokens(tmp_path, source, texts, tokenizer):
     (tmp_path / "texts").mkdir()
     for number, text in enumerate(texts):
         (tmp_path / f"texts/{number:03d}.txt").write_bytes(text.encode())
-    prepare([source], tokenizer, tmp_path / "wanted", workers=1)
+    prepare_data([source], tokenizer, output=tmp_path / "wanted", workers=1)
     for name in (*files, "table.parquet", "texts"):
-        prepare([str(tmp_path / name)], tokenizer, tmp_path / f"out-{name}", workers=1)
+        prepare_data([str(tmp_path / name)], tokenizer, output=tmp_path / f"out-{name}", workers=1)
         np.testing.assert_array_equal(tokens_of(tmp_path / f"out-{name}"), tokens_of(tmp_path / "wanted"), name)
 
 
@@ -114,7 +114,7 @@ def die_at(now: Iterator[bool], number: int) -> None:
 
 def test_stopped_at_any_write_it_goes_on_to_the_same_bytes(tmp_path, source, tokenizer, monkeypatch):
     """Whichever file is the last one, half of it lying there as .tmp."""
-    prepare([source], tokenizer, tmp_path / "whole", workers=1, shard_tokens=4000)
+    prepare_data([source], tokenizer, output=tmp_path / "whole", workers=1, shard_tokens=4000)
     wanted, real = contents(tmp_path / "whole"), os.fsync
     writes = 3 * len(read_manifest(tmp_path / "whole").shards) + 2  # starts and progress.json each, tokenizer and manifest
     assert writes >= 8
@@ -122,18 +122,18 @@ def test_stopped_at_any_write_it_goes_on_to_the_same_bytes(tmp_path, source, tok
         out = tmp_path / f"stopped-{last}"
         monkeypatch.setattr(atomic.os, "fsync", partial(die_at, iter([*[False] * last, True])))
         with pytest.raises(Killed):
-            prepare([source], tokenizer, out, workers=1, shard_tokens=4000)
+            prepare_data([source], tokenizer, output=out, workers=1, shard_tokens=4000)
         assert len(list(out.glob("*.tmp"))) == 1
         with pytest.raises(DataError, match="is not a prepared folder"):
             read_manifest(out)
         monkeypatch.setattr(atomic.os, "fsync", real)
-        prepare([source], tokenizer, out, workers=1, shard_tokens=4000)
+        prepare_data([source], tokenizer, output=out, workers=1, shard_tokens=4000)
         assert contents(out) == wanted
 
 
 @pytest.mark.parametrize("damage", ["truncated", "removed", "progress"])
 def test_what_an_interruption_damaged_is_made_again(tmp_path, source, tokenizer, damage):
-    prepare([source], tokenizer, tmp_path / "whole", workers=1, shard_tokens=2000)
+    prepare_data([source], tokenizer, output=tmp_path / "whole", workers=1, shard_tokens=2000)
     out, seen = tmp_path / "out", []
 
     def stop(chunk):
@@ -142,7 +142,7 @@ def test_what_an_interruption_damaged_is_made_again(tmp_path, source, tokenizer,
             raise Killed
 
     with pytest.raises(Killed):
-        prepare([source], tokenizer, out, workers=1, shard_tokens=2000, report=stop)
+        prepare_data([source], tokenizer, output=out, workers=1, shard_tokens=2000, report=stop)
     shards = sorted(out.glob("shard_*.bin"))
     assert len(shards) > 2
     if damage == "truncated":
@@ -150,8 +150,8 @@ def test_what_an_interruption_damaged_is_made_again(tmp_path, source, tokenizer,
     elif damage == "removed":
         shards[0].unlink()
     else:
-        (out / PROGRESS).write_text('{"settings"')
-    prepare([source], tokenizer, out, workers=1, shard_tokens=2000)
+        (out / PREPARE_PROGRESS).write_text('{"settings"')
+    prepare_data([source], tokenizer, output=out, workers=1, shard_tokens=2000)
     assert contents(out) == contents(tmp_path / "whole")
 
 
@@ -164,18 +164,18 @@ def test_goes_on_after_the_finished_shards(tmp_path, source, texts, tokenizer):
             raise Killed
 
     with pytest.raises(Killed):
-        prepare([source], tokenizer, out, workers=1, shard_tokens=500, report=stop_after_ten)
-    finished = json.loads((out / PROGRESS).read_text())["shards"]
+        prepare_data([source], tokenizer, output=out, workers=1, shard_tokens=500, report=stop_after_ten)
+    finished = json.loads((out / PREPARE_PROGRESS).read_text())["shards"]
     reported.clear()
-    manifest = prepare([source], tokenizer, out, workers=1, shard_tokens=500, report=reported.append)
+    manifest = prepare_data([source], tokenizer, output=out, workers=1, shard_tokens=500, report=reported.append)
     assert sum(chunk.documents for chunk in reported) == len(texts) - sum(shard["documents"] for shard in finished)
-    prepare([source], tokenizer, out, workers=1, shard_tokens=500, report=lambda chunk: pytest.fail("done already"))
+    prepare_data([source], tokenizer, output=out, workers=1, shard_tokens=500, report=lambda chunk: pytest.fail("done already"))
     assert manifest.documents == len(texts)
 
 
 def test_reports_every_document_once(tmp_path, source, texts, tokenizer):
     reported = []
-    manifest = prepare([source], tokenizer, tmp_path / "out", workers=2, report=reported.append)
+    manifest = prepare_data([source], tokenizer, output=tmp_path / "out", workers=2, report=reported.append)
     for name in ("tokens", "documents", "bytes"):
         assert sum(getattr(chunk, name) for chunk in reported) == getattr(manifest, name)
 
@@ -197,29 +197,29 @@ class Ids:
 @pytest.mark.parametrize("vocab_size, dtype", [(512, "<u2"), (65_536, "<u2"), (65_537, "<u4")])
 def test_two_bytes_where_the_vocabulary_allows_it(tmp_path, vocab_size, dtype):
     (tmp_path / "a.txt").write_text("ab\U0001f600")
-    assert prepare([str(tmp_path / "a.txt")], Ids(vocab_size), tmp_path / "out", workers=1).dtype == dtype
+    assert prepare_data([str(tmp_path / "a.txt")], Ids(vocab_size), output=tmp_path / "out", workers=1).dtype == dtype
     assert tokens_of(tmp_path / "out").tolist() == [1, 97, 98, vocab_size - 1, 2]
 
 
 def test_other_work_is_never_mixed_in(tmp_path, source, tokenizer, play):
     out = tmp_path / "out"
-    prepare([source], tokenizer, out, workers=1)
+    prepare_data([source], tokenizer, output=out, workers=1)
     before = contents(out)
     for options in ({"shard_tokens": 5}, {"text_key": "body"}):
         with pytest.raises(DataError, match="already holds data made from other text, settings or tokenizer"):
-            prepare([source], tokenizer, out, workers=1, **options)
+            prepare_data([source], tokenizer, output=out, workers=1, **options)
     with pytest.raises(DataError, match="already holds"):
-        prepare([source], Ids(512), out, workers=1)
+        prepare_data([source], Ids(512), output=out, workers=1)
     text = Path(source).read_text()
     Path(source).write_text(text.replace("speak", "spoke"))  # the same name, the same size
     with pytest.raises(DataError, match="already holds"):
-        prepare([source], tokenizer, out, workers=1)
+        prepare_data([source], tokenizer, output=out, workers=1)
     assert contents(out) == before
 
-    (out / MANIFEST).unlink()
-    (out / PROGRESS).write_text(json.dumps({"settings": {"other": 1}, "shards": []}))
+    (out / MANIFEST_FILE).unlink()
+    (out / PREPARE_PROGRESS).write_text(json.dumps({"settings": {"other": 1}, "shards": []}))
     with pytest.raises(DataError, match="holds the beginning of other work"):
-        prepare([source], tokenizer, out, workers=1)
+        prepare_data([source], tokenizer, output=out, workers=1)
 
 
 @pytest.mark.parametrize("name, content", [
@@ -228,16 +228,16 @@ def test_other_work_is_never_mixed_in(tmp_path, source, tokenizer, play):
 def test_nothing_to_tokenise_is_refused(tmp_path, tokenizer, name, content):
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=f"no text in {name}: every document is blank"):
-        prepare([str(tmp_path / name)], tokenizer, tmp_path / "out", workers=1)
+        prepare_data([str(tmp_path / name)], tokenizer, output=tmp_path / "out", workers=1)
 
 
 def test_bad_input_in_the_middle_keeps_what_is_done(tmp_path, source, tokenizer):
     whole = Path(source).read_text()
     Path(source).write_text(whole[:-200] + "{broken\n")
     with pytest.raises(DataError, match="line 202: not JSON"):
-        prepare([source], tokenizer, tmp_path / "out", workers=2, shard_tokens=500)
-    assert json.loads((tmp_path / "out" / PROGRESS).read_text())["shards"]
-    assert not (tmp_path / "out" / MANIFEST).exists()
+        prepare_data([source], tokenizer, output=tmp_path / "out", workers=2, shard_tokens=500)
+    assert json.loads((tmp_path / "out" / PREPARE_PROGRESS).read_text())["shards"]
+    assert not (tmp_path / "out" / MANIFEST_FILE).exists()
 
 
 def test_usage(tmp_path, source, tokenizer):
@@ -245,33 +245,32 @@ def test_usage(tmp_path, source, tokenizer):
         ({"workers": -1}, "workers must be at least 0"), ({"shard_tokens": 0}, "shard_tokens at least 1"),
     ]:
         with pytest.raises(ConfigError, match=sentence):
-            prepare([source], tokenizer, tmp_path / "out", **options)
+            prepare_data([source], tokenizer, output=tmp_path / "out", **options)
     with pytest.raises(ConfigError, match=r"the inputs name .*source.jsonl twice"):
-        prepare([source, f"{tmp_path}/./source.jsonl"], tokenizer, tmp_path / "out")
+        prepare_data([source, f"{tmp_path}/./source.jsonl"], tokenizer, output=tmp_path / "out")
     with pytest.raises(ConfigError, match="nothing to prepare"):
-        prepare([], tokenizer, tmp_path / "out")
+        prepare_data([], tokenizer, output=tmp_path / "out")
 
 
 def test_places_that_cannot_be_written(tmp_path, source, tokenizer, monkeypatch):
     with pytest.raises(DataError, match=r"cannot make the folder .*source.jsonl/out: Not a directory"):
-        prepare([source], tokenizer, Path(source) / "out", workers=1)
+        prepare_data([source], tokenizer, output=Path(source) / "out", workers=1)
 
     def full(number: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(atomic.os, "fsync", full)
     with pytest.raises(DataError, match=r"cannot write .*shard_00000.bin: No space left on device\."):
-        prepare([source], tokenizer, tmp_path / "out", workers=1)
+        prepare_data([source], tokenizer, output=tmp_path / "out", workers=1)
     assert not list((tmp_path / "out").iterdir())
 
 
 LONG_LINE = r"""
 import re, sys
 from pathlib import Path
-from llama_jax.data.prepare import prepare
-from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.data.prepare import prepare_data
 from llama_jax.tokenizer.load import load_tokenizer
-manifest = prepare([sys.argv[1]], load_tokenizer(sys.argv[2]), Path(sys.argv[3]), workers=1)
+manifest = prepare_data([sys.argv[1]], load_tokenizer(sys.argv[2]), output=Path(sys.argv[3]), workers=1)
 print(manifest.bytes, int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
 """
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_jax.data.sources import documents, files_of
+from llama_jax.data.sources import find_text_files, read_documents
 from llama_jax.errors import ConfigError, DataError
 
 TEXTS = ["one\ntwo\r\n", " caf\u00e9 \U0001f600\t", "a" * 5000]
@@ -40,7 +40,7 @@ def parquet(texts: list[str | None], kind: pa.DataType | None = None) -> bytes:
 
 
 def read(file: Path, **options) -> list[str]:
-    return [text for f in files_of(str(file)) for text in documents(f, **options)]
+    return [text for f in find_text_files(str(file)) for text in read_documents(f, **options)]
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
@@ -119,8 +119,8 @@ def test_documents_before_a_broken_line_are_given(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(jsonl(["one", "two"]) + b"{")
     found = []
     with pytest.raises(DataError, match="line 3"):
-        found.extend(documents(tmp_path / "a.jsonl"))
-    stream = documents(tmp_path / "a.jsonl")
+        found.extend(read_documents(tmp_path / "a.jsonl"))
+    stream = read_documents(tmp_path / "a.jsonl")
     assert [next(stream), next(stream)] == ["one", "two"]
 
 
@@ -131,12 +131,12 @@ def test_missing_places(tmp_path):
         ("embedded:hamlet", "no embedded text 'embedded:hamlet'"),
     ]:
         with pytest.raises(DataError, match=sentence):
-            files_of(str(path))
+            find_text_files(str(path))
     (tmp_path / "folder.txt").mkdir()
     with pytest.raises(DataError, match="holds nothing to read"):
-        files_of(str(tmp_path))
+        find_text_files(str(tmp_path))
     with pytest.raises(DataError, match=r"cannot read .*folder.txt: Is a directory"):
-        list(documents(tmp_path / "folder.txt"))
+        list(read_documents(tmp_path / "folder.txt"))
 
 
 def test_blank_documents_and_marks_of_byte_order_are_no_text(tmp_path):
@@ -152,7 +152,7 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
     for name in ("b.txt", "a.jsonl", "c/a.txt", "notes.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(jsonl(["x"]))
-    assert [str(file.relative_to(tmp_path)) for file in files_of(str(tmp_path))] == ["a.jsonl", "b.txt", "c/a.txt"]
+    assert [str(file.relative_to(tmp_path)) for file in find_text_files(str(tmp_path))] == ["a.jsonl", "b.txt", "c/a.txt"]
 
 
 def test_another_key(tmp_path):
@@ -161,7 +161,7 @@ def test_another_key(tmp_path):
 
 
 def test_the_embedded_text_is_tiny_shakespeare():
-    (text,) = documents(files_of("embedded:tinyshakespeare")[0])
+    (text,) = read_documents(find_text_files("embedded:tinyshakespeare")[0])
     assert len(text) == 1_115_394 and text.startswith("First Citizen:\nBefore we proceed any further")
 
 
@@ -208,15 +208,15 @@ def test_what_is_named_itself_is_read_though_it_is_hidden(untidy, caplog):
     (untidy / "only").mkdir()
     (untidy / "only/.x.txt").write_text("x")
     with pytest.raises(DataError, match=r"only holds nothing to read \(left out: .x.txt\); known are"):
-        files_of(str(untidy / "only"))
+        find_text_files(str(untidy / "only"))
 
 
 def test_a_file_is_read_once_whatever_links_there_are(untidy):
     (untidy / "again.jsonl").symlink_to("train.jsonl")
     with pytest.raises(ConfigError, match=r"the inputs name .*train.jsonl twice; name every file once"):
-        files_of(str(untidy))
+        find_text_files(str(untidy))
     with pytest.raises(ConfigError, match=r"far.jsonl twice"):
-        files_of(str(untidy / "near.jsonl"), str(untidy.parent / "elsewhere"))
+        find_text_files(str(untidy / "near.jsonl"), str(untidy.parent / "elsewhere"))
 
 
 def test_a_folder_that_cannot_be_opened_is_named(untidy, monkeypatch):
@@ -229,7 +229,7 @@ def test_a_folder_that_cannot_be_opened_is_named(untidy, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", locked)
     with pytest.raises(DataError, match=r"cannot read .*corpus/deep: Permission denied\."):
-        files_of(str(untidy))
+        find_text_files(str(untidy))
 
 
 def test_the_column_is_found_by_its_name(tmp_path):

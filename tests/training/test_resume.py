@@ -12,7 +12,7 @@ import pytest
 
 from llama_jax.config import Config
 from llama_jax.config.file import load_config
-from llama_jax.data.manifest import MANIFEST, START, Manifest, Shard
+from llama_jax.data.manifest import MANIFEST_FILE, START_DTYPE, Manifest, Shard
 from llama_jax.errors import DataError
 from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.training import loop
@@ -32,10 +32,10 @@ def write_folder(folder: Path, first: int, count: int, tokenizer) -> Path:
     tokens = np.array([token for document in documents for token in (1, *document, 2)], "<u2")
     folder.mkdir()
     tokens.tofile(folder / "shard_00000.bin")
-    (np.arange(len(documents)) * 12).astype(START).tofile(folder / "shard_00000.starts")
+    (np.arange(len(documents)) * 12).astype(START_DTYPE).tofile(folder / "shard_00000.starts")
     shard = Shard("shard_00000.bin", len(tokens), len(documents), 4 * len(tokens), "shard_00000.starts")
     manifest = Manifest(tokenizer.sha256, 512, "<u2", 1, 2, {}, (shard,))
-    (folder / MANIFEST).write_text(manifest.to_json())
+    (folder / MANIFEST_FILE).write_text(manifest.to_json())
     tokenizer.save(folder)
     return folder
 

@@ -119,12 +119,12 @@ def test_the_tokenizer_must_be_the_weights_own(tmp_path, config, weights, tokeni
 
 def test_padded_models_keep_their_smaller_tokenizer(tmp_path, config, tokenizer):
     for given in (tokenizer, None):  # the second time it is the run's own
-        corpus = open_corpus(config.data, 520, tmp_path / "run", given=given, padded=True)
+        corpus = open_corpus(config.data, 520, workdir=tmp_path / "run", given=given, padded=True)
         assert corpus.tokenizer.sha256 == tokenizer.sha256
     with pytest.raises(ConfigError, match=r"has 512 pieces but model.vocab_size is 520"):
-        open_corpus(config.data, 520, tmp_path / "run")
+        open_corpus(config.data, 520, workdir=tmp_path / "run")
     with pytest.raises(ConfigError, match=r"has 512 pieces but model.vocab_size is 500"):
-        open_corpus(config.data, 500, tmp_path / "other", given=tokenizer, padded=True)
+        open_corpus(config.data, 500, workdir=tmp_path / "other", given=tokenizer, padded=True)
 
 
 def test_a_folder_without_weights(tmp_path, config):

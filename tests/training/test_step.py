@@ -12,7 +12,7 @@ import pytest
 
 from llama_jax.batch import Batch
 from llama_jax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from llama_jax.data.windows import pack
+from llama_jax.data.batches import batch_of_tokens
 from llama_jax.model.decoder import Transformer
 from llama_jax.parallel.mesh import make_mesh
 from llama_jax.training.compiled import build
@@ -34,7 +34,7 @@ def packed_batch(seed: int, batch: int = 8, length: int = 16) -> Batch:
     """Rows with documents that begin with BOS = 1, so that weights, segments and positions are uneven."""
     rng = np.random.default_rng(seed)
     rows = rng.integers(2, MODEL.vocab_size, (batch, length + 1)).astype(np.int32)
-    return pack(np.where(rng.random(rows.shape) < np.linspace(0.02, 0.4, batch)[:, None], 1, rows), bos_id=1)
+    return batch_of_tokens(np.where(rng.random(rows.shape) < np.linspace(0.02, 0.4, batch)[:, None], 1, rows), bos_id=1)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from llama_jax.data.sources import documents, files_of
+from llama_jax.data.sources import find_text_files, read_documents
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.evaluation.data import Files, Rows
 from llama_jax.evaluation.statistics import exponential, mean, ratio
@@ -55,9 +55,9 @@ def read_texts(files: Files, settings: Settings) -> Records:
         raise ConfigError("the task perplexity measures text files; name some with --text_files FILE....")
     rows = []
     for path in settings.text_files:
-        for file in files_of(path):
+        for file in find_text_files(path):
             files.note(Path(file))
-            rows += [{"file": str(path), "text": text} for text in documents(file) if text]
+            rows += [{"file": str(path), "text": text} for text in read_documents(file) if text]
     if not rows:
         raise DataError(f"{', '.join(settings.text_files)}: there is no text in it to measure.")
     return Records(rows)
