@@ -34,9 +34,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llama_jax.evaluation.requests import plan
+from llama_jax.evaluation.requests import prepare_tasks
 from llama_jax.evaluation.task import Settings
-from llama_jax.evaluation.tasks import COMMON_SENSE
+from llama_jax.evaluation.tasks.catalogue import COMMON_SENSE
 from llama_jax.model.decoder import Transformer
 from llama_jax.parallel.malloc import keep_freed_memory
 from llama_jax.scoring.likelihood import token_loglikelihood
@@ -155,7 +155,7 @@ def run(command: list, output: Path) -> tuple[float, dict[str, float]]:
 def amount(asked: argparse.Namespace) -> dict[str, int]:
     """Items, and tokens of their different choices with the contexts."""
     tokenizer = load_tokenizer(asked.tokenizer)
-    jobs = plan(COMMON_SENSE, asked.slices, Settings(protocol="lm_eval"), asked.limit)
+    jobs = prepare_tasks(COMMON_SENSE, asked.slices, Settings(protocol="lm_eval"), asked.limit)
     choices = {request for job in jobs for item in job.items for request in item.requests[: len(item.requests) // 2]}
     return {"items": sum(len(job.items) for job in jobs),
             "tokens": sum(len(tokenizer.encode(choice.context + choice.continuation)) for choice in choices)}

@@ -14,19 +14,19 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from llama_jax.config import MeshConfig, to_dict
 from llama_jax.errors import ConfigError
-from llama_jax.evaluation import results as record
-from llama_jax.evaluation.answers import Answerer, run_of
-from llama_jax.evaluation.cache import Store, read_answers
-from llama_jax.evaluation.harness import Result, characters, evaluate, owners
+from llama_jax.evaluation.answers import Answerer, run_and_step
+from llama_jax.evaluation.cache import AnswerCache, read_answers
+from llama_jax.evaluation.harness import TaskResult, distinct_requests, evaluate_tasks, request_characters
 from llama_jax.evaluation.options import Evaluate
-from llama_jax.evaluation.requests import Job, plan
+from llama_jax.evaluation.requests import PreparedTask, prepare_tasks
+from llama_jax.evaluation.results import RESULTS_FILE, earlier_tasks, results_json, write_results
 from llama_jax.formats.loading import load
 from llama_jax.model.accounting import parameter_count
 from llama_jax.parallel.malloc import keep_freed_memory
-from llama_jax.report import page
-from llama_jax.report.compare import compare
-from llama_jax.report.published import TABLES
-from llama_jax.report.tables import grids, published_grid
+from llama_jax.report.compare import compare_evaluations
+from llama_jax.report.evaluation import evaluation_tables, write_evaluation_report
+from llama_jax.report.page import print_tables, write_page
+from llama_jax.report.published import PUBLISHED_TABLES, published_table
 from llama_jax.terminal import clock
 from llama_jax.version import VERSION
 
@@ -43,48 +43,47 @@ def run_evaluate(asked: Evaluate) -> None:
     asked = replace(asked, checkpoint=pinned(asked.checkpoint))
     name, folder = name_of(asked), output_of(asked)
     settings = asked.settings(str(folder))
-    jobs = plan(asked.names(), asked.data_dir, settings, asked.limit)
-    record.check_folder(folder, settings)
-    read_answers(folder / Store.FILE)  # what is damaged in it is told before the model is loaded
+    jobs = prepare_tasks(asked.names(), asked.data_dir, settings, asked.limit)
+    earlier_tasks(folder, settings)
+    read_answers(folder / AnswerCache.FILE)  # what is damaged in it is told before the model is loaded
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     model, params, tokenizer = load(asked.checkpoint, MeshConfig(data=-1, tensor=asked.tensor))
     answerer = Answerer(model, params, tokenizer)
-    record.check_folder(folder, settings, answerer.fingerprint)
+    earlier_tasks(folder, settings, fingerprint=answerer.fingerprint)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    store = Store(folder, answerer.fingerprint)
+    store = AnswerCache(folder, answerer.fingerprint)
     for line in store.notes:
         console.print(line, markup=False)
     with jax.set_mesh(params["embedding"].sharding.mesh), progress(console, jobs) as report:
-        results = evaluate(jobs, answerer, settings, store, report)
-    report = record.summary(results, settings, model_of(asked, name, answerer))
+        results = evaluate_tasks(jobs, answerer, settings=settings, cache=store, progress=report)
+    report = results_json(results, settings, model=model_of(asked, name, answerer))
     # read again: another command may have added tasks meanwhile
-    report["tasks"] = record.check_folder(folder, settings, answerer.fingerprint) | report["tasks"]
-    record.write(folder, report, results)
-    page.write_pages(folder, report)
-    page.show(stdout(), grids(report))
+    report["tasks"] = earlier_tasks(folder, settings, fingerprint=answerer.fingerprint) | report["tasks"]
+    write_results(folder, report, results=results)
+    write_evaluation_report(folder, report)
+    print_tables(stdout(), evaluation_tables(report))
     for line in warnings(results, model.config.max_length):
         console.print(line, markup=False)
-    print(f"{folder}: {record.RESULTS}, items/, report.md, report.html")
+    print(f"{folder}: {RESULTS_FILE}, items/, report.md, report.html")
 
 
 def run_compare(asked: Evaluate) -> None:
     """Print the paired differences, and write them where --output says so."""
-    grid = compare(*map(Path, asked.compare))
-    page.show(stdout(), [grid])
+    grid = compare_evaluations(*map(Path, asked.compare))
+    print_tables(stdout(), [grid])
     if asked.output:
-        folder = Path(asked.output)
-        page.write_text(folder / "compare.md", page.markdown("Comparison", [grid]))
-        page.write_text(folder / "compare.html", page.html("Comparison", [grid]))
+        write_page(Path(asked.output), "compare", title="Comparison", tables=[grid])
 
 
 def run_tables(asked: Evaluate) -> None:
     """Print published tables."""
-    known = {table.number: table for table in TABLES}
+    known = {table.number: table for table in PUBLISHED_TABLES}
     numbers = [number for text in asked.tables for number in text.replace(",", " ").split()]
     if unknown := [number for number in numbers if number not in known and number != "all"]:
         raise ConfigError(f"the paper has no table {', '.join(unknown)} here; there are {', '.join(known)}, or all.")
-    page.show(stdout(), [published_grid(table) for number, table in known.items() if number in numbers or "all" in numbers])
+    print_tables(stdout(), [published_table(table) for number, table in known.items()
+                            if number in numbers or "all" in numbers])
 
 
 def stdout() -> Console:
@@ -94,13 +93,13 @@ def stdout() -> Console:
 
 def pinned(checkpoint: str) -> str:
     """The same, with the step of a run named: a run that goes on training may save a newer one meanwhile."""
-    run, step = run_of(checkpoint)
+    run, step = run_and_step(checkpoint)
     return str(run) if step is None else str(run / "checkpoints" / str(step))
 
 
 def name_of(asked: Evaluate) -> str:
     """What the user's row is called: the folder, and the step of a run."""
-    run, step = run_of(asked.checkpoint)
+    run, step = run_and_step(asked.checkpoint)
     return run.resolve().name + ("" if step is None else f", step {step}")
 
 
@@ -108,7 +107,7 @@ def output_of(asked: Evaluate) -> Path:
     """The folder of the report: inside a run, else in evals/; other ways of asking get folders of their own."""
     if asked.output:
         return Path(asked.output)
-    run, step = run_of(asked.checkpoint)
+    run, step = run_and_step(asked.checkpoint)
     words = [run.resolve().name if step is None else str(step), *([asked.protocol] if asked.protocol != "llama" else []),
              *([f"{asked.num_fewshot}shot"] if asked.num_fewshot is not None else []),
              *([f"limit{asked.limit}"] if asked.limit else [])]
@@ -125,7 +124,7 @@ def model_of(asked: Evaluate, name: str, answerer: Answerer) -> dict[str, Any]:
             "date": time.strftime("%Y-%m-%d")}
 
 
-def warnings(results: Sequence[Result], length: int) -> Iterator[str]:
+def warnings(results: Sequence[TaskResult], length: int) -> Iterator[str]:
     """What a reader of the numbers should know."""
     for result in results:
         items, tokens = result.truncated
@@ -135,9 +134,9 @@ def warnings(results: Sequence[Result], length: int) -> Iterator[str]:
 
 
 @contextmanager
-def progress(console: Console, jobs: Sequence[Job]) -> Iterator[Callable[[str, float], None]]:
+def progress(console: Console, jobs: Sequence[PreparedTask]) -> Iterator[Callable[[str, float], None]]:
     """A bar with the time left on a terminal, else a line now and then; the result hears of characters done."""
-    total = max(1, sum(map(characters, owners(jobs))))
+    total = max(1, sum(map(request_characters, distinct_requests(jobs))))
     done, begin, printed = 0.0, time.perf_counter(), time.perf_counter()
 
     def plain(name: str, new: float) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 
 from llama_jax.errors import ConfigError
-from llama_jax.evaluation.fingerprint import fingerprint
-from llama_jax.evaluation.task import Choice, Prompt, Score, Texts, Whole
+from llama_jax.evaluation.fingerprint import model_fingerprint
+from llama_jax.evaluation.task import GenerationAnswer, GenerationRequest, LikelihoodAnswer, LikelihoodRequest, RollingRequest
 from llama_jax.formats.run import find_step
 from llama_jax.inference.generate import Asked, generate_asked, prompt_ids
 from llama_jax.inference.params import Weights, make_weights
@@ -20,15 +20,15 @@ from llama_jax.parallel.rules import row_ways
 from llama_jax.scoring.likelihood import Likelihood, encode_pair, loglikelihood_batches, rolling_windows
 from llama_jax.tokenizer.base import Tokenizer
 
-ROWS = {"cpu": 32}
+DECODING_ROWS = {"cpu": 32}
 """Continuations decoded together on a platform; others take the default."""
-DEFAULT_ROWS = 256
+DEFAULT_DECODING_ROWS = 256
 
-Report = Callable[[float], None]
-Pairs = list[tuple[Sequence[int], Sequence[int]]]
+_ReportShare = Callable[[float], None]
+_TokenPairs = list[tuple[Sequence[int], Sequence[int]]]
 
 
-def run_of(checkpoint: str) -> tuple[Path, int | None]:
+def run_and_step(checkpoint: str) -> tuple[Path, int | None]:
     """(run directory, step) of a checkpoint; a folder of another format is itself, without a step."""
     path = Path(checkpoint)
     if path.is_dir() and path.parent.name != "checkpoints" and not (path / "checkpoints").is_dir():
@@ -36,10 +36,10 @@ def run_of(checkpoint: str) -> tuple[Path, int | None]:
     return find_step(path)
 
 
-def joined(parts: Mapping[int, Likelihood], truncated: int) -> Score:
+def _joined(parts: Mapping[int, Likelihood], truncated: int) -> LikelihoodAnswer:
     """One score of the parts of a text, which are numbered in its order."""
     ordered = [parts[place] for place in sorted(parts)]
-    return Score(sum(part.logprob for part in ordered), sum(len(part.token_logprobs) for part in ordered),
+    return LikelihoodAnswer(sum(part.logprob for part in ordered), sum(len(part.token_logprobs) for part in ordered),
                  all(part.is_greedy for part in ordered), truncated)
 
 
@@ -54,15 +54,15 @@ class Answerer:
     @cached_property
     def fingerprint(self) -> str:
         """What decides an answer beside the request, as one text: every parameter, the config and the tokenizer."""
-        return fingerprint(self.model.config, self.params, tokenizer=self.tokenizer)
+        return model_fingerprint(self.model.config, self.params, tokenizer=self.tokenizer)
 
     @cached_property
     def weights(self) -> Weights:
         """Parameters as decoding wants them."""
         return make_weights(self.model.config, self.params)
 
-    def scores(self, requests: Sequence[Choice | Whole], known: Container[int] = (),
-               report: Report | None = None) -> Iterator[dict[int, tuple[Score, int]]]:
+    def scores(self, requests: Sequence[LikelihoodRequest | RollingRequest], known: Container[int] = (),
+               report: _ReportShare | None = None) -> Iterator[dict[int, tuple[LikelihoodAnswer, int]]]:
         """Answers by the number of their request, each with how many tokens were scored or read for it, as they come.
 
         What is `known` is asked again only where it shares a batch with what is not; `report` hears the share of the work
@@ -82,20 +82,22 @@ class Answerer:
             heard(len(some.keys() - done) / len(pairs))
             whole = [number for number in {owners[place] for place in some} if len(parts[number]) == len(cut[number][0])]
             if whole:
-                yield {number: (joined(parts[number], cut[number][1]), sum(len(a) + len(b) for a, b in cut[number][0]))
+                yield {number: (_joined(parts[number], cut[number][1]), sum(len(a) + len(b) for a, b in cut[number][0]))
                        for number in whole}
 
-    def pairs_of(self, request: Choice | Whole) -> tuple[Pairs, int]:
+    def pairs_of(self, request: LikelihoodRequest | RollingRequest) -> tuple[_TokenPairs, int]:
         """(context, continuation) ids that together answer a request, and how many ids the context loses."""
         most, bos = self.model.config.max_length, self.tokenizer.bos_id
-        if isinstance(request, Whole):
+        if isinstance(request, RollingRequest):
             return list(rolling_windows([bos, *self.tokenizer.encode_array(request.text).tolist()], most)), 0
         context, continuation = encode_pair(self.tokenizer, context=request.context, continuation=request.continuation)
         if len(continuation) > most:
             return list(rolling_windows([context[-1], *continuation], most)), len(context) - 1
         return [(context, continuation)], max(0, len(context) + len(continuation) - 1 - most)
 
-    def texts(self, prompts: Sequence[Prompt], report: Report | None = None) -> tuple[list[Texts], list[int]]:
+    def texts(
+        self, prompts: Sequence[GenerationRequest], report: _ReportShare | None = None
+    ) -> tuple[list[GenerationAnswer], list[int]]:
         """Answers to prompts that differ in their text and place only, and how many tokens were read or written for each.
 
         A prompt loses its beginning where it leaves less room than max_tokens or half of the model's context.
@@ -107,7 +109,7 @@ class Answerer:
         places = [(prompt_ids(self.tokenizer, ids, self.model.config), prompt.place)
                   for (ids, _), prompt in zip(cut, prompts, strict=True)]
         padded = [*places, *[places[-1]] * (-len(places) % ways)]
-        rows = max(ROWS.get(jax.default_backend(), DEFAULT_ROWS), ways)
+        rows = max(DECODING_ROWS.get(jax.default_backend(), DEFAULT_DECODING_ROWS), ways)
         made: list[list[tuple[str, str]]] = [[] for _ in prompts]
         tokens = [len(ids) for ids, _ in cut]
         for begin in range(0, asked.num_samples, rows):
@@ -122,11 +124,11 @@ class Answerer:
             for number, result in enumerate(results[: len(prompts) * count]):
                 made[number // count].append((result.text, result.finish_reason))
                 tokens[number // count] += len(result.tokens)
-        answers = [Texts(tuple(text for text, _ in some), tuple(reason for _, reason in some), lost)
+        answers = [GenerationAnswer(tuple(text for text, _ in some), tuple(reason for _, reason in some), lost)
                    for some, (_, lost) in zip(made, cut, strict=True)]
         return answers, tokens
 
-    def ids_of(self, prompt: Prompt) -> tuple[list[int], int]:
+    def ids_of(self, prompt: GenerationRequest) -> tuple[list[int], int]:
         """What begins a text and the prompt's last ids that fit, and how many do not."""
         most = self.model.config.max_length
         ids, room = self.tokenizer.encode(prompt.text), max(most - prompt.max_tokens, most // 2, 1) - 1

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from llama_jax.errors import DataError
-from llama_jax.evaluation.task import Answer, Request, Score, Texts
+from llama_jax.evaluation.task import GenerationAnswer, LikelihoodAnswer, ModelAnswer, ModelRequest
 from llama_jax.files.atomic import make_folder
 
 
-class Store:
+class AnswerCache:
     """Answers in one file of JSON lines, one batch per line, under the hash of the model and of all the requests of a chunk.
 
     What is batched together depends on the chunk alone: the requests of a batch are then the same in every run, and so
@@ -30,7 +30,7 @@ class Store:
         `notes` says so.
         """
         self._fingerprint = fingerprint
-        self._known: defaultdict[str, dict[int, Answer]] = defaultdict(dict)
+        self._known: defaultdict[str, dict[int, ModelAnswer]] = defaultdict(dict)
         self._file = folder / self.FILE if folder else None
         self.notes: list[str] = []
         if folder:
@@ -38,26 +38,26 @@ class Store:
             rows = read_answers(folder / self.FILE, mend=True)
             for row in rows:
                 if row.get("model") == fingerprint:
-                    self._known[row["chunk"]] |= {number: answer_of(*answer) for number, *answer in row["answers"]}
-            self.notes = notes_of(folder / self.FILE, [row.get("model", "") for row in rows],
+                    self._known[row["chunk"]] |= {number: _answer_from_row(*answer) for number, *answer in row["answers"]}
+            self.notes = _notes_on_unused(folder / self.FILE, [row.get("model", "") for row in rows],
                                   fingerprint=fingerprint)
 
-    def key(self, requests: Sequence[Request]) -> str:
+    def key(self, requests: Sequence[ModelRequest]) -> str:
         """What a chunk is known by: the model and everything that was asked, generation settings included."""
-        asked = [[type(request).__name__, *asdict(request).values()] for request in requests]
+        asked = [[request.KIND, *asdict(request).values()] for request in requests]
         return sha256(f"{self._fingerprint} {json.dumps(asked)}".encode()).hexdigest()
 
-    def get(self, key: str) -> dict[int, Answer]:
+    def get(self, key: str) -> dict[int, ModelAnswer]:
         """The answers of a chunk, those that there are, by the number of the request."""
         return dict(self._known[key])
 
-    def put(self, key: str, answers: Mapping[int, Answer]) -> None:
+    def put(self, key: str, answers: Mapping[int, ModelAnswer]) -> None:
         """Keep them; they are on disk when this returns."""
         self._known[key] |= answers
         if self._file is not None:
-            rows = [[number, type(answer).__name__, *asdict(answer).values()] for number, answer in answers.items()]
+            rows = [[number, answer.KIND, *asdict(answer).values()] for number, answer in answers.items()]
             row = {"model": self._fingerprint, "chunk": key, "answers": rows}
-            line = json.dumps(row | {"sha256": checksum(row)})
+            line = json.dumps(row | {"sha256": _line_checksum(row)})
             try:
                 with self._file.open("ab") as stream:
                     stream.write(line.encode() + b"\n")
@@ -90,12 +90,12 @@ def _row(line: bytes, where: str) -> dict[str, Any]:
         claimed = row.pop("sha256", None)
     except (ValueError, AttributeError, TypeError, RecursionError):
         raise DataError(f"{where} is damaged; {remedy}.") from None
-    if claimed != checksum(row) and (claimed is not None or set(row) != {"chunk", "answers"}):
+    if claimed != _line_checksum(row) and (claimed is not None or set(row) != {"chunk", "answers"}):
         raise DataError(f"{where} is damaged; {remedy} (its checksum differs: it was changed after it was written).")
     return row
 
 
-def notes_of(file: Path, models: Sequence[str], *, fingerprint: str) -> list[str]:
+def _notes_on_unused(file: Path, models: Sequence[str], *, fingerprint: str) -> list[str]:
     """What to say about lines of a file that are not used; `models` holds the fingerprint in each line, or nothing."""
     old = sum(not model for model in models)
     others = sum(bool(model) and model != fingerprint for model in models)
@@ -111,14 +111,14 @@ def notes_of(file: Path, models: Sequence[str], *, fingerprint: str) -> list[str
     return notes
 
 
-def checksum(row: Mapping[str, Any]) -> str:
+def _line_checksum(row: Mapping[str, Any]) -> str:
     """sha256 of a line's content."""
     return sha256(json.dumps(row).encode()).hexdigest()
 
 
-def answer_of(kind: str, *values) -> Answer:
+def _answer_from_row(kind: str, *values) -> ModelAnswer:
     """What `put` wrote."""
-    if kind == "Score":
-        return Score(*values)
+    if kind == LikelihoodAnswer.KIND:
+        return LikelihoodAnswer(*values)
     texts, reasons, truncated = values
-    return Texts(tuple(texts), tuple(reasons), truncated)
+    return GenerationAnswer(tuple(texts), tuple(reasons), truncated)

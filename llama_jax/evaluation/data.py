@@ -13,17 +13,17 @@ from llama_jax.errors import DataError
 from llama_jax.files.encoding import is_unicode
 
 
-class MissingFile(DataError):
+class MissingDataFile(DataError):
     """A file of a data set is not there; the hub may have it."""
 
 
-Kind = Any
+JsonKind = Any
 """What a JSON value must be: a Python type; [kind], a list of one such value at least; {name: kind}, an object with these
 fields and any others. `object` takes everything."""
-WORDS = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "an object"}
+_KIND_WORDS = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "an object"}
 
 
-def fault(value: Any, kind: Kind, *, name: str = "") -> str:
+def json_fault(value: Any, kind: JsonKind, *, name: str = "") -> str:
     """What is wrong with a JSON value that should be of `kind`, in words that name the field; empty where nothing is."""
     where = f"{name!r} should be" if name else "expected"
     if isinstance(kind, dict):
@@ -31,20 +31,20 @@ def fault(value: Any, kind: Kind, *, name: str = "") -> str:
             return f"{where} an object with {', '.join(map(repr, kind))}, got {value!r:.60}"
         if missing := [key for key in kind if key not in value]:
             return f"{where} an object with {', '.join(map(repr, kind))}, and {missing[0]!r} is missing"
-        found = (fault(value[key], inner, name=f"{name}.{key}" if name else key) for key, inner in kind.items())
+        found = (json_fault(value[key], inner, name=f"{name}.{key}" if name else key) for key, inner in kind.items())
         return next(filter(None, found), "")
     if isinstance(kind, list):
         if not isinstance(value, list) or not value:
             return f"{where} a list that is not empty, got {value!r:.60}"
-        return next(filter(None, (fault(one, kind[0], name=f"{name}[{place}]") for place, one in enumerate(value))), "")
+        return next(filter(None, (json_fault(one, kind[0], name=f"{name}[{place}]") for place, one in enumerate(value))), "")
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        return f"{where} {WORDS[kind]}, got {value!r:.60}"
+        return f"{where} {_KIND_WORDS[kind]}, got {value!r:.60}"
     if isinstance(value, str) and not is_unicode(value):
         return f"{where} valid Unicode text, and holds half of a surrogate pair"
     return ""
 
 
-class Files:
+class OfficialFiles:
     """Official files of one task below a data folder; every file that is read leaves its hash."""
 
     def __init__(self, folder: Path | str, origin: str = ""):
@@ -60,7 +60,7 @@ class Files:
             self.hashes[name] = sha256(content).hexdigest()
             return gzip.decompress(content) if name.endswith(".gz") else content
         except FileNotFoundError:
-            raise MissingFile(f"{file} is missing; get it from {self.origin} and put it there.") from None
+            raise MissingDataFile(f"{file} is missing; get it from {self.origin} and put it there.") from None
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}; get it anew from "
                             f"{self.origin}.") from None
@@ -84,7 +84,7 @@ class Files:
         """Non-empty lines, stripped."""
         return [line.strip() for line in self.text(name).split("\n") if line.strip()]
 
-    def jsonl(self, name: str, fields: dict[str, Kind] | None = None) -> list[dict]:
+    def jsonl(self, name: str, fields: dict[str, JsonKind] | None = None) -> list[dict]:
         """One object per line, each with `fields` of these kinds."""
         rows = []
         for number, line in enumerate(self.text(name).split("\n"), 1):
@@ -92,7 +92,7 @@ class Files:
                 rows.append(self._object(line, f"{self.folder / name}, line {number}", fields or {}))
         return self._some(rows, name)
 
-    def json(self, name: str, fields: dict[str, Kind]) -> dict:
+    def json(self, name: str, fields: dict[str, JsonKind]) -> dict:
         """The one object of a file, with `fields` of these kinds."""
         return self._object(self.text(name), str(self.folder / name), fields)
 
@@ -121,7 +121,7 @@ class Files:
                  if not any(part.startswith(".") for part in file.relative_to(self.folder).parts)]
         found.sort(key=lambda file: [(len(part), part) for part in file.parts])
         if not found:
-            raise MissingFile(f"{self.folder / pattern} names no file; get them from {self.origin} and put them there.")
+            raise MissingDataFile(f"{self.folder / pattern} names no file; get them from {self.origin} and put them there.")
         return [str(file.relative_to(self.folder)) for file in found]
 
     def exists(self, name: str) -> bool:
@@ -133,12 +133,12 @@ class Files:
         if not condition:
             raise DataError(f"{self.folder / name}, record {number}: {message}; get it anew from {self.origin}.")
 
-    def _object(self, text: str, where: str, fields: dict[str, Kind]) -> dict:
+    def _object(self, text: str, where: str, fields: dict[str, JsonKind]) -> dict:
         try:
             row = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: not JSON ({error}); the file is cut short: get it anew from {self.origin}.") from None
-        if found := fault(row, fields):
+        if found := json_fault(row, fields):
             raise DataError(f"{where}: {found}; get it anew from {self.origin}.")
         return row
 
@@ -148,7 +148,7 @@ class Files:
         return rows
 
 
-class Rows:
+class HubRows:
     """The same through the `datasets` library; called as rows(path, config, split)."""
 
     def __init__(self) -> None:

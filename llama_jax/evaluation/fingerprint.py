@@ -16,28 +16,28 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from llama_jax.config import ModelConfig
 from llama_jax.tokenizer.base import Tokenizer
 
-VERSION = "2"
+_VERSION = "2"
 """Begins every fingerprint. To be raised whenever the same model would answer the same request otherwise (another way of
 drawing tokens or of cutting texts), so that answers of earlier programs are not taken for this one's. Fingerprints of
 version 1 were bare hashes of the norms and one embedding column."""
 
-UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
+_UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 """By bytes per element."""
 
 
-def fingerprint(config: ModelConfig, params: Any, *, tokenizer: Tokenizer) -> str:
+def model_fingerprint(config: ModelConfig, params: Any, *, tokenizer: Tokenizer) -> str:
     """Hash of all parameters (name, shape, dtype and bits of each), of the config and of the tokenizer with its rules.
 
     The same on every mesh, and for the same weights in any format of folder.
     """
     rules = [tokenizer.sha256, tokenizer.bos_id, list(tokenizer.begin), list(tokenizer.eos_ids)]
     seen = sha256(f"{config} {rules}".encode())
-    for name, shape, dtype, *sums in checksums(params):
+    for name, shape, dtype, *sums in parameter_checksums(params):
         seen.update(f"{name} {shape} {dtype} {sums}\n".encode())
-    return f"{VERSION}-{seen.hexdigest()}"
+    return f"{_VERSION}-{seen.hexdigest()}"
 
 
-def checksums(params: Any) -> list[tuple[str, tuple[int, ...], str, int, int]]:
+def parameter_checksums(params: Any) -> list[tuple[str, tuple[int, ...], str, int, int]]:
     """(name, shape, dtype, and two 32-bit checksums) of every parameter, computed where it lies, without copies.
 
     A checksum is the sum modulo 2^32 of a hash of each element's bits and place. The order of its terms does not matter,
@@ -68,7 +68,7 @@ def _checksum(array: Array, place: Sharding) -> tuple[Array, Array]:
 
 def _sums(part: Array, starts: Sequence[int | Array]) -> tuple[Array, Array]:
     """Checksums of a part of an array, whose first element has the indices `starts` in the whole."""
-    hashes = lax.bitcast_convert_type(part, UNSIGNED[part.dtype.itemsize]).astype(jnp.uint32)
+    hashes = lax.bitcast_convert_type(part, _UNSIGNED[part.dtype.itemsize]).astype(jnp.uint32)
     for axis, (size, start) in enumerate(zip(part.shape, starts, strict=True)):
         index = jnp.arange(size, dtype=jnp.uint32) + jnp.asarray(start).astype(jnp.uint32)
         hashes += lax.broadcast_in_dim(_mixed(index * jnp.uint32(0x9E3779B1) + jnp.uint32(axis + 1)), part.shape, (axis,))

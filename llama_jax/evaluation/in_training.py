@@ -22,9 +22,9 @@ def evaluators(config: Config, workdir: Path) -> list[Callable[[Any], dict[str, 
     import jax
 
     from llama_jax.evaluation.answers import Answerer
-    from llama_jax.evaluation.cache import Store
-    from llama_jax.evaluation.harness import evaluate
-    from llama_jax.evaluation.requests import plan
+    from llama_jax.evaluation.cache import AnswerCache
+    from llama_jax.evaluation.harness import evaluate_tasks
+    from llama_jax.evaluation.requests import prepare_tasks
     from llama_jax.evaluation.task import Settings
     from llama_jax.model.decoder import Transformer
     from llama_jax.tokenizer.load import load_tokenizer
@@ -32,13 +32,13 @@ def evaluators(config: Config, workdir: Path) -> list[Callable[[Any], dict[str, 
     if jax.process_count() > 1:
         raise ConfigError("eval.tasks works in runs of one process; evaluate the checkpoints with eval.py.")
     settings = Settings()
-    jobs = plan(names, config.eval.data_dir, settings, config.eval.limit)
+    jobs = prepare_tasks(names, config.eval.data_dir, settings, config.eval.limit)
     model = replace(config.model, attention="auto")  # what serves training rows need not know the masks of scoring
     tokenizer = cache(lambda: load_tokenizer(workdir))  # the run may have yet to train it
 
     def measure(params: Any) -> dict[str, float]:
         answerer = Answerer(Transformer(model), params, tokenizer())
-        results = evaluate(jobs, answerer, settings, Store(None, ""), lambda name, new: None)
+        results = evaluate_tasks(jobs, answerer, settings=settings, cache=AnswerCache(None, ""), progress=lambda name, new: None)
         headlines = [(result.job.task.name, *result.headline(settings)) for result in results]
         return {f"eval/{task}/{metric}": estimate.value for task, metric, estimate in headlines if estimate}
 

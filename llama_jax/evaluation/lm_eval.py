@@ -31,16 +31,16 @@ from tqdm import tqdm
 
 from llama_jax.config import MeshConfig
 from llama_jax.errors import ConfigError, DataError, exit_code_of
-from llama_jax.evaluation.answers import Answerer, run_of
-from llama_jax.evaluation.harness import CHUNK_CHARACTERS, characters, cut
-from llama_jax.evaluation.task import Choice, Prompt, Whole
+from llama_jax.evaluation.answers import Answerer, run_and_step
+from llama_jax.evaluation.harness import CHUNK_CHARACTERS, cut_into_chunks, request_characters
+from llama_jax.evaluation.task import GenerationRequest, LikelihoodRequest, RollingRequest
 from llama_jax.formats.loading import load
 
-MAX_TOKENS = 256
+_DEFAULT_MAX_TOKENS = 256
 """Generated at most where a task does not say."""
-CACHE_OWNER = "llama_jax model"
+_CACHE_OWNER = "llama_jax model"
 """Key in the harness's cache of answers under which ours notes whose they are."""
-KNOWN = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
+_GENERATION_ARGUMENTS = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
 
 
 @register_model("llama_jax")
@@ -51,7 +51,7 @@ class LlamaJax(LM):
                  device: Any = None, seed: int = 0):
         """`checkpoint` and `tensor` as for eval.py; rows are packed, so that `batch_size` and `device` decide nothing."""
         super().__init__()
-        run, step = run_of(str(checkpoint))
+        run, step = run_and_step(str(checkpoint))
         path = run if step is None else run / "checkpoints" / str(step)
         model, params, tokenizer = load(path, MeshConfig(data=-1, tensor=int(tensor)))
         self._answerer = Answerer(model, params, tokenizer)
@@ -74,31 +74,31 @@ class LlamaJax(LM):
         if cache_hook.dbdict is not None:
             asked = f"{self._answerer.fingerprint} seed {self._seed}"
             answers = len(cache_hook.dbdict)
-            if answers and cache_hook.dbdict.get(CACHE_OWNER) != asked:
+            if answers and cache_hook.dbdict.get(_CACHE_OWNER) != asked:
                 raise DataError(f"{cache_hook.dbdict.filename} holds {answers:,} answers of another model, or of one that is not "
                                 "named in it; name another --use_cache, or remove the file.")
-            cache_hook.dbdict[CACHE_OWNER] = asked
+            cache_hook.dbdict[_CACHE_OWNER] = asked
         super().set_cache_hook(cache_hook)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(log-probability, whether greedy decoding would write it) of each (context, continuation)."""
-        asked = [Choice(*request.args) for request in requests]
+        asked = [LikelihoodRequest(*request.args) for request in requests]
         if any(not choice.continuation for choice in asked):
             raise DataError("a request has an empty continuation; there is nothing to score.")
         return self._scored("loglikelihood", requests, asked, lambda score: (score.logprob, score.is_greedy), disable_tqdm)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-probability of each whole text after BOS."""
-        asked = [Whole(request.args[0]) for request in requests]
+        asked = [RollingRequest(request.args[0]) for request in requests]
         return self._scored("loglikelihood_rolling", requests, asked, lambda score: score.logprob, disable_tqdm)
 
-    def _scored(self, kind: str, requests: Sequence[Instance], asked: Sequence[Choice | Whole], part,
+    def _scored(self, kind: str, requests: Sequence[Instance], asked: Sequence[LikelihoodRequest | RollingRequest], part,
                 quiet: bool) -> list[Any]:
         """Answers in order; each is told to the cache as it comes."""
         results: list[Any] = [None] * len(asked)
         with jax.set_mesh(self._mesh), tqdm(total=len(asked), desc=kind, disable=quiet) as bar:
             begin = 0
-            for chunk in cut(asked, CHUNK_CHARACTERS, characters):
+            for chunk in cut_into_chunks(asked, CHUNK_CHARACTERS, size=request_characters):
                 for some in self._answerer.scores(chunk):
                     for number, (score, _) in some.items():
                         at = begin + number
@@ -110,12 +110,12 @@ class LlamaJax(LM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """A continuation of each context, up to the first of its stop strings."""
-        prompts = [replace(prompt_of(*request.args, seed=self._seed), place=place)
-                   for request, place in zip(requests, places_of(requests), strict=True)]
-        order = sorted(range(len(prompts)), key=lambda n: str(unworded(prompts[n])))
+        prompts = [replace(_generation_request(*request.args, seed=self._seed), place=place)
+                   for request, place in zip(requests, _sampling_places(requests), strict=True)]
+        order = sorted(range(len(prompts)), key=lambda n: str(_without_text(prompts[n])))
         results = [""] * len(prompts)
         with jax.set_mesh(self._mesh), tqdm(total=len(prompts), desc="generate_until", disable=disable_tqdm) as bar:
-            for _, alike in groupby(order, key=lambda n: unworded(prompts[n])):
+            for _, alike in groupby(order, key=lambda n: _without_text(prompts[n])):
                 numbers = list(alike)
                 answers, _ = self._answerer.texts([prompts[n] for n in numbers])
                 for n, answer in zip(numbers, answers, strict=True):
@@ -125,25 +125,27 @@ class LlamaJax(LM):
         return results
 
 
-def prompt_of(text: str, wanted: dict[str, Any], seed: int) -> Prompt:
+def _generation_request(text: str, wanted: dict[str, Any], seed: int) -> GenerationRequest:
     """That harness's way of asking in ours: without do_sample it is greedy, whatever the temperature."""
-    if unknown := set(wanted) - KNOWN:
+    if unknown := set(wanted) - _GENERATION_ARGUMENTS:
         raise ConfigError(f"generation arguments {', '.join(sorted(unknown))} are not known here; known: "
-                          f"{', '.join(sorted(KNOWN))}.")
+                          f"{', '.join(sorted(_GENERATION_ARGUMENTS))}.")
     until = wanted.get("until") or ()
     stop = tuple(part for part in ([until] if isinstance(until, str) else until) if part)
     temperature = float(wanted.get("temperature") or 0.0)
     samples = wanted.get("do_sample", temperature > 0)
-    return Prompt(text, stop, int(wanted.get("max_gen_toks", MAX_TOKENS)), (temperature or 1.0) if samples else 0.0,
-                  float(wanted.get("top_p", 1.0)), int(wanted.get("top_k", 0)), seed=seed)
+    return GenerationRequest(
+        text, stop, max_tokens=int(wanted.get("max_gen_toks", _DEFAULT_MAX_TOKENS)),
+        temperature=(temperature or 1.0) if samples else 0.0, top_p=float(wanted.get("top_p", 1.0)),
+        top_k=int(wanted.get("top_k", 0)), seed=seed)
 
 
-def unworded(prompt: Prompt) -> Prompt:
+def _without_text(prompt: GenerationRequest) -> GenerationRequest:
     """What prompts that are decoded together share."""
     return replace(prompt, text="", place=0)
 
 
-def places_of(requests: Sequence[Instance]) -> list[int]:
+def _sampling_places(requests: Sequence[Instance]) -> list[int]:
     """Which noise each request is drawn with: its task, document and number there decide, whatever else is asked.
 
     A request that comes several times, as that harness repeats those that it wants several samples of, has several.

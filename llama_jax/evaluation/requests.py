@@ -9,14 +9,22 @@ from itertools import count
 from zlib import crc32
 
 from llama_jax.errors import ConfigError, DataError
-from llama_jax.evaluation.data import Files, MissingFile, Rows
-from llama_jax.evaluation.task import Choice, Item, Prompt, Records, Request, Settings, Task, Whole
-from llama_jax.evaluation.tasks import chosen
+from llama_jax.evaluation.data import HubRows, MissingDataFile, OfficialFiles
+from llama_jax.evaluation.task import (
+    GenerationRequest,
+    Item,
+    LikelihoodRequest,
+    ModelRequest,
+    Settings,
+    Task,
+    TaskRecords,
+)
+from llama_jax.evaluation.tasks.catalogue import choose_tasks
 from llama_jax.files.encoding import is_unicode
 
 
 @dataclass(frozen=True)
-class Job:
+class PreparedTask:
     """A task with its items."""
 
     task: Task
@@ -32,20 +40,20 @@ class Job:
         return sha256("".join(item.sha256 for item in self.items).encode()).hexdigest()
 
 
-def plan(names: Sequence[str], data_dir: str, settings: Settings, limit: int = 0) -> list[Job]:
+def prepare_tasks(names: Sequence[str], data_dir: str, settings: Settings, limit: int = 0) -> list[PreparedTask]:
     """The jobs that names of tasks and groups mean; `limit` items of each at most (0: all).
 
     Raises ConfigError for unknown names and settings that a task cannot follow, DataError for what is wrong in the data.
     """
     if limit < 0:
         raise ConfigError(f"limit must be at least 0, got {limit}.")
-    tasks = chosen(list(names))
+    tasks = choose_tasks(list(names))
     for task in tasks:
-        check(task, settings)
-    return [job_of(task, data_dir, settings, limit) for task in tasks]
+        _check_settings(task, settings)
+    return [_prepare_task(task, data_dir, settings, limit) for task in tasks]
 
 
-def check(task: Task, settings: Settings) -> None:
+def _check_settings(task: Task, settings: Settings) -> None:
     """Raise ConfigError where a task cannot be asked so."""
     for name, least in (("num_fewshot", 0), ("num_samples", 1), ("max_tokens", 1), ("seed", 0)):
         value = getattr(settings, name)
@@ -56,32 +64,32 @@ def check(task: Task, settings: Settings) -> None:
         raise ConfigError(f"{task.name} has {most}, got num_fewshot {settings.num_fewshot}; run it without --num_fewshot.")
 
 
-def job_of(task: Task, data_dir: str, settings: Settings, limit: int) -> Job:
+def _prepare_task(task: Task, data_dir: str, settings: Settings, limit: int) -> PreparedTask:
     """One task's items, in the order of its files."""
-    records, hashes = read(task, data_dir, settings)
+    records, hashes = _read_records(task, data_dir, settings)
     items = task.build(records, settings)
     if not items:
         raise DataError(f"{task.name}: the data holds no item; get it anew from {task.origin}.")
     size = max(task.size, len(items))
-    items = with_places(task.name, items)
+    items = with_sampling_places(task.name, items)
     if limit:
-        items = first(items, limit, task.limit_by)
+        items = _first_items(items, limit, task.limit_by)
     for item in items:
-        check_item(task, item)
-    return Job(task, items, hashes, size)
+        check_requests(task, item)
+    return PreparedTask(task, items, hashes, size)
 
 
-def read(task: Task, data_dir: str, settings: Settings) -> tuple[Records, dict[str, str]]:
+def _read_records(task: Task, data_dir: str, settings: Settings) -> tuple[TaskRecords, dict[str, str]]:
     """Records and hashes from the folder, or from the hub where the folder lacks them and the library is installed."""
-    files = Files(data_dir, task.origin)
+    files = OfficialFiles(data_dir, task.origin)
     try:
         return task.read(files, settings), files.hashes
-    except MissingFile as error:
+    except MissingDataFile as error:
         if task.hub is None:
             raise
         if find_spec("datasets") is None:
             raise DataError(f'{error} Or install the hub\'s library, which fetches it: pip install -e ".[hub]".') from None
-        rows = Rows()
+        rows = HubRows()
         try:
             records = task.hub(rows, settings)
             task.build(records, settings)  # the columns are others' to name: what lacks one is told here
@@ -93,7 +101,7 @@ def read(task: Task, data_dir: str, settings: Settings) -> tuple[Records, dict[s
         return records, rows.hashes
 
 
-def with_places(name: str, items: Sequence[Item]) -> list[Item]:
+def with_sampling_places(name: str, items: Sequence[Item]) -> list[Item]:
     """Items of a task whose sampled prompts have places: their noise is independent of every other prompt's.
 
     A place is made of the task's name and the prompt's number in the whole task, so that it is the same whatever other
@@ -101,14 +109,14 @@ def with_places(name: str, items: Sequence[Item]) -> list[Item]:
     """
     numbers, task = count(), crc32(name.encode()) << 32
 
-    def placed(request: Request) -> Request:
+    def placed(request: ModelRequest) -> ModelRequest:
         place = task + next(numbers)
-        return replace(request, place=place) if isinstance(request, Prompt) and request.temperature > 0 else request
+        return replace(request, place=place) if isinstance(request, GenerationRequest) and request.temperature > 0 else request
 
     return [replace(item, requests=tuple(map(placed, item.requests))) for item in items]
 
 
-def first(items: Sequence[Item], limit: int, tag: str) -> list[Item]:
+def _first_items(items: Sequence[Item], limit: int, tag: str) -> list[Item]:
     """The first `limit` items, or of each value of `tag`."""
     counts: dict[str, int] = {}
     kept = []
@@ -120,12 +128,12 @@ def first(items: Sequence[Item], limit: int, tag: str) -> list[Item]:
     return kept
 
 
-def check_item(task: Task, item: Item) -> None:
+def check_requests(task: Task, item: Item) -> None:
     """Raise DataError for a request that cannot be answered: nothing to score, or no text."""
     for request in item.requests:
-        text = request.text if not isinstance(request, Choice) else request.context + request.continuation
-        scored = request.continuation if isinstance(request, Choice) else text if isinstance(request, Whole) else "any"
-        if not scored:
+        text = request.text if not isinstance(request, LikelihoodRequest) else request.context + request.continuation
+        scored = request.continuation if isinstance(request, LikelihoodRequest) else text
+        if not scored and not isinstance(request, GenerationRequest):
             raise DataError(f"{task.name}, item {item.key}: a continuation to score is empty; the record is broken.")
         if not is_unicode(text):
             raise DataError(f"{task.name}, item {item.key}: not valid Unicode text (half of a surrogate pair).")

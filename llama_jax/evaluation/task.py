@@ -1,86 +1,101 @@
-"""What a task is: a pure description of how records become requests and how answers become numbers. No jax, no files.
+"""The description of an evaluation task: how records become requests to a model, and how its answers become metrics.
 
-    read(files, settings) -> Records          files: llama_jax.evaluation.data.Files (official layout)
-    hub(rows, settings) -> Records            the same records through the `datasets` library
-    build(records, settings) -> [Item]        an Item holds its requests, gold and whatever judging needs
-    judge(items, answers, settings) -> [Verdict]      answers[i][r] answers items[i].requests[r]
+    read(files, settings) -> TaskRecords      from the official files (`llama_jax.evaluation.data.OfficialFiles`)
+    hub(rows, settings) -> TaskRecords        the same records, through the `datasets` library
+    build(records, settings) -> [Item]        an Item holds its requests, its gold answer and whatever judging needs
+    judge(items, answers, settings) -> [Verdict]      answers[i][r] is the answer to items[i].requests[r]
 
-The harness runs the requests of all tasks together, keeps the answers (an evaluation that was killed goes on from them),
-and judges when a task has all of them: judging is a pure function of items and answers. A number of the report is the
-mean of a metric over the items whose Verdict has it (a metric that concerns few items is simply absent from the others),
-overall and for each value of each tag; `total` replaces the mean where a number is none, as perplexity.
+A task is a pure description and imports neither jax nor a model. The harness asks the requests of all tasks together, keeps
+the answers (a killed evaluation goes on from them) and judges a task once it has all of its answers; judging is a pure
+function of items and answers. A reported metric is the mean over the items whose Verdict has that metric (one that concerns
+few items is absent from the others), overall and for each value of each tag. `total` adds numbers that are no such mean, as
+perplexity.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 Protocol = Literal["llama", "lm_eval", "raw"]
+"""How tasks are asked: as the paper does, as lm-evaluation-harness does, or with the paper's prompts and plain sums."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Asks for the log-probability of a continuation after a context (empty: after BOS). Answered by a Score."""
+class LikelihoodRequest:
+    """Asks for the log-probability of a continuation after a context; an empty context is BOS."""
+
+    KIND: ClassVar[str] = "Choice"
+    """The request's name in hashes and in `answers.jsonl`; it never changes, so that older files stay valid."""
 
     context: str
     continuation: str
 
 
 @dataclass(frozen=True)
-class Whole:
-    """Asks for the log-probability of a whole text after BOS, however long. Answered by a Score."""
+class RollingRequest:
+    """Asks for the log-probability of a whole text after BOS, however long (lm-evaluation-harness: rolling loglikelihood)."""
+
+    KIND: ClassVar[str] = "Whole"
 
     text: str
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """Asks for continuations of a text. Answered by Texts, `num_samples` of them."""
+class GenerationRequest:
+    """Asks for `num_samples` continuations of a text."""
+
+    KIND: ClassVar[str] = "Prompt"
 
     text: str
     stop: tuple[str, ...] = ()
-    """The text ends before the first of these."""
+    """A continuation ends before the first of these strings."""
     max_tokens: int = 256
     temperature: float = 0.0
+    """0: greedy decoding."""
     top_p: float = 1.0
     top_k: int = 0
     num_samples: int = 1
     seed: int = 0
     place: int = 0
-    """Which noise the seed draws (`inference.generate.Asked`); `jobs.plan` gives every sampled prompt of every task its own."""
+    """Selects the prompt's own stream of random numbers under the seed, in [0, 2^64); `requests.prepare_tasks` gives every
+    sampled prompt of every task another one."""
 
 
-Request = Choice | Whole | Prompt
+ModelRequest = LikelihoodRequest | RollingRequest | GenerationRequest
 
 
 @dataclass(frozen=True)
-class Score:
-    """Answer to a Choice or a Whole."""
+class LikelihoodAnswer:
+    """Answers a LikelihoodRequest or a RollingRequest."""
+
+    KIND: ClassVar[str] = "Score"
 
     logprob: float
     """Nats."""
     tokens: int
-    """Of the continuation, or of the whole text."""
+    """Number of tokens scored: those of the continuation, or of the whole text."""
     is_greedy: bool
-    """Whether greedy decoding would have produced it."""
+    """Whether greedy decoding would have produced the scored tokens."""
     truncated: int = 0
-    """Tokens that the context lost at its left because the model's context is shorter."""
+    """Tokens that the context lost at its left end because they did not fit into the model's context."""
 
 
 @dataclass(frozen=True)
-class Texts:
-    """Answer to a Prompt."""
+class GenerationAnswer:
+    """Answers a GenerationRequest."""
+
+    KIND: ClassVar[str] = "Texts"
 
     texts: tuple[str, ...]
     finish_reasons: tuple[str, ...] = ()
-    """stop or length, one a text."""
+    """"stop" or "length", one per text."""
     truncated: int = 0
-    """Tokens that the prompt lost at its left."""
+    """Tokens that the prompt lost at its left end."""
 
 
-Answer = Score | Texts
+ModelAnswer = LikelihoodAnswer | GenerationAnswer
 
 
 @dataclass(frozen=True)
@@ -88,106 +103,114 @@ class Item:
     """One question of a task."""
 
     key: str
-    """Its name inside the task, the same in every run: a number, or an id of the file."""
-    requests: tuple[Request, ...]
+    """Its name within the task, the same in every run: a number, or an id from the file."""
+    requests: tuple[ModelRequest, ...]
     gold: Any = None
-    """What is right, as JSON: the number of a choice, a list of answers."""
+    """The right answer, as JSON: the index of a choice, or a list of accepted answers."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """What the numbers are also broken down by, as {"subject": "anatomy"}."""
+    """What the metrics are also broken down by, as {"subject": "anatomy"}."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Whatever else `judge` needs, as JSON; not reported."""
+    """Whatever else `judge` needs, as JSON; it is not reported."""
 
     @property
     def sha256(self) -> str:
-        """Of the requests: the same in two runs that asked the same."""
-        asked = [[type(request).__name__, {name: value for name, value in asdict(request).items() if name != "place"}]
-                 for request in self.requests]
+        """Hash of the requests; two runs that asked the same have the same."""
+        asked = []
+        for request in self.requests:
+            fields = asdict(request)
+            fields.pop("place", None)
+            asked.append([request.KIND, fields])
         return sha256(json.dumps(asked, ensure_ascii=True, sort_keys=True).encode()).hexdigest()
 
 
 class Verdict(NamedTuple):
-    """What came of one item."""
+    """The outcome of one item."""
 
     metrics: dict[str, float]
-    """Numbers of this item by name; bool counts as 0 or 1."""
+    """This item's metrics by name; bool counts as 0 or 1."""
     prediction: Any = None
-    """What the model said, as JSON, for the per-item file."""
+    """The model's answer as it was understood, as JSON, for the per-item file."""
 
 
-class Records(NamedTuple):
-    """What a data set holds, as JSON objects in the official format."""
+class TaskRecords(NamedTuple):
+    """Records of a data set, as JSON objects in the official format."""
 
     test: list[dict]
     shots: list[dict] = []
-    """Where worked examples are taken from."""
+    """Records that worked examples are drawn from."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user may say about how tasks are asked. Those at None are each task's own."""
+    """User's choices about how tasks are asked. A field that is None leaves the choice to each task."""
 
     protocol: Protocol = "llama"
-    """llama: the paper's prompts and normalisation; lm_eval: that harness's; raw: the paper's prompts, plain sums."""
+    """llama: the paper's prompts and normalisation; lm_eval: those of lm-evaluation-harness; raw: the paper's prompts, plain
+    sums of log-probabilities."""
     num_fewshot: int | None = None
+    """Worked examples shown before each question."""
     num_samples: int | None = None
-    """Samples a question of the tasks that draw some (maj1@k, pass@k)."""
+    """Samples per question, for the tasks that sample (maj1@k, pass@k)."""
     max_tokens: int | None = None
-    """Tokens at most of a generated answer."""
+    """Most tokens of a generated answer."""
     seed: int = 0
-    """Of samples, and of which worked examples are shown."""
+    """Seed of the samples and of the choice of worked examples."""
     allow_code_execution: bool = False
     """Run generated programs in the sandbox; without it they are written to `output` for another tool."""
     scorer: str = ""
-    """Who scores generations (RealToxicityPrompts): MODULE:FUNCTION, or a command that maps JSON lines to JSON lines."""
+    """Scores generated texts (RealToxicityPrompts): MODULE:FUNCTION, or a command that maps JSON lines to JSON lines."""
     gotcha: Literal["answer", "both"] = "both"
     """WinoGender's gotcha sentences: only those whose answer is the occupation, or both answers."""
     text_files: tuple[str, ...] = ()
-    """What the task `perplexity` measures."""
+    """Files that the task `perplexity` measures."""
     output: str = ""
-    """Folder of the run, for files that a task writes itself; empty: none."""
+    """Folder of the run, for files that a task writes itself; empty: none is written."""
 
 
 class Estimate(NamedTuple):
-    """A number of the report."""
+    """A metric of the report with its uncertainty."""
 
     value: float
     stderr: float | None
-    """Standard error; None where there is none to tell."""
+    """Standard error; None where it cannot be estimated."""
     count: int
-    """Items it rests on."""
+    """Number of items that the value rests on."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One column of a table. Columns that differ in shots or samples are Tasks of their own, made by one function."""
+    """One column of a table. Columns that differ in worked examples or samples are Tasks of their own, made by one function."""
 
     name: str
     title: str
-    """For the report's head: BoolQ."""
-    read: Callable[[Any, Settings], Records]
-    build: Callable[[Records, Settings], list[Item]]
-    judge: Callable[[Sequence[Item], Sequence[Sequence[Answer]], Settings], list[Verdict]]
+    """Name in the head of a report's table, as "BoolQ"."""
+    read: Callable[[Any, Settings], TaskRecords]
+    build: Callable[[TaskRecords, Settings], list[Item]]
+    judge: Callable[[Sequence[Item], Sequence[Sequence[ModelAnswer]], Settings], list[Verdict]]
     headline: Mapping[Protocol, str]
-    """Which metric stands for the task, a protocol each."""
+    """The metric that stands for the task under each protocol."""
     origin: str
-    """Where the files come from, for the error that says so: a URL and what to do with it."""
-    hub: Callable[[Any, Settings], Records] | None = None
-    """rows(path, config, split) -> list of dicts is given; None: the hub has no such data."""
+    """Where the files come from: a URL and what to do with it. Shown where a file is missing."""
+    hub: Callable[[Any, Settings], TaskRecords] | None = None
+    """Its first argument is a function rows(path, config, split) -> list of dicts; None: the hub has no such data."""
     total: Callable[[Sequence[Item], Sequence[Verdict]], dict[str, Estimate]] | None = None
-    """Further numbers, from all items at once."""
+    """Further metrics, from all items at once."""
     num_fewshot: int = 0
     """Worked examples shown where Settings.num_fewshot is None."""
     most_fewshot: int = 0
-    """How many can be shown; asking for more is an error."""
+    """How many worked examples can be shown; asking for more is an error."""
     size: int = 0
     """Items of the whole official set, so that a report can say that fewer were asked; 0: unknown."""
     limit_by: str = ""
-    """A tag: --limit N takes N items of each of its values, not of the whole task."""
+    """A tag: --limit N takes N items of each of its values instead of N of the whole task."""
     percent: bool = True
-    """Whether the headline is a share, printed times 100."""
+    """Whether the headline metric is a share, which is printed times 100."""
     higher_is_better: bool = True
 
 
-def each(judge: Callable[[Item, Sequence[Answer]], Verdict]) -> Callable[..., list[Verdict]]:
-    """A `judge` of all items from one that judges a single item."""
-    return lambda items, answers, settings: [judge(item, given) for item, given in zip(items, answers, strict=True)]
+def judge_each(judge: Callable[[Item, Sequence[ModelAnswer]], Verdict]) -> Callable[..., list[Verdict]]:
+    """Turns a function that judges one item into the `judge` of a Task."""
+    def judge_all(items: Sequence[Item], answers: Sequence[Sequence[ModelAnswer]], settings: Settings) -> list[Verdict]:
+        return [judge(item, given) for item, given in zip(items, answers, strict=True)]
+
+    return judge_all

@@ -4,54 +4,54 @@ from pathlib import Path
 from typing import Any
 
 from llama_jax.errors import DataError
-from llama_jax.evaluation.results import read, read_items
-from llama_jax.evaluation.statistics import mean, paired
-from llama_jax.report.tables import DASH, Grid
+from llama_jax.evaluation.results import read_items, read_results
+from llama_jax.evaluation.statistics import mean_estimate, paired_difference
+from llama_jax.report.tables import DASH, Table
 
 
-def compare(first: Path, second: Path) -> Grid:
+def compare_evaluations(first: Path, second: Path) -> Table:
     """One row a task that both folders of eval.py hold; raises DataError where they share none."""
-    a, b = read(first), read(second)
+    a, b = read_results(first), read_results(second)
     shared = [name for name in a["tasks"] if name in b["tasks"]]
     if not shared:
         raise DataError(f"{first} and {second} share no task: {', '.join(a['tasks'])} and {', '.join(b['tasks'])}.")
     names = [report["model"]["name"] for report in (a, b)]
     names = names if names[0] != names[1] else [str(first), str(second)]
-    grid = Grid(f"{names[0]} and {names[1]}, paired", ["task", "metric", *names, "difference", "p-value", "items"])
+    grid = Table(f"{names[0]} and {names[1]}, paired", ["task", "metric", *names, "difference", "p-value", "items"])
     for name in shared:
-        add_row(grid, name, [(first, a), (second, b)])
+        _add_row(grid, name, [(first, a), (second, b)])
     grid.notes.append("Differences are first less second over items whose requests are equal in both, ± standard error. "
                       "p-value: two-sided, McNemar's exact test for rights and wrongs, else the normal approximation.")
     return grid
 
 
-def add_row(grid: Grid, name: str, runs: list[tuple[Path, dict[str, Any]]]) -> None:
+def _add_row(grid: Table, name: str, runs: list[tuple[Path, dict[str, Any]]]) -> None:
     """One task's row, and notes about items that are left out and about what else differs."""
     tasks = [report["tasks"][name] for _, report in runs]
     title, metric = tasks[0]["title"], tasks[0]["metric"]
     items = [read_items(folder, name, sha256=task.get("items_sha256")) for (folder, _), task in zip(runs, tasks, strict=True)]
-    keys = [key for key, row in items[0].items() if key in items[1] and alike(row, items[1][key])]
+    keys = [key for key, row in items[0].items() if key in items[1] and _asked_alike(row, items[1][key])]
     columns = [[some[key]["metrics"].get(metric) for key in keys] for some in items]
     both = [(x, y) for x, y in zip(*columns, strict=True) if x is not None and y is not None]
-    grid.notes += notes_of(tasks, left_out=max(map(len, items)) - len(keys), without=len(keys) - len(both))
+    grid.notes += _notes_on_row(tasks, left_out=max(map(len, items)) - len(keys), without=len(keys) - len(both))
     if not both:
         grid.rows.append([title, metric, DASH, DASH, DASH, DASH, "0"])
         return
     scale, decimals = (100.0, 1) if tasks[0]["percent"] else (1.0, 4)
-    difference = paired(*map(list, zip(*both, strict=True)))
+    difference = paired_difference(*map(list, zip(*both, strict=True)))
     error = "" if difference.stderr is None else f" ± {difference.stderr * scale:.{decimals}f}"
-    values = [f"{mean(list(column)).value * scale:.{decimals}f}" for column in zip(*both, strict=True)]
+    values = [f"{mean_estimate(list(column)).value * scale:.{decimals}f}" for column in zip(*both, strict=True)]
     p_value = DASH if difference.p_value is None else f"{difference.p_value:.3g}"
     grid.rows.append([title, metric, *values, f"{difference.value * scale:+.{decimals}f}{error}", p_value,
                       f"{difference.count:,}"])
 
 
-def alike(first: dict[str, Any], second: dict[str, Any]) -> bool:
+def _asked_alike(first: dict[str, Any], second: dict[str, Any]) -> bool:
     """Whether two lines of per-item files asked the same and hold the same answer to be right."""
     return first["sha256"] == second["sha256"] and first["gold"] == second["gold"]
 
 
-def notes_of(tasks: list[dict[str, Any]], *, left_out: int, without: int) -> list[str]:
+def _notes_on_row(tasks: list[dict[str, Any]], *, left_out: int, without: int) -> list[str]:
     """What a reader of one task's row should know; `without` counts items that lack the metric in one of the runs."""
     title, metrics = tasks[0]["title"], [task["metric"] for task in tasks]
     scorers = [task.get("command", {}).get("scorer", "") for task in tasks]

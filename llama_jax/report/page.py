@@ -1,26 +1,19 @@
-"""Tables of text for people: on the terminal, as Markdown, and as one HTML page with a small picture in it."""
+"""Renders tables on the terminal, as Markdown, and as one HTML file that needs no other."""
 
 import base64
-import io
-import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from llama_jax.files.atomic import make_folder, write_atomic
-from llama_jax.report.published import TABLES
-from llama_jax.report.tables import Grid, grids
+from llama_jax.report.tables import Table
 
-STYLE = """
+_STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 74em; margin: 2em auto; padding: 0 1em; color: #1c1c1c; }
 h1 { font-size: 1.5em; } h2 { font-size: 1.05em; margin: 2em 0 .4em; }
 table { border-collapse: collapse; display: block; overflow-x: auto; }
@@ -32,91 +25,77 @@ p.note, pre { font-size: .87em; color: #444; } img { max-width: 100%; }
 """
 
 
-def show(console: Console, tables: Sequence[Grid]) -> None:
-    """Print tables; the user's rows stand out."""
-    for grid in tables:
-        table = RichTable()
-        for place, name in enumerate(grid.header):
-            table.add_column(Text(name), justify="left" if place == 0 else "right")
-        for place, row in enumerate(grid.rows):
-            table.add_row(*map(Text, row), style="bold" if place in grid.own else None)
-        console.print(Text(grid.title, style="bold"), table, *map(Text, grid.notes), "", sep="\n")
+class Plot(NamedTuple):
+    """A picture of a page."""
+
+    name: str
+    """File name without ".png", and the alternative text."""
+    png: bytes
 
 
-def markdown(title: str, tables: Sequence[Grid], details: str = "", picture: str = "") -> str:
-    """A page of tables."""
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    parts = [f"# {title}", *([f"![scores]({picture})"] if picture else [])]
-    for grid in tables:
-        rows = [[f"**{cell}**" if place in grid.own else cell for cell in row] for place, row in enumerate(grid.rows)]
-        rule = "|" + "|".join([":--", *["--:"] * (len(grid.header) - 1)]) + "|"
-        parts += [f"## {grid.title}", "\n".join([line(grid.header), rule, *map(line, rows)]), *grid.notes]
-    return "\n\n".join([*parts, *([f"## Settings\n\n```json\n{details}\n```"] if details else [])]) + "\n"
+def print_tables(console: Console, tables: Sequence[Table]) -> None:
+    """Print tables on the terminal, highlighted rows in bold."""
+    for table in tables:
+        printed = RichTable()
+        for place, name in enumerate(table.header):
+            printed.add_column(Text(name), justify="left" if place == 0 else "right")
+        for place, row in enumerate(table.rows):
+            printed.add_row(*map(Text, row), style="bold" if place in table.highlighted else None)
+        console.print(Text(table.title, style="bold"), printed, *map(Text, table.notes), "", sep="\n")
 
 
-def html(title: str, tables: Sequence[Grid], details: str = "", picture: bytes = b"") -> str:
-    """The same as one file that needs no other."""
+def markdown_page(title: str, tables: Sequence[Table], *, details: str = "", plot: Plot | None = None) -> str:
+    """A page as Markdown; `details` is JSON that stands at its end, and the plot is a file beside it."""
+    parts = [f"# {title}"]
+    if plot:
+        parts.append(f"![{plot.name}]({plot.name}.png)")
+    for table in tables:
+        parts += [f"## {table.title}", _markdown_table(table), *table.notes]
+    if details:
+        parts.append(f"## Settings\n\n```json\n{details}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(table: Table) -> str:
+    lines = [_markdown_row(table.header), "|" + "|".join([":--", *["--:"] * (len(table.header) - 1)]) + "|"]
+    for place, row in enumerate(table.rows):
+        lines.append(_markdown_row([f"**{cell}**" for cell in row] if place in table.highlighted else row))
+    return "\n".join(lines)
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def html_page(title: str, tables: Sequence[Table], *, details: str = "", plot: Plot | None = None) -> str:
+    """A page as HTML, with its style and its plot inside the file."""
     parts = [f"<h1>{escape(title)}</h1>"]
-    if picture:
-        parts.append(f'<img alt="scores" src="data:image/png;base64,{base64.b64encode(picture).decode()}">')
-    for grid in tables:
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in grid.header)
-        body = "".join(f"<tr{' class=own' if place in grid.own else ''}>"
-                       + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for place, row in enumerate(grid.rows))
-        notes = "".join(f'<p class="note">{escape(note)}</p>' for note in grid.notes)
-        parts.append(f"<h2>{escape(grid.title)}</h2>\n<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>{notes}")
+    if plot:
+        parts.append(f'<img alt="{plot.name}" src="data:image/png;base64,{base64.b64encode(plot.png).decode()}">')
+    for table in tables:
+        notes = "".join(f'<p class="note">{escape(note)}</p>' for note in table.notes)
+        parts.append(f"<h2>{escape(table.title)}</h2>\n{_html_table(table)}{notes}")
     if details:
         parts.append(f"<h2>Settings</h2>\n<pre>{escape(details)}</pre>")
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-            f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n")
+            f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n")
 
 
-def picture_of(report: dict[str, Any]) -> bytes:
-    """PNG: a bar for every task whose headline is a share, with standard errors, and the paper's 7B and 65B as ticks."""
-    shown = [(name, task) for name, task in report["tasks"].items() if task["percent"] and task["count"]]
-    if not shown:
-        return b""
-    published: dict[str, dict[str, float | None]] = {}
-    for table in TABLES:
-        for place, column in enumerate(table.columns):
-            if not column.metric and column.task not in published:  # the first table that has a task
-                published[column.task] = {row: values[place] for row, values in table.rows if row in ("LLaMA 7B", "LLaMA 65B")}
-    scales = {column.task: 100 / table.scale for table in TABLES for column in table.columns}
-    figure, axes = plt.subplots(figsize=(7, 0.9 + 0.26 * len(shown)), dpi=130)
-    places = range(len(shown))
-    axes.barh(places, [100 * task["value"] for _, task in shown], xerr=[100 * (task["stderr"] or 0) for _, task in shown],
-              height=0.62, color="#4878a8", ecolor="#333333", capsize=2, label=report["model"]["name"])
-    for row, colour in (("LLaMA 7B", "#e08a2e"), ("LLaMA 65B", "#a03030")):
-        points = [(published[name][row] * scales[name], place) for place, (name, _) in zip(places, shown, strict=True)
-                  if published.get(name, {}).get(row) is not None]
-        if points:
-            axes.plot(*zip(*points, strict=True), "|", markersize=11, markeredgewidth=2, color=colour, label=f"{row}, paper")
-    axes.set_yticks(places, [task["title"] for _, task in shown])
-    axes.invert_yaxis()
-    axes.set(xlim=(0, 100), xlabel="percent")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(frameon=False, fontsize=8, loc="upper center", ncols=3)
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / figure.get_figheight()))
-    data = io.BytesIO()
-    figure.savefig(data, format="png")
-    plt.close(figure)
-    return data.getvalue()
+def _html_table(table: Table) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
+    body = ""
+    for place, row in enumerate(table.rows):
+        mark = " class=own" if place in table.highlighted else ""
+        body += f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n"
+    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
 
 
-def write_pages(folder: Path, report: dict[str, Any]) -> None:
-    """report.md, report.html and scores.png."""
-    title, tables = f"Evaluation of {report['model']['name']}", grids(report)
-    details = json.dumps({"settings": report["settings"], "model": report["model"]}, indent=1, ensure_ascii=False)
-    picture = picture_of(report)
-    if picture:
-        write_atomic(folder / "scores.png", picture)
-    write_text(folder / "report.md", markdown(title, tables, details, "scores.png" if picture else ""))
-    write_text(folder / "report.html", html(title, tables, details, picture))
-
-
-def write_text(file: Path, text: str) -> None:
-    """A whole file, in a folder that is made where it is missing."""
-    make_folder(file.parent)
-    write_atomic(file, text.encode())
+def write_page(
+    folder: Path, name: str, *, title: str, tables: Sequence[Table], details: str = "", plot: Plot | None = None
+) -> None:
+    """Write a page as `name`.md and `name`.html, and its plot as a PNG file beside them; the folder is made if missing."""
+    make_folder(folder)
+    if plot:
+        write_atomic(folder / f"{plot.name}.png", plot.png)
+    write_atomic(folder / f"{name}.md", markdown_page(title, tables, details=details, plot=plot).encode())
+    write_atomic(folder / f"{name}.html", html_page(title, tables, details=details, plot=plot).encode())

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from llama_jax.evaluation.results import read, read_items
-from llama_jax.evaluation.tasks import GROUPS, tasks
+from llama_jax.evaluation.results import read_items, read_results
+from llama_jax.evaluation.tasks.catalogue import GROUPS, all_tasks
 from llama_jax.files.jsonl import write_jsonl
-from llama_jax.report.compare import compare
-from llama_jax.report.published import TABLES
-from llama_jax.report.tables import grids
+from llama_jax.report.compare import compare_evaluations
+from llama_jax.report.evaluation import evaluation_tables
+from llama_jax.report.published import PUBLISHED_TABLES
 from llama_jax.scoring.likelihood import rolling_loglikelihood
 from tests.evaluation.conftest import save_run
 from tests.golden.small import random_params
@@ -71,20 +71,20 @@ def test_what_a_run_leaves_behind(reported):
 
 
 def test_the_users_row_stands_under_the_papers(reported):
-    report = read(reported)
-    table = grids(report)[0]
+    report = read_results(reported)
+    table = evaluation_tables(report)[0]
     own = table.rows[-1]
-    assert table.rows[0][0] == "GPT-3 175B" and own[0] == "small, step 1" and table.own == {10}
+    assert table.rows[0][0] == "GPT-3 175B" and own[0] == "small, step 1" and table.highlighted == {10}
     value, error = report["tasks"]["siqa"]["value"], report["tasks"]["siqa"]["stderr"]
     assert own[3] == f"{100 * value:.1f} ± {100 * error:.1f} †" and own[1] == "–"
 
 
 def test_every_column_of_the_paper_is_a_task():
-    known = tasks()
-    for table in TABLES:
+    known = all_tasks()
+    for table in PUBLISHED_TABLES:
         assert all(len(values) == len(table.columns) for _, values in table.rows), table.number
         assert all(column.task in known for column in table.columns if column.task), table.number
-    assert set(GROUPS["paper"]) == {column.task for table in TABLES for column in table.columns if column.task}
+    assert set(GROUPS["paper"]) == {column.task for table in PUBLISHED_TABLES for column in table.columns if column.task}
     assert set(GROUPS["paper"]) | {"lambada", "perplexity"} == set(known)
 
 
@@ -96,7 +96,7 @@ def test_two_runs_side_by_side(reported, eval_data, small_run, tmp_path, capsys)
     second = other / "evals/1-limit4"
     assert run("--compare", reported, second, "--output", tmp_path / "both") == 0
     assert "p-value" in capsys.readouterr().out and (tmp_path / "both/compare.html").exists()
-    grid = compare(reported, second)
+    grid = compare_evaluations(reported, second)
     [row] = grid.rows
     rights = [[row["metrics"]["acc_answer"] for row in read_items(folder, "openbookqa").values()][:4]
               for folder in (reported, second)]
@@ -165,7 +165,7 @@ def test_perplexity_and_lambada(small_run, play, tmp_path, capsys):
     (tmp_path / "lambada/lambada_test.jsonl").write_text('{"text": "hear me speak"}\n{"text": "speak, speak"}\n')
     assert run("--checkpoint", small_run.folder, "--tasks", "perplexity,lambada", "--data_dir", tmp_path, "--text_files",
                tmp_path / "a.txt", tmp_path / "b.txt", "--output", tmp_path / "out") == 0
-    numbers = {name: task["numbers"] for name, task in read(tmp_path / "out")["tasks"].items()}
+    numbers = {name: task["numbers"] for name, task in read_results(tmp_path / "out")["tasks"].items()}
     a = small_run.answerer
     nats = -sum(x.logprob for x in rolling_loglikelihood(a.model, a.params, a.tokenizer, [play[:700], play[700:1000]]))
     tokens = len(a.tokenizer.encode(play[:700])) + len(a.tokenizer.encode(play[700:1000]))

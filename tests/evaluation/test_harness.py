@@ -12,10 +12,18 @@ from llama_jax.config import MeshConfig
 from llama_jax.errors import DataError
 from llama_jax.evaluation import harness
 from llama_jax.evaluation.answers import Answerer
-from llama_jax.evaluation.cache import Store
-from llama_jax.evaluation.harness import chunks, evaluate, owners
-from llama_jax.evaluation.requests import Job, check_item, plan, with_places
-from llama_jax.evaluation.task import Choice, Item, Prompt, Score, Settings, Verdict, Whole
+from llama_jax.evaluation.cache import AnswerCache
+from llama_jax.evaluation.harness import distinct_requests, evaluate_tasks, request_chunks
+from llama_jax.evaluation.requests import PreparedTask, check_requests, prepare_tasks, with_sampling_places
+from llama_jax.evaluation.task import (
+    GenerationRequest,
+    Item,
+    LikelihoodAnswer,
+    LikelihoodRequest,
+    RollingRequest,
+    Settings,
+    Verdict,
+)
 from llama_jax.formats.loading import load
 from llama_jax.scoring import likelihood
 from llama_jax.scoring.likelihood import loglikelihood, rolling_loglikelihood
@@ -32,14 +40,14 @@ class Killed(Exception):
 
 
 @pytest.fixture
-def jobs(eval_data, monkeypatch) -> list[Job]:
+def jobs(eval_data, monkeypatch) -> list[PreparedTask]:
     """Six items each, in several chunks of several batches."""
     monkeypatch.setattr(harness, "CHUNK_CHARACTERS", 3000)
     monkeypatch.setitem(likelihood.TOKENS_PER_BATCH, "cpu", 256)
-    return plan(["siqa", "openbookqa"], str(eval_data), SETTINGS, 6)
+    return prepare_tasks(["siqa", "openbookqa"], str(eval_data), SETTINGS, 6)
 
 
-def scores(answerer: Answerer, requests: list) -> list[Score]:
+def scores(answerer: Answerer, requests: list) -> list[LikelihoodAnswer]:
     """In order."""
     given = dict(pair for some in answerer.scores(requests) for pair in some.items())
     return [given[number][0] for number in range(len(requests))]
@@ -48,8 +56,8 @@ def scores(answerer: Answerer, requests: list) -> list[Score]:
 def test_answers_are_those_of_one_request_at_a_time(jobs, small_run):
     a = small_run.answerer
     done = []
-    results = evaluate(jobs, a, SETTINGS, Store(None, ""), lambda name, new: done.append(new))
-    assert len(list(chunks(owners(jobs)))) > 1
+    results = evaluate_tasks(jobs, a, settings=SETTINGS, cache=AnswerCache(None, ""), progress=lambda name, new: done.append(new))
+    assert len(list(request_chunks(distinct_requests(jobs)))) > 1
     for result in results:
         for item, answers in zip(result.job.items, result.answers, strict=True):
             pairs = [(request.context, request.continuation) for request in item.requests]
@@ -57,16 +65,16 @@ def test_answers_are_those_of_one_request_at_a_time(jobs, small_run):
                 assert got.logprob == pytest.approx(wanted.logprob, abs=1e-3)
                 assert (got.tokens, got.is_greedy) == (len(wanted.token_logprobs), wanted.is_greedy)
         assert result.numbers["acc_char"].count == 6
-    assert sum(done) == pytest.approx(sum(map(harness.characters, owners(jobs))))
+    assert sum(done) == pytest.approx(sum(map(harness.request_characters, distinct_requests(jobs))))
     assert all(result.tokens > 0 and result.seconds > 0 for result in results)
 
 
 def test_killed_and_resumed_equals_uninterrupted(jobs, small_run, tmp_path):
     a = small_run.answerer
-    whole = evaluate(jobs, a, SETTINGS, Store(tmp_path / "whole", a.fingerprint), quiet)
-    lines = (tmp_path / "whole" / Store.FILE).read_text().count("\n")
-    assert lines > 2 * len(list(chunks(owners(jobs)))), "a chunk has several batches"
-    store = Store(tmp_path / "broken", a.fingerprint)
+    whole = evaluate_tasks(jobs, a, settings=SETTINGS, cache=AnswerCache(tmp_path / "whole", a.fingerprint), progress=quiet)
+    lines = (tmp_path / "whole" / AnswerCache.FILE).read_text().count("\n")
+    assert lines > 2 * len(list(request_chunks(distinct_requests(jobs)))), "a chunk has several batches"
+    store = AnswerCache(tmp_path / "broken", a.fingerprint)
     put, left = store.put, [3]
 
     def put_and_die(key, answers):
@@ -77,24 +85,26 @@ def test_killed_and_resumed_equals_uninterrupted(jobs, small_run, tmp_path):
 
     store.put = put_and_die
     with pytest.raises(Killed):
-        evaluate(jobs, a, SETTINGS, store, quiet)
-    file = tmp_path / "broken" / Store.FILE
+        evaluate_tasks(jobs, a, settings=SETTINGS, cache=store, progress=quiet)
+    file = tmp_path / "broken" / AnswerCache.FILE
     assert file.read_text().count("\n") == 3
     with file.open("a") as stream:
         stream.write('{"chunk": "cut sho')
-    again = evaluate(jobs, a, SETTINGS, Store(tmp_path / "broken", a.fingerprint), quiet)
+    again = evaluate_tasks(jobs, a, settings=SETTINGS, cache=AnswerCache(tmp_path / "broken", a.fingerprint), progress=quiet)
     assert [result.answers for result in again] == [result.answers for result in whole]
     assert [result.numbers for result in again] == [result.numbers for result in whole]
     assert 0 < again[0].tokens + again[1].tokens < whole[0].tokens + whole[1].tokens
-    assert file.read_text() == (tmp_path / "whole" / Store.FILE).read_text(), "nothing was asked twice"
-    third = evaluate(jobs, replace(a, model=None), SETTINGS, Store(tmp_path / "broken", a.fingerprint), quiet)
+    assert file.read_text() == (tmp_path / "whole" / AnswerCache.FILE).read_text(), "nothing was asked twice"
+    third = evaluate_tasks(jobs, replace(a, model=None), settings=SETTINGS,
+                           cache=AnswerCache(tmp_path / "broken", a.fingerprint), progress=quiet)
     assert [result.numbers for result in third] == [result.numbers for result in whole]
 
 
 def test_what_is_known_of_a_chunk_is_not_asked_again(small_run, play, monkeypatch):
     """Known up to any batch, bit for bit; a text in windows is known when all of them are."""
     monkeypatch.setitem(likelihood.TOKENS_PER_BATCH, "cpu", 256)
-    requests = [Whole(play[:2500]), *(Choice(play[at : at + 300], play[at + 300 : at + 320]) for at in range(0, 3000, 300))]
+    pairs = [(play[at : at + 300], play[at + 300 : at + 320]) for at in range(0, 3000, 300)]
+    requests = [RollingRequest(play[:2500]), *(LikelihoodRequest(*pair) for pair in pairs)]
     batches = list(small_run.answerer.scores(requests))
     assert len(batches) > 4 and any(0 not in some for some in batches)
     every = {number: score for some in batches for number, score in some.items()}
@@ -112,26 +122,27 @@ def test_another_model_is_asked_anew(jobs, small_run, tmp_path):
     a = small_run.answerer
     other = replace(a, params=jax.tree.map(lambda x: x * 1.01, a.params))
     assert a.fingerprint != other.fingerprint == replace(other).fingerprint
-    store = Store(tmp_path, a.fingerprint)
-    key = store.key([Choice("a", "b")])
-    store.put(key, {0: Score(-1.0, 1, False)})
-    assert Store(tmp_path, a.fingerprint).get(key) == {0: Score(-1.0, 1, False)}
-    assert not Store(tmp_path, other.fingerprint).get(Store(None, other.fingerprint).key([Choice("a", "b")]))
+    store = AnswerCache(tmp_path, a.fingerprint)
+    key = store.key([LikelihoodRequest("a", "b")])
+    store.put(key, {0: LikelihoodAnswer(-1.0, 1, False)})
+    assert AnswerCache(tmp_path, a.fingerprint).get(key) == {0: LikelihoodAnswer(-1.0, 1, False)}
+    other_key = AnswerCache(None, other.fingerprint).key([LikelihoodRequest("a", "b")])
+    assert not AnswerCache(tmp_path, other.fingerprint).get(other_key)
 
 
 def test_a_damaged_store_is_named(tmp_path):
-    (tmp_path / Store.FILE).write_text('{"chunk": 1}\n')
+    (tmp_path / AnswerCache.FILE).write_text('{"chunk": 1}\n')
     with pytest.raises(DataError, match=r"answers\.jsonl, line 1 is damaged; remove the file"):
-        Store(tmp_path, "")
+        AnswerCache(tmp_path, "")
 
 
 def test_eight_devices_equal_one(jobs, small_run):
-    one = evaluate(jobs, small_run.answerer, SETTINGS, Store(None, ""), quiet)
+    one = evaluate_tasks(jobs, small_run.answerer, settings=SETTINGS, cache=AnswerCache(None, ""), progress=quiet)
     model, params, tokenizer = load(small_run.folder, MeshConfig(data=4, tensor=2))
     with jax.set_mesh(params["embedding"].sharding.mesh):
         answerer = Answerer(model, params, tokenizer)
-        eight = evaluate(jobs, answerer, SETTINGS, Store(None, ""), quiet)
-        prompts = [Prompt(text, max_tokens=8) for text in ("First", "Second Citizen:", "All")]
+        eight = evaluate_tasks(jobs, answerer, settings=SETTINGS, cache=AnswerCache(None, ""), progress=quiet)
+        prompts = [GenerationRequest(text, max_tokens=8) for text in ("First", "Second Citizen:", "All")]
         made, _ = answerer.texts(prompts)
     for a, b in zip(one, eight, strict=True):
         for mine, theirs in zip(a.answers, b.answers, strict=True):
@@ -144,26 +155,27 @@ def test_long_contexts_lose_their_beginning_and_are_counted(small_run):
     long = "To be, or not to be, that is the question. " * 40
     ids = a.tokenizer.encode(long + "yes")
     most = a.model.config.max_length
-    choice, short, whole = scores(a, [Choice(long.strip(), " yes"), Choice("Is it?", " yes"), Whole(long + "yes")])
+    choice, short, whole = scores(a, [
+        LikelihoodRequest(long.strip(), " yes"), LikelihoodRequest("Is it?", " yes"), RollingRequest(long + "yes")])
     assert short.truncated == whole.truncated == 0
     assert choice.truncated == len(a.tokenizer.encode(long.strip() + " yes")) + 1 - 1 - most > 0
     assert whole.tokens == len(ids)
     [rolled] = rolling_loglikelihood(a.model, a.params, a.tokenizer, [long + "yes"])
     assert whole.logprob == pytest.approx(rolled.logprob, abs=1e-2)
-    [text], _ = a.texts([Prompt(long, max_tokens=8)])
+    [text], _ = a.texts([GenerationRequest(long, max_tokens=8)])
     assert text.truncated == len(a.tokenizer.encode(long)) + 1 - (most - 8) and len(text.texts) == 1
 
 
 def test_a_continuation_longer_than_the_context_is_scored_in_windows(small_run):
     a = small_run.answerer
     long = " And so it goes, from hour to hour, we ripe and ripe." * 30
-    [score] = scores(a, [Choice("Hear me:", long)])
+    [score] = scores(a, [LikelihoodRequest("Hear me:", long)])
     assert score.tokens > a.model.config.max_length and score.truncated > 0 and math.isfinite(score.logprob)
 
 
 def test_samples_that_do_not_fit_one_batch(small_run):
     """40 samples in blocks of 32: all different draws, the first block as if it were alone."""
-    prompt = Prompt("First Citizen:", max_tokens=12, temperature=1.0, num_samples=40, seed=3)
+    prompt = GenerationRequest("First Citizen:", max_tokens=12, temperature=1.0, num_samples=40, seed=3)
     [answer], _ = small_run.answerer.texts([prompt])
     [alone], _ = small_run.answerer.texts([dataclasses.replace(prompt, num_samples=32)])
     assert len(answer.texts) == 40 and answer.texts[:32] == alone.texts and len(set(answer.texts)) > 35
@@ -171,37 +183,39 @@ def test_samples_that_do_not_fit_one_batch(small_run):
 
 def test_samples_depend_on_no_batch(small_run, monkeypatch):
     """Forty samples decoded 32 or 8 together, alone or beside another prompt, are the same samples."""
-    prompt = Prompt("First Citizen:", max_tokens=6, temperature=1.0, num_samples=40, seed=3, place=5)
+    prompt = GenerationRequest("First Citizen:", max_tokens=6, temperature=1.0, num_samples=40, seed=3, place=5)
     [wanted], _ = small_run.answerer.texts([prompt])
-    monkeypatch.setattr("llama_jax.evaluation.answers.ROWS", {"cpu": 8})
+    monkeypatch.setattr("llama_jax.evaluation.answers.DECODING_ROWS", {"cpu": 8})
     both, _ = small_run.answerer.texts([dataclasses.replace(prompt, place=6), prompt])
     assert both[1] == wanted and not set(both[0].texts) & set(wanted.texts)
 
 
 def sampled(count: int, text: str = "First Citizen:") -> list[Item]:
     """Items of one text, as a data set that holds a question several times gives them: one greedy prompt, one sampled."""
-    return [Item(str(n), (Prompt(text, max_tokens=8), Prompt(text, max_tokens=8, temperature=1.0, num_samples=3)))
+    return [Item(str(n), (GenerationRequest(text, max_tokens=8),
+                          GenerationRequest(text, max_tokens=8, temperature=1.0, num_samples=3)))
             for n in range(count)]
 
 
 def test_every_sampled_prompt_has_a_place_of_its_own():
-    named = {name: with_places(name, sampled(50)) for name in ("gsm8k_maj1", "minerva_math_maj1", "humaneval")}
+    named = {name: with_sampling_places(name, sampled(50)) for name in ("gsm8k_maj1", "minerva_math_maj1", "humaneval")}
     places = [item.requests[1].place for items in named.values() for item in items]
     assert len(set(places)) == 150 and max(places) < 2**64
     assert all(item.requests[0].place == 0 for items in named.values() for item in items)
-    assert with_places("gsm8k_maj1", sampled(9)) == named["gsm8k_maj1"][:9]  # whatever the limit
+    assert with_sampling_places("gsm8k_maj1", sampled(9)) == named["gsm8k_maj1"][:9]  # whatever the limit
     assert [item.sha256 for item in named["gsm8k_maj1"]] == [item.sha256 for item in sampled(50)]  # asked alike
 
 
 def test_equal_questions_get_different_samples_in_any_company(small_run):
     task = plan_task()
-    items = {name: with_places(name, sampled(4)) for name in ("a", "b")}
+    items = {name: with_sampling_places(name, sampled(4)) for name in ("a", "b")}
 
     def texts(*names: str) -> list[tuple[str, ...]]:
-        jobs = [Job(replace(task, name=name, judge=lambda items, *rest: [Verdict({}) for _ in items]), items[name], {})
+        jobs = [PreparedTask(replace(task, name=name, judge=lambda items, *rest: [Verdict({}) for _ in items]), items[name], {})
                 for name in names]
         return [[answers[k].texts for answers in result.answers] for k in (0, 1)
-                for result in evaluate(jobs, small_run.answerer, SETTINGS, Store(None, ""), quiet)]
+                for result in evaluate_tasks(jobs, small_run.answerer, settings=SETTINGS,
+                                            cache=AnswerCache(None, ""), progress=quiet)]
 
     greedy, other_greedy, a, b = texts("a", "b")
     assert len({text for some in (*a, *b) for text in some}) == 24 and len({*greedy, *other_greedy}) == 1
@@ -209,28 +223,29 @@ def test_equal_questions_get_different_samples_in_any_company(small_run):
 
 
 def test_equal_requests_are_asked_once(eval_data):
-    [job] = plan(["boolq"], str(eval_data), SETTINGS)
-    asked = [request for chunk in chunks(owners([job, job])) for request in chunk]
+    [job] = prepare_tasks(["boolq"], str(eval_data), SETTINGS)
+    asked = [request for chunk in request_chunks(distinct_requests([job, job])) for request in chunk]
     assert len(asked) == len(set(asked)) == 2 * 100 + 2
 
 
 def test_chunks_keep_a_context_together():
-    items = [Item(str(n), tuple(Choice(f"{n}" * 500_000, c) for c in "abcd")) for n in range(3)]
-    job = Job(plan_task(), items, {})
-    assert [[request.context[0] for request in chunk] for chunk in chunks(owners([job]))] == [["0"] * 4, ["1"] * 4, ["2"] * 4]
+    items = [Item(str(n), tuple(LikelihoodRequest(f"{n}" * 500_000, c) for c in "abcd")) for n in range(3)]
+    job = PreparedTask(plan_task(), items, {})
+    contexts = [[request.context[0] for request in chunk] for chunk in request_chunks(distinct_requests([job]))]
+    assert contexts == [["0"] * 4, ["1"] * 4, ["2"] * 4]
 
 
 def plan_task():
-    from llama_jax.evaluation.tasks import tasks
+    from llama_jax.evaluation.tasks.catalogue import all_tasks
 
-    return tasks()["piqa"]
+    return all_tasks()["piqa"]
 
 
 def test_items_are_written_with_prompts_and_scores(jobs, small_run, tmp_path):
-    from llama_jax.evaluation import results as record
+    from llama_jax.evaluation.results import results_json, write_results
 
-    results = evaluate(jobs[:1], small_run.answerer, SETTINGS, Store(None, ""), quiet)
-    record.write(tmp_path, record.summary(results, SETTINGS, {"name": "m", "fingerprint": "f"}), results)
+    results = evaluate_tasks(jobs[:1], small_run.answerer, settings=SETTINGS, cache=AnswerCache(None, ""), progress=quiet)
+    write_results(tmp_path, results_json(results, SETTINGS, model={"name": "m", "fingerprint": "f"}), results=results)
     rows = [json.loads(line) for line in (tmp_path / "items/siqa.jsonl").read_text().splitlines()]
     assert len(rows) == 6 and rows[0]["gold"] == 2 and rows[0]["key"] == "0"
     first, bare = rows[0]["asked"]
@@ -241,10 +256,10 @@ def test_items_are_written_with_prompts_and_scores(jobs, small_run, tmp_path):
 
 
 @pytest.mark.parametrize("request_, sentence", [
-    (Choice("Is it?", ""), "piqa, item 7: a continuation to score is empty"),
-    (Whole(""), "piqa, item 7: a continuation to score is empty"),
-    (Choice("a\ud800", " b"), "piqa, item 7: not valid Unicode text"),
+    (LikelihoodRequest("Is it?", ""), "piqa, item 7: a continuation to score is empty"),
+    (RollingRequest(""), "piqa, item 7: a continuation to score is empty"),
+    (LikelihoodRequest("a\ud800", " b"), "piqa, item 7: not valid Unicode text"),
 ])
 def test_requests_that_cannot_be_answered_are_named(request_, sentence):
     with pytest.raises(DataError, match=sentence):
-        check_item(plan_task(), Item("7", (request_,)))
+        check_requests(plan_task(), Item("7", (request_,)))

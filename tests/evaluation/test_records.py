@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from llama_jax.errors import DataError
-from llama_jax.evaluation.data import Files, fault
-from llama_jax.evaluation.requests import plan
-from llama_jax.evaluation.results import item_row
-from llama_jax.evaluation.task import Prompt, Score, Settings, Texts
-from llama_jax.evaluation.tasks import tasks
+from llama_jax.evaluation.data import OfficialFiles, json_fault
+from llama_jax.evaluation.requests import prepare_tasks
+from llama_jax.evaluation.results import item_json
+from llama_jax.evaluation.task import GenerationAnswer, GenerationRequest, LikelihoodAnswer, ModelAnswer, ModelRequest, Settings
+from llama_jax.evaluation.tasks.catalogue import all_tasks
 
 CHOICES = [{"text": "one", "label": "A"}, {"text": "two", "label": "B"}]
 PROGRAM = {"task_id": "T/0", "prompt": "def f():\n", "test": "def check(f): f()", "entry_point": "f"}
@@ -77,20 +77,25 @@ def variants(value: object) -> Iterator[object]:
                 yield [*value[:place], inner, *value[place + 1 :]]
 
 
+def answer_to(request: ModelRequest) -> ModelAnswer:
+    if isinstance(request, GenerationRequest):
+        return GenerationAnswer(("a", "b")[: request.num_samples])
+    return LikelihoodAnswer(-1.0, 1, False)
+
+
 def check(name: str, folder: Path, where: str) -> bool:
     """Whether the data was refused, in words that name the place; what is taken can be asked, judged and written."""
     settings = Settings(num_samples=2)
     try:
-        [job] = plan([name], str(folder), settings)
+        [job] = prepare_tasks([name], str(folder), settings)
     except DataError as error:
         assert re.search(where, str(error)), str(error)
         return True
-    answers = [[Texts(("a", "b")[: request.num_samples]) if isinstance(request, Prompt) else Score(-1.0, 1, False)
-                for request in item.requests] for item in job.items]
+    answers = [[answer_to(request) for request in item.requests] for item in job.items]
     verdicts = job.task.judge(job.items, answers, settings)
-    for row in zip(job.items, answers, verdicts, strict=True):
-        json.dumps(item_row(*row), ensure_ascii=False).encode()
-        assert not isinstance(row[0].gold, int) or 0 <= row[0].gold < len(row[0].requests)
+    for item, given, verdict in zip(job.items, answers, verdicts, strict=True):
+        json.dumps(item_json(item, given, verdict=verdict), ensure_ascii=False).encode()
+        assert not isinstance(item.gold, int) or 0 <= item.gold < len(item.requests)
     return False
 
 
@@ -174,14 +179,14 @@ def test_what_the_sentence_says(name, change, sentence, tmp_path):
     file, [row] = LINES[name]
     write(tmp_path, file, json.dumps(change(row)))
     with pytest.raises(DataError, match=sentence):
-        tasks()[name].read(Files(tmp_path, "there"), Settings())
+        all_tasks()[name].read(OfficialFiles(tmp_path, "there"), Settings())
 
 
 def test_two_programs_of_one_name(tmp_path):
     """They would count each other's samples."""
     write(tmp_path, "humaneval/HumanEval.jsonl.gz", json.dumps(PROGRAM) + "\n" + json.dumps(PROGRAM))
     with pytest.raises(DataError, match=r"HumanEval.jsonl.gz, record 2: a second record has the task_id 'T/0'"):
-        plan(["humaneval_1"], str(tmp_path), Settings())
+        prepare_tasks(["humaneval_1"], str(tmp_path), Settings())
 
 
 @pytest.mark.parametrize("content", [b"\x1f\x8b\x08\x00" + b"\0" * 6 + b"\xff" * 40, b"no gzip", gzip.compress(b"{}" * 999)[:-9]])
@@ -189,21 +194,21 @@ def test_damaged_gzip(content, tmp_path):
     (tmp_path / "humaneval").mkdir()
     (tmp_path / "humaneval/HumanEval.jsonl.gz").write_bytes(content)
     with pytest.raises(DataError, match=r"cannot read .*HumanEval.jsonl.gz"):
-        plan(["humaneval_1"], str(tmp_path), Settings())
+        prepare_tasks(["humaneval_1"], str(tmp_path), Settings())
 
 
 def test_hidden_files_are_no_records(tmp_path):
     file, row = OBJECTS["race_middle"]
     for name in (file, "race/test/middle/._1.txt", "race/test/middle/.1.txt.swp.txt"):
         write(tmp_path, name, json.dumps(row) if name == file else "\0")
-    [job] = plan(["race_middle"], str(tmp_path), Settings())
+    [job] = prepare_tasks(["race_middle"], str(tmp_path), Settings())
     assert {item.key for item in job.items} == {"middle/1/1", "middle/1/2"}
 
 
 def test_json_too_deep(tmp_path):
     write(tmp_path, "lambada/lambada_test.jsonl", "[" * 200_000)
     with pytest.raises(DataError, match=r"lambada_test.jsonl, line 1: not JSON"):
-        plan(["lambada"], str(tmp_path), Settings())
+        prepare_tasks(["lambada"], str(tmp_path), Settings())
 
 
 def test_rows_of_the_hub_that_lack_a_column(tmp_path, monkeypatch):
@@ -220,16 +225,16 @@ def test_rows_of_the_hub_that_lack_a_column(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", library)
     for name in ("piqa", "arc_easy", "boolq", "mmlu", "race_middle", "triviaqa_0shot", "gsm8k", "humaneval_1", "truthfulqa"):
         with pytest.raises(DataError, match=rf"the hub's rows of hub:.* are not what {name} expects"):
-            plan([name], str(tmp_path), Settings())
+            prepare_tasks([name], str(tmp_path), Settings())
 
 
 def test_fault_in_words():
     kind = {"a": str, "b": [{"c": int}]}
-    assert fault({"a": "x", "b": [{"c": 1}], "more": None}, kind) == ""
-    assert fault({"a": "x", "b": [{"c": True}]}, kind) == "'b[0].c' should be a whole number, got True"
-    assert fault({"a": "\ud800", "b": []}, kind) == "'a' should be valid Unicode text, and holds half of a surrogate pair"
-    assert fault({"a": "x", "b": []}, kind) == "'b' should be a list that is not empty, got []"
-    assert fault([], kind) == "expected an object with 'a', 'b', got []"
+    assert json_fault({"a": "x", "b": [{"c": 1}], "more": None}, kind) == ""
+    assert json_fault({"a": "x", "b": [{"c": True}]}, kind) == "'b[0].c' should be a whole number, got True"
+    assert json_fault({"a": "\ud800", "b": []}, kind) == "'a' should be valid Unicode text, and holds half of a surrogate pair"
+    assert json_fault({"a": "x", "b": []}, kind) == "'b' should be a list that is not empty, got []"
+    assert json_fault([], kind) == "expected an object with 'a', 'b', got []"
 
 
 @pytest.mark.parametrize("text, context, word", [
@@ -237,6 +242,6 @@ def test_fault_in_words():
     (" hear me  speak\t", " hear me ", "speak")])
 def test_the_last_word_of_lambada(text, context, word, tmp_path):
     write(tmp_path, "lambada/lambada_test.jsonl", json.dumps({"text": text}))
-    [job] = plan(["lambada"], str(tmp_path), Settings())
+    [job] = prepare_tasks(["lambada"], str(tmp_path), Settings())
     [item] = job.items
     assert (item.requests[0].context, item.requests[0].continuation, item.gold) == (context, f" {word}", word)

@@ -24,9 +24,9 @@ from lm_eval.api.metrics import exact_match_hf_evaluate
 from lm_eval.filters.extraction import RegexFilter
 from lm_eval.tasks.hendrycks_math import utils as hendrycks_math
 
-from llama_jax.evaluation.grading.latex import boxed, equivalent, hendrycks, minerva
-from llama_jax.evaluation.grading.matching import exact_match, last_number, thought_number
-from llama_jax.evaluation.tasks.reasoning import final_answer, gold_number
+from llama_jax.evaluation.grading.latex import boxed_answer, equivalent_answers, hendrycks_form, minerva_form
+from llama_jax.evaluation.grading.matching import exact_match, last_number, stated_number
+from llama_jax.evaluation.tasks.reasoning import gsm8k_gold, minerva_final_answer
 from tests.peers.answer_texts import Ending, Short, endings, last_endings, short_answers, soup
 from tests.peers.math_pairs import Pair, pairs
 
@@ -90,9 +90,9 @@ def compare_forms(count: int, seed: int, folder: Path | None = None) -> Counter:
     answers = [text for pair in pairs(count // 4, seed) for text in (pair.gold, pair.answer)]
     for text in [*soup(count // 2, seed), *answers]:
         found["texts"] += 1
-        found["Minerva's form differs"] += minerva(text) != theirs(text)
+        found["Minerva's form differs"] += minerva_form(text) != theirs(text)
         try:
-            found["Hendrycks et al.'s form differs"] += hendrycks(text) != strip(text)
+            found["Hendrycks et al.'s form differs"] += hendrycks_form(text) != strip(text)
         except (IndexError, AssertionError, ValueError):
             found["Hendrycks et al.'s form raises"] += 1
     return found
@@ -129,7 +129,7 @@ def compare_math(count: int, seed: int, folder: Path | None = None) -> Differenc
 
     for pair in pairs(count, seed):
         bare = verdicts(pair.bare, pair.gold) if pair.dress else {}
-        note(found, pair, equivalent(pair.answer, pair.gold), verdicts(pair.answer, pair.gold),
+        note(found, pair, equivalent_answers(pair.answer, pair.gold), verdicts(pair.answer, pair.gold),
              dressed=[grader for grader, verdict in bare.items() if verdict])
     return found
 
@@ -151,7 +151,7 @@ def compare_sympy(count: int, seed: int) -> Differences:
     with multiprocessing.Pool(2, maxtasksperchild=1) as pool:
         for chunk, verdicts in zip(chunks, pool.imap(sympy_verdicts, chunks, chunksize=1), strict=True):
             for pair, (whole, bare) in zip(chunk, verdicts, strict=True):
-                note(found, pair, equivalent(pair.answer, pair.gold), {"Minerva with sympy": whole},
+                note(found, pair, equivalent_answers(pair.answer, pair.gold), {"Minerva with sympy": whole},
                      dressed=["Minerva with sympy"] if bare else [])
     return found
 
@@ -181,7 +181,7 @@ def compare_numbers(count: int, seed: int) -> Differences:
         return {f"GSM8k {name}": equal(said, item.gold)}
 
     for item in endings(count // 2, seed):
-        said = thought_number(item.text)
+        said = stated_number(item.text)
         note(found, item, said is not None and Decimal(said) == Decimal(item.gold), theirs("strict-match", item))
     for item in last_endings(count // 2, seed):
         last = last_number(item.text)
@@ -206,8 +206,9 @@ def compare_references(folder: Path) -> Counter:
         theirs = rules["remove_boxed"](rules["last_boxed_only_string"](solution))
         said = f"so.\nFinal Answer: The final answer is ${theirs}$. I hope it is correct."
         found["MATH solutions"] += 1
-        found["MATH, other answer"] += boxed(solution) != theirs or final_answer(said) != rules["get_unnormalized_answer"](said)
-        found["MATH, not equal to itself"] += not equivalent(final_answer(said), theirs)
+        same = boxed_answer(solution) == theirs and minerva_final_answer(said) == rules["get_unnormalized_answer"](said)
+        found["MATH, other answer"] += not same
+        found["MATH, not equal to itself"] += not equivalent_answers(minerva_final_answer(said), theirs)
     strict = RegexFilter("#### (\\-?[0-9\\.\\,]+)")
     for file in folder.glob("gsm8k/*.jsonl"):
         for line in file.read_text().splitlines():
@@ -215,8 +216,8 @@ def compare_references(folder: Path) -> Counter:
             [[theirs]] = strict.apply([[answer]], [{}])
             wanted = Decimal(theirs.replace(",", ""))
             found["GSM8k answers"] += 1
-            found["GSM8k, other answer"] += not (gold_number(answer) == last_number(answer) == wanted)
-            found["GSM8k, not read in a sentence"] += Decimal(thought_number(f"The answer is {theirs}.") or "NaN") != wanted
+            found["GSM8k, other answer"] += not (gsm8k_gold(answer) == last_number(answer) == wanted)
+            found["GSM8k, not read in a sentence"] += Decimal(stated_number(f"The answer is {theirs}.") or "NaN") != wanted
     return found
 
 

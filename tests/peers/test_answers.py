@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from llama_jax.evaluation.data import Files
-from llama_jax.evaluation.grading.latex import boxed, hendrycks
-from llama_jax.evaluation.task import Score, Settings
+from llama_jax.evaluation.data import OfficialFiles
+from llama_jax.evaluation.grading.latex import boxed_answer, hendrycks_form
+from llama_jax.evaluation.task import LikelihoodAnswer, Settings
 from llama_jax.evaluation.tasks import bias, closed_book, code, reasoning
 
 pytestmark = pytest.mark.peers
@@ -41,7 +41,7 @@ def rendered(template: str, doc: dict) -> str:
 
 def items(name, folder):
     task = TASKS[name]
-    records = task.read(Files(folder, task.origin), SETTINGS)
+    records = task.read(OfficialFiles(folder, task.origin), SETTINGS)
     return records, task.build(records, SETTINGS)
 
 
@@ -76,10 +76,10 @@ def test_worked_examples(shared_data):
 
 
 def test_hendrycks_form(shared_data):
-    golds = [boxed(json.loads(file.read_text())["solution"]) for file in (shared_data / "eval/math/test").glob("*/*.json")]
+    golds = [boxed_answer(json.loads(file.read_text())["solution"]) for file in (shared_data / "eval/math/test").glob("*/*.json")]
     for text in [*golds, "1/2", "\\frac12", "\\frac1{72}", "\\sqrt3", "x=5", "12\\text{ cm}", "90^\\circ", ".5", "k = 7", "{.5}",
                  "\\tfrac34", "\\$18", "50\\%", "\\left(3, \\frac{\\pi}{2}\\right)", "10\\!000", "\\frac{\\sqrt3}{2}", "7/8"]:
-        assert hendrycks(text) == hendrycks_math.strip_string(text), text
+        assert hendrycks_form(text) == hendrycks_math.strip_string(text), text
 
 
 def test_bias_metrics(shared_data):
@@ -87,11 +87,11 @@ def test_bias_metrics(shared_data):
     logprobs = [-0.7 * n % 5 - 1 for n in range(len(found[0].requests))]
     labels = [1] * found[0].gold + [0] * (len(logprobs) - found[0].gold)
     theirs = truthfulqa.process_results_mc2({"mc2_targets": {"labels": labels}}, [(value, False) for value in logprobs])
-    [verdict] = TASKS["truthfulqa"].judge(found[:1], [[Score(value, 3, False) for value in logprobs]], SETTINGS)
+    [verdict] = TASKS["truthfulqa"].judge(found[:1], [[LikelihoodAnswer(value, 3, False) for value in logprobs]], SETTINGS)
     assert verdict.metrics["mc2"] == pytest.approx(theirs["acc"])
     _, found = items("crows_pairs", shared_data / "eval")
     for pair in [(-3.0, -4.5), (-4.5, -3.0), (-3.0, -3.0)]:
         theirs = crows_pairs.process_results({}, [(value, False) for value in pair])
-        [verdict] = TASKS["crows_pairs"].judge(found[:1], [[Score(value, 3, False) for value in pair]], SETTINGS)
+        [verdict] = TASKS["crows_pairs"].judge(found[:1], [[LikelihoodAnswer(value, 3, False) for value in pair]], SETTINGS)
         assert verdict.metrics["stereotype_likelihood"] == theirs["pct_stereotype"]
         assert verdict.metrics["likelihood_difference"] == theirs["likelihood_diff"]

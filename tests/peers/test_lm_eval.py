@@ -23,10 +23,10 @@ from lm_eval.models.huggingface import HFLM  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 
 from llama_jax.evaluation.answers import Answerer  # noqa: E402
-from llama_jax.evaluation.cache import Store  # noqa: E402
-from llama_jax.evaluation.harness import evaluate  # noqa: E402
+from llama_jax.evaluation.cache import AnswerCache  # noqa: E402
+from llama_jax.evaluation.harness import evaluate_tasks  # noqa: E402
 from llama_jax.evaluation.lm_eval import LlamaJax  # noqa: E402
-from llama_jax.evaluation.requests import plan  # noqa: E402
+from llama_jax.evaluation.requests import prepare_tasks  # noqa: E402
 from llama_jax.evaluation.task import Settings  # noqa: E402
 from llama_jax.formats.loading import load  # noqa: E402
 from tests.golden.make_transformers import hf_model  # noqa: E402
@@ -166,11 +166,11 @@ def asked(model, sides) -> dict[str, dict]:
 def ours(sides, data: Path) -> dict[str, dict]:
     """Task -> what `--protocol lm_eval` gives."""
     settings = Settings(protocol="lm_eval")
-    jobs = plan(list(NAMES), str(data), settings, LIMIT)
+    jobs = prepare_tasks(list(NAMES), str(data), settings, LIMIT)
     jobs = [replace(job, items=[item for item in job.items if item.tags.get("subject", "world_religions") == "world_religions"])
             for job in jobs]
     answerer = Answerer(*load(sides.run))
-    results = evaluate(jobs, answerer, settings, Store(None, ""), lambda name, new: None)
+    results = evaluate_tasks(jobs, answerer, settings=settings, cache=AnswerCache(None, ""), progress=lambda name, new: None)
     return {result.job.task.name: result for result in results}
 
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 from llama_jax.errors import ConfigError, DataError
 
-Scorer = Callable[[Sequence[str]], list[float]]
+ToxicityScorer = Callable[[Sequence[str]], list[float]]
 
 
-def scorer_of(name: str) -> Scorer | None:
+def toxicity_scorer(name: str) -> ToxicityScorer | None:
     """The function that --scorer names; None for the empty name.
 
     MODULE:FUNCTION is imported and called with a list of texts; it returns a number from 0 to 1 for each. Anything else is
@@ -24,15 +24,15 @@ def scorer_of(name: str) -> Scorer | None:
     if not name:
         return None
     if re.fullmatch(r"[\w.]+:\w+", name):
-        function = imported(name)
-        return lambda texts: checked(name, texts, function(list(texts)))
+        function = _import_function(name)
+        return lambda texts: _checked_scores(name, texts, function(list(texts)))
     words = shlex.split(name)
     if not shutil.which(words[0]):
         raise ConfigError(f"scorer {name!r} is neither MODULE:FUNCTION nor a command that can be found.")
-    return lambda texts: checked(name, texts, commanded(words, texts))
+    return lambda texts: _checked_scores(name, texts, _run_command(words, texts))
 
 
-def imported(name: str) -> Callable[[list[str]], Sequence[float]]:
+def _import_function(name: str) -> Callable[[list[str]], Sequence[float]]:
     """MODULE:FUNCTION."""
     module, _, attribute = name.partition(":")
     try:
@@ -44,7 +44,7 @@ def imported(name: str) -> Callable[[list[str]], Sequence[float]]:
     return function
 
 
-def commanded(words: list[str], texts: Sequence[str]) -> list[object]:
+def _run_command(words: list[str], texts: Sequence[str]) -> list[object]:
     """What a command prints about texts."""
     lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
     done = subprocess.run(words, input=lines, capture_output=True, text=True)
@@ -57,7 +57,7 @@ def commanded(words: list[str], texts: Sequence[str]) -> list[object]:
                         f"{done.stdout[:200]!r}.") from None
 
 
-def checked(name: str, texts: Sequence[str], values: Sequence[object]) -> list[float]:
+def _checked_scores(name: str, texts: Sequence[str], values: Sequence[object]) -> list[float]:
     """A number from 0 to 1 for each text."""
     numbers = [float(value) if isinstance(value, int | float) or hasattr(value, "__float__") else math.nan for value in values]
     if len(numbers) != len(texts) or not all(0 <= value <= 1 for value in numbers):

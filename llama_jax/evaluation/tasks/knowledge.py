@@ -1,15 +1,15 @@
 """Knowledge in 57 subjects (Table 9): MMLU, 5-shot, by subject, by category and over all questions."""
 
-from llama_jax.evaluation.data import Files, Rows
+from llama_jax.evaluation.data import HubRows, OfficialFiles
 from llama_jax.evaluation.statistics import judge_choices
-from llama_jax.evaluation.task import Item, Records, Settings, Task, each
-from llama_jax.evaluation.tasks.multiple_choice import Question, item
+from llama_jax.evaluation.task import Item, Settings, Task, TaskRecords, judge_each
+from llama_jax.evaluation.tasks.multiple_choice import ChoiceQuestion, choice_item
 
-LETTERS = "ABCD"
-COLUMNS = ("question", *LETTERS, "answer")
-SHOTS = 5
+_LETTERS = "ABCD"
+_COLUMNS = ("question", *_LETTERS, "answer")
+_SHOTS = 5
 
-CATEGORIES = {
+MMLU_SUBJECTS = {
     "STEM": "abstract_algebra astronomy college_biology college_chemistry college_computer_science "
             "college_mathematics college_physics computer_security conceptual_physics electrical_engineering "
             "elementary_mathematics high_school_biology high_school_chemistry high_school_computer_science "
@@ -27,64 +27,66 @@ CATEGORIES = {
 there a subject of health and so in "Other": Table 16 of the paper prints it under STEM, but the means of tables 9 and 16 follow
 from the 57 subjects only with anatomy in "Other". lm-evaluation-harness counts it as STEM."""
 
-CATEGORY = {subject: name for name, subjects in CATEGORIES.items() for subject in subjects.split()}
+MMLU_CATEGORY = {subject: name for name, subjects in MMLU_SUBJECTS.items() for subject in subjects.split()}
 
 
-def rows_of(files: Files, split: str, subject: str) -> list[dict]:
+def _read_subject(files: OfficialFiles, split: str, subject: str) -> list[dict]:
     """One subject's questions."""
     name = f"mmlu/{split}/{subject}_{split}.csv"
-    rows = files.table(name, *COLUMNS, header=False)
+    rows = files.table(name, *_COLUMNS, header=False)
     for number, row in enumerate(rows, 1):
-        files.require(row["answer"] in tuple(LETTERS), name, number, f"the answer should be A to D, got {row['answer']!r}")
+        files.require(row["answer"] in tuple(_LETTERS), name, number, f"the answer should be A to D, got {row['answer']!r}")
     return [{"subject": subject} | row for row in rows]
 
 
-def read(files: Files, settings: Settings) -> Records:
+def _read_mmlu(files: OfficialFiles, settings: Settings) -> TaskRecords:
     """Whatever subjects the test folder holds, and their worked examples."""
     names = files.names("mmlu/test/*_test.csv")
     subjects = sorted(name.rpartition("/")[2].removesuffix("_test.csv") for name in names)
     for subject in subjects:
-        files.require(subject in CATEGORY, f"mmlu/test/{subject}_test.csv", 1, f"{subject} is none of the 57 subjects")
-    wanted = SHOTS if settings.num_fewshot is None else settings.num_fewshot
-    shots = [row for subject in subjects for row in rows_of(files, "dev", subject)] if wanted else []
-    return Records([row for subject in subjects for row in rows_of(files, "test", subject)], shots)
+        files.require(subject in MMLU_CATEGORY, f"mmlu/test/{subject}_test.csv", 1, f"{subject} is none of the 57 subjects")
+    wanted = _SHOTS if settings.num_fewshot is None else settings.num_fewshot
+    shots = [row for subject in subjects for row in _read_subject(files, "dev", subject)] if wanted else []
+    return TaskRecords([row for subject in subjects for row in _read_subject(files, "test", subject)], shots)
 
 
-def hub(rows: Rows, settings: Settings) -> Records:
+def _hub_mmlu(rows: HubRows, settings: Settings) -> TaskRecords:
     """The same of all subjects."""
     def split(name: str) -> list[dict]:
         given = rows("cais/mmlu", "all", name)
-        return [{"subject": row["subject"], "question": row["question"], "answer": LETTERS[row["answer"]]}
-                | dict(zip(LETTERS, row["choices"], strict=True)) for row in given]
+        return [{"subject": row["subject"], "question": row["question"], "answer": _LETTERS[row["answer"]]}
+                | dict(zip(_LETTERS, row["choices"], strict=True)) for row in given]
 
-    return Records(split("test"), split("dev"))
+    return TaskRecords(split("test"), split("dev"))
 
 
-def worded(row: dict) -> Question:
+def _mmlu_question(row: dict) -> ChoiceQuestion:
     """The question with its lettered choices; the letters are what is scored."""
-    choices = "".join(f"{letter}. {row[letter]}\n" for letter in LETTERS)
-    return Question([f"{row['question'].strip()}\n{choices}Answer:"] * 4, [f" {letter}" for letter in LETTERS],
-                    LETTERS.index(row["answer"]))
+    choices = "".join(f"{letter}. {row[letter]}\n" for letter in _LETTERS)
+    return ChoiceQuestion([f"{row['question'].strip()}\n{choices}Answer:"] * 4, [f" {letter}" for letter in _LETTERS],
+                    _LETTERS.index(row["answer"]))
 
 
-def build(records: Records, settings: Settings) -> list[Item]:
+def _build_mmlu(records: TaskRecords, settings: Settings) -> list[Item]:
     """Every question after its subject's first worked examples."""
-    wanted = SHOTS if settings.num_fewshot is None else settings.num_fewshot
+    wanted = _SHOTS if settings.num_fewshot is None else settings.num_fewshot
     shots: dict[str, list[str]] = {}
     for row in records.shots:
-        shots.setdefault(row["subject"], []).append(worded(row).solved + "\n\n")
+        shots.setdefault(row["subject"], []).append(_mmlu_question(row).solved + "\n\n")
     items, counts = [], {}
     for row in records.test:
         subject = row["subject"]
         counts[subject] = number = counts.get(subject, -1) + 1
         head = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
-        items.append(item(f"{subject}/{number}", worded(row), prefix=head + "".join(shots.get(subject, [])[:wanted]),
-                          tags={"category": CATEGORY[subject], "subject": subject}))
+        prefix = head + "".join(shots.get(subject, [])[:wanted])
+        items.append(choice_item(f"{subject}/{number}", _mmlu_question(row), prefix=prefix,
+                                 tags={"category": MMLU_CATEGORY[subject], "subject": subject}))
     return items
 
 
 TASKS = (
-    Task("mmlu", "MMLU", read, build, each(judge_choices), dict.fromkeys(("llama", "lm_eval", "raw"), "acc_raw"),
+    Task("mmlu", "MMLU", _read_mmlu, _build_mmlu, judge_each(judge_choices),
+         dict.fromkeys(("llama", "lm_eval", "raw"), "acc_raw"),
          origin="https://people.eecs.berkeley.edu/~hendrycks/data.tar (its dev and test folders as mmlu/dev and mmlu/test)",
-         hub=hub, num_fewshot=SHOTS, most_fewshot=SHOTS, limit_by="subject", size=14_042),
+         hub=_hub_mmlu, num_fewshot=_SHOTS, most_fewshot=_SHOTS, limit_by="subject", size=14_042),
 )

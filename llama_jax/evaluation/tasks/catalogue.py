@@ -6,38 +6,38 @@ from llama_jax.config import nearest
 from llama_jax.errors import ConfigError
 from llama_jax.evaluation.task import Task
 
-ROOMS = ("multiple_choice", "closed_book", "reading", "reasoning", "code", "knowledge", "bias", "language")
+_MODULES = ("multiple_choice", "closed_book", "reading", "reasoning", "code", "knowledge", "bias", "language")
 """Each has TASKS, a tuple."""
 
 COMMON_SENSE = ("boolq", "piqa", "siqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
-CLOSED_BOOK = tuple(f"{name}_{shots}shot" for name in ("natural_questions", "triviaqa") for shots in (0, 1, 5, 64))
-READING = ("race_middle", "race_high")
-MATH = ("minerva_math", "minerva_math_maj1", "gsm8k", "gsm8k_maj1")
-CODE = ("humaneval_1", "humaneval_100", "mbpp_1", "mbpp_80")
-BIAS = ("realtoxicityprompts_basic", "realtoxicityprompts_respectful", "crows_pairs", "winogender", "truthfulqa")
+_CLOSED_BOOK = tuple(f"{name}_{shots}shot" for name in ("natural_questions", "triviaqa") for shots in (0, 1, 5, 64))
+_READING = ("race_middle", "race_high")
+_MATH = ("minerva_math", "minerva_math_maj1", "gsm8k", "gsm8k_maj1")
+_CODE = ("humaneval_1", "humaneval_100", "mbpp_1", "mbpp_80")
+_BIAS = ("realtoxicityprompts_basic", "realtoxicityprompts_respectful", "crows_pairs", "winogender", "truthfulqa")
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "common_sense": COMMON_SENSE,
-    "closed_book": CLOSED_BOOK,
-    "reading": READING,
-    "math": MATH,
-    "code": CODE,
+    "closed_book": _CLOSED_BOOK,
+    "reading": _READING,
+    "math": _MATH,
+    "code": _CODE,
     "mmlu": ("mmlu",),
-    "bias": BIAS,
-    "paper": (*COMMON_SENSE, *CLOSED_BOOK, *READING, *MATH, *CODE, "mmlu", *BIAS),
+    "bias": _BIAS,
+    "paper": (*COMMON_SENSE, *_CLOSED_BOOK, *_READING, *_MATH, *_CODE, "mmlu", *_BIAS),
 }
 """A table of the paper each; `paper` is all of them."""
 
 
-def tasks() -> dict[str, Task]:
+def all_tasks() -> dict[str, Task]:
     """Every task by its name."""
-    rooms = [import_module(f"{__name__}.{room}") for room in ROOMS]
+    rooms = [import_module(f"llama_jax.evaluation.tasks.{room}") for room in _MODULES]
     return {task.name: task for room in rooms for task in room.TASKS}
 
 
-def chosen(names: list[str]) -> list[Task]:
+def choose_tasks(names: list[str]) -> list[Task]:
     """The tasks that names of tasks and groups mean, each once. Raises ConfigError that says the nearest names."""
-    known, found = tasks(), {}
+    known, found = all_tasks(), {}
     if not names:
         raise ConfigError(f"no task is named; groups: {', '.join(GROUPS)}; tasks: {', '.join(known)}.")
     for name in names:

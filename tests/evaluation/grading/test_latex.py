@@ -6,7 +6,7 @@ import time
 import pytest
 
 from llama_jax.evaluation.grading.expression import same_value
-from llama_jax.evaluation.grading.latex import boxed, equivalent, hendrycks, minerva, normal_form
+from llama_jax.evaluation.grading.latex import boxed_answer, equivalent_answers, hendrycks_form, minerva_form, normal_form
 
 REAL = {  # problem: its answer, and what else is right
     "algebra/2": (r"\frac{1}{2}", ["1/2", "0.5", ".5", r"\dfrac12", "$\\frac{1}{2}$", "x = \\frac 12", "2^{-1}"]),
@@ -23,19 +23,19 @@ REAL = {  # problem: its answer, and what else is right
 @pytest.mark.parametrize("name", REAL)
 def test_real_answers(name, shared_data):
     gold, others = REAL[name]
-    assert boxed(json.loads((shared_data / f"eval/math/test/{name}.json").read_text())["solution"]) == gold
-    assert equivalent(gold, gold)
+    assert boxed_answer(json.loads((shared_data / f"eval/math/test/{name}.json").read_text())["solution"]) == gold
+    assert equivalent_answers(gold, gold)
     for other in others:
-        assert equivalent(other, gold) and equivalent(gold, other), other
+        assert equivalent_answers(other, gold) and equivalent_answers(gold, other), other
     for number in "1", "-1", "0", "7", "x", r"\frac{2}{3}":
-        assert not equivalent(number, gold), number
+        assert not equivalent_answers(number, gold), number
 
 
 def test_every_real_answer_equals_itself_and_no_other(shared_data):
     files = sorted((shared_data / "eval/math/test").glob("*/*.json"))
-    golds = [boxed(json.loads(file.read_text())["solution"]) for file in files]
+    golds = [boxed_answer(json.loads(file.read_text())["solution"]) for file in files]
     assert len(golds) == 28 and all(golds)
-    same = {(a, b) for a in golds for b in golds if equivalent(a, b)}
+    same = {(a, b) for a in golds for b in golds if equivalent_answers(a, b)}
     assert same == {(a, b) for a in golds for b in golds if a.replace(" ", "") == b.replace(" ", "")}
 
 
@@ -66,7 +66,7 @@ def test_every_real_answer_equals_itself_and_no_other(shared_data):
     (r"$\boxed{x = 5}$", "5"), (r"\(7\)", "7"), ("50%", r"50\%"), ("the answer is $12$ cm", "12"), (r"5\text{ birds", "5"),
     (r"\text{square}", "square"), (r"\\frac{1}{2} + 1", "1.5")])
 def test_equivalent(one, other):
-    assert equivalent(one, other) and equivalent(other, one)
+    assert equivalent_answers(one, other) and equivalent_answers(other, one)
 
 
 @pytest.mark.parametrize("one, other", [
@@ -92,7 +92,7 @@ def test_equivalent(one, other):
     "2 + b"),
     (r"0.\overline{3}", "0.3"), (r"0.1\overline{6}", r"0.\overline{16}"), (r"\pm 2", "2"), (r"3\frac12", r"\frac32")])
 def test_not_equivalent(one, other):
-    assert not equivalent(one, other) and not equivalent(other, one)
+    assert not equivalent_answers(one, other) and not equivalent_answers(other, one)
 
 
 @pytest.mark.parametrize("text, form", [  # each from the rules of Minerva's appendix D by hand
@@ -101,7 +101,7 @@ def test_not_equivalent(one, other):
                                                                                           "\\left(1,2\\right)"),
     ("2\\pi cm", "2\\pi"), ("\\textbf{(A)}", "(A)"), ("90^{\\circ}", "90")])
 def test_minerva_form(text, form):
-    assert minerva(text) == form
+    assert minerva_form(text) == form
 
 
 @pytest.mark.parametrize("text, form", [
@@ -109,14 +109,14 @@ def test_minerva_form(text, form):
     ("7/8", "\\frac{7}{8}"), ("5 \\text{ units}", "5"), ("\\left(1, 2\\right)", "(1,2)"), ("50\\%", "50"),
     ("\\sqrt3", "\\sqrt{3}"), ("10\\!000", "10000")])
 def test_hendrycks_form(text, form):
-    assert hendrycks(text) == form
+    assert hendrycks_form(text) == form
 
 
 def test_boxed():
-    assert boxed("so $\\boxed{1}$ or $\\boxed{\\frac{1}{2}}$") == "\\frac{1}{2}"
-    assert boxed("$\\boxed 5$ apples") == "5" and boxed("\\fbox{a}") == "a"
-    assert boxed("nothing") is None and boxed("\\boxed{1") is None
-    assert boxed("\\boxed{\\left\\{ x \\right.} ok") == "\\left\\{ x \\right." and boxed("\\boxed {7}.") == "7"
+    assert boxed_answer("so $\\boxed{1}$ or $\\boxed{\\frac{1}{2}}$") == "\\frac{1}{2}"
+    assert boxed_answer("$\\boxed 5$ apples") == "5" and boxed_answer("\\fbox{a}") == "a"
+    assert boxed_answer("nothing") is None and boxed_answer("\\boxed{1") is None
+    assert boxed_answer("\\boxed{\\left\\{ x \\right.} ok") == "\\left\\{ x \\right." and boxed_answer("\\boxed {7}.") == "7"
 
 
 def test_answers_that_vote_together_are_equal():
@@ -135,11 +135,11 @@ def test_answers_that_vote_together_are_equal():
     "10^{10^{10}}", "(1.0000001)^{999999999}", "\\sqrt[10^{290}]{2}", "\\lfloor 10^{299.5} \\rfloor", "99999!"])
 def test_no_text_takes_long(text):
     start = time.monotonic()
-    assert not equivalent(text, "2") and equivalent(text, text)
-    equivalent(text, text + "+0"), minerva(text), hendrycks(text), boxed(text)
+    assert not equivalent_answers(text, "2") and equivalent_answers(text, text)
+    equivalent_answers(text, text + "+0"), minerva_form(text), hendrycks_form(text), boxed_answer(text)
     assert time.monotonic() - start < 10  # a second or two; a quadratic rule takes minutes
 
 
 def test_values_beyond_what_is_computed():
-    assert not same_value("10^{10^{10}}", "10^{10^{10}}") and equivalent("10^{10^{10}}", "10^{10^{10}}")
+    assert not same_value("10^{10^{10}}", "10^{10^{10}}") and equivalent_answers("10^{10^{10}}", "10^{10^{10}}")
     assert not same_value("1/0", "1/0") and not same_value("", "") and not same_value("x +", "x +")

@@ -4,62 +4,73 @@ import math
 
 import pytest
 
-from llama_jax.evaluation.statistics import by_tag, exponential, judge_choices, mean, means, normalised, paired, ratio, sign_test
-from llama_jax.evaluation.task import Choice, Item, Score, Verdict
+from llama_jax.evaluation.statistics import (
+    exponential_estimate,
+    judge_choices,
+    mean_estimate,
+    means_by_tag,
+    metric_means,
+    normalised_logprobs,
+    paired_difference,
+    ratio_estimate,
+    sign_test,
+)
+from llama_jax.evaluation.task import Item, LikelihoodAnswer, LikelihoodRequest, Verdict
 
 
-def score(logprob: float, tokens: int = 1) -> Score:
-    return Score(logprob, tokens, False)
+def score(logprob: float, tokens: int = 1) -> LikelihoodAnswer:
+    return LikelihoodAnswer(logprob, tokens, False)
 
 
 def test_every_normalisation_takes_another_choice():
     """Five choices, each the best of one normalisation alone."""
     texts = [" a", " bbbbbbbbbb", " \u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9", " dddd", " e"]
     raw, tokens, bare = [-2.0, -10.0, -8.4, -9.0, -5.0], [1, 4, 2, 20, 1], [-1.0, -9.5, -8.0, -8.0, -9.0]
-    item = Item("0", tuple(Choice("c", text) for text in texts) + tuple(Choice("Answer:", text) for text in texts), 1)
+    item = Item("0", tuple(LikelihoodRequest(context, text) for context in ("c", "Answer:") for text in texts), 1)
     given = [*map(score, raw, tokens), *map(score, bare, tokens)]
     verdict = judge_choices(item, given)
     assert verdict.prediction == {"raw": 0, "char": 1, "byte": 2, "token": 3, "answer": 4}
     assert verdict.metrics == {"acc_raw": 0, "acc_char": 1, "acc_byte": 0, "acc_token": 0, "acc_answer": 0}
-    values = normalised(texts, given[:5], given[5:])
+    values = normalised_logprobs(texts, given[:5], answers=given[5:])
     assert values["char"] == pytest.approx([-2, -1, -8.4 / 8, -9 / 4, -5])
     assert values["byte"] == pytest.approx([-2, -1, -8.4 / 16, -9 / 4, -5])
     assert values["answer"] == pytest.approx([-1, -0.5, -0.4, -1, 4])
 
 
 def test_ties_go_to_the_first():
-    item = Item("0", (Choice("c", " a"), Choice("c", " b"), Choice("A:", " a"), Choice("A:", " b")), 0)
+    item = Item("0", tuple(LikelihoodRequest(context, text) for context in ("c", "A:") for text in (" a", " b")), 0)
     assert set(judge_choices(item, [score(-1)] * 4).prediction.values()) == {0}
 
 
 def test_mean_and_its_error():
-    estimate = mean([1, 0, 0, 1, 1])
+    estimate = mean_estimate([1, 0, 0, 1, 1])
     assert estimate == (0.6, pytest.approx(math.sqrt(0.6 * 0.4 / 4)), 5)
-    assert mean([0.25]) == (0.25, None, 1)
+    assert mean_estimate([0.25]) == (0.25, None, 1)
 
 
 def test_ratio_of_equal_weights_is_a_mean():
     values = [1.0, 3.0, 2.0, 7.0]
-    assert ratio(values, [1.0] * 4) == pytest.approx(mean(values))
-    assert ratio([2.0, 4.0], [1.0, 2.0]).stderr == pytest.approx(0)
-    assert exponential(mean([1.0, 1.0])) == (pytest.approx(math.e), 0.0, 2)
+    assert ratio_estimate(values, [1.0] * 4) == pytest.approx(mean_estimate(values))
+    assert ratio_estimate([2.0, 4.0], [1.0, 2.0]).stderr == pytest.approx(0)
+    assert exponential_estimate(mean_estimate([1.0, 1.0])) == (pytest.approx(math.e), 0.0, 2)
 
 
 def test_metrics_count_the_items_that_have_them():
     verdicts = [Verdict({"a": 1, "b": 1}), Verdict({"a": 0}), Verdict({"a": 1})]
-    assert [(name, n.value, n.count) for name, n in means(verdicts).items()] == [("a", pytest.approx(2 / 3), 3), ("b", 1, 1)]
+    found = [(name, n.value, n.count) for name, n in metric_means(verdicts).items()]
+    assert found == [("a", pytest.approx(2 / 3), 3), ("b", 1, 1)]
     items = [Item(str(n), (), tags={"kind": kind}) for n, kind in enumerate("xyx")]
-    assert by_tag(items, verdicts)["kind"]["x"]["a"].value == 1
+    assert means_by_tag(items, verdicts)["kind"]["x"]["a"].value == 1
 
 
 def test_paired_differences():
     """8 wins and 2 losses: 2 * (C(10,8) + C(10,9) + C(10,10)) / 2**10."""
     first, second = [1.0] * 8 + [0.0] * 2 + [1.0] * 10, [0.0] * 8 + [1.0] * 2 + [1.0] * 10
-    difference = paired(first, second)
+    difference = paired_difference(first, second)
     assert (difference.value, difference.count) == (0.3, 20)
     assert difference.p_value == pytest.approx(2 * (45 + 10 + 1) / 1024)
     assert sign_test(0, 0) == 1.0 and sign_test(5, 5) == 1.0
-    values = paired([0.5, 1.5, 2.0, 4.0], [0.0, 1.0, 2.5, 2.0])
+    values = paired_difference([0.5, 1.5, 2.0, 4.0], [0.0, 1.0, 2.5, 2.0])
     z = 0.625 / math.sqrt(sum((d - 0.625) ** 2 for d in (0.5, 0.5, -0.5, 2.0)) / 3 / 4)
     assert values.p_value == pytest.approx(math.erfc(z / math.sqrt(2)))
-    assert paired([0.5, 0.5], [0.5, 0.5]).p_value == 1.0
+    assert paired_difference([0.5, 0.5], [0.5, 0.5]).p_value == 1.0

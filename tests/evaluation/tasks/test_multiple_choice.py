@@ -7,15 +7,15 @@ from types import ModuleType
 import pytest
 
 from llama_jax.errors import DataError
-from llama_jax.evaluation.data import Files
-from llama_jax.evaluation.requests import plan
-from llama_jax.evaluation.task import Choice, Settings
-from llama_jax.evaluation.tasks import chosen, tasks
-from llama_jax.evaluation.tasks.multiple_choice import arc, clean, read_arc, winogrande
+from llama_jax.evaluation.data import OfficialFiles
+from llama_jax.evaluation.requests import prepare_tasks
+from llama_jax.evaluation.task import LikelihoodRequest, Settings
+from llama_jax.evaluation.tasks.catalogue import all_tasks, choose_tasks
+from llama_jax.evaluation.tasks.multiple_choice import arc_question, arc_reader, winogrande_question, without_wikihow_marks
 
 
 def items_of(name: str, data, protocol: str = "llama", **fields) -> list:
-    [job] = plan([name], str(data), Settings(protocol=protocol, **fields))
+    [job] = prepare_tasks([name], str(data), Settings(protocol=protocol, **fields))
     return job.items
 
 
@@ -29,7 +29,7 @@ def asked(item) -> tuple[str, list[str], int]:
 def test_counts(eval_data):
     wanted = {"boolq": 100, "piqa": 100, "siqa": 100, "hellaswag": 10, "winogrande": 100, "arc_easy": 30, "arc_challenge": 30,
               "openbookqa": 30, "race_middle": 44, "race_high": 44, "mmlu": 104}
-    jobs = plan(list(wanted), str(eval_data), Settings())
+    jobs = prepare_tasks(list(wanted), str(eval_data), Settings())
     assert {job.task.name: len(job.items) for job in jobs} == wanted
     assert all(len(value) == 64 for job in jobs for value in job.hashes.values())
 
@@ -64,30 +64,30 @@ def test_hellaswag(eval_data):
     context, choices, gold = asked(items_of("hellaswag", eval_data)[0])
     assert context == "Roof shingle removal: A man is sitting on a roof. He"
     assert choices[3] == " starts pulling up roofing on a roof." and gold == 3
-    assert clean(" How to x [title] Do y. [step] Then  z.") == "How to x. Do y. Then z."
+    assert without_wikihow_marks(" How to x [title] Do y. [step] Then  z.") == "How to x. Do y. Then z."
 
 
 def test_winogrande_scores_the_rest_after_either_option(eval_data):
     item = items_of("winogrande", eval_data)[0]
     assert item.requests == (
-        Choice("Sarah was a much better surgeon than Maria so Sarah", " always got the easier cases."),
-        Choice("Sarah was a much better surgeon than Maria so Maria", " always got the easier cases."),
-        Choice("Answer:", " always got the easier cases."), Choice("Answer:", " always got the easier cases."))
+        LikelihoodRequest("Sarah was a much better surgeon than Maria so Sarah", " always got the easier cases."),
+        LikelihoodRequest("Sarah was a much better surgeon than Maria so Maria", " always got the easier cases."),
+        *[LikelihoodRequest("Answer:", " always got the easier cases.")] * 2)
     assert item.gold == 1
-    word = winogrande({"sentence": "A _.", "option1": "x", "option2": "y", "label": "1"}, Settings())
+    word = winogrande_question({"sentence": "A _.", "option1": "x", "option2": "y", "label": "1"}, Settings())
     assert (word.contexts, word.continuations, word.gold) == (["A x", "A y"], [" .", " ."], 0)
 
 
 def test_arc_has_three_to_five_choices_and_numbers_for_letters(eval_data):
-    files = Files(eval_data, "there")
-    rows = [row for kind in ("Easy", "Challenge") for row in read_arc(kind)(files, "dev")]
-    sizes = [len(arc(row, Settings()).contexts) for row in rows]
+    files = OfficialFiles(eval_data, "there")
+    rows = [row for kind in ("Easy", "Challenge") for row in arc_reader(kind)(files, "dev")]
+    sizes = [len(arc_question(row, Settings()).contexts) for row in rows]
     assert (len(rows), set(sizes)) == (869, {3, 4, 5})
     numbered = [row for row in rows if row["answerKey"] in "12345"]
     assert len(numbered) > 10
     for row in rows:
         texts = {choice["label"]: choice["text"] for choice in row["question"]["choices"]}
-        word = arc(row, Settings())
+        word = arc_question(row, Settings())
         assert word.continuations[word.gold] == " " + texts[row["answerKey"]]
     assert asked(items_of("arc_easy", eval_data)[0])[0] == (
         "Question: Which statement best explains why photosynthesis is the foundation of most food webs?\nAnswer:")
@@ -98,7 +98,7 @@ def test_openbookqa_asks_the_bare_stem_and_divides_by_the_answer_context(eval_da
     context, choices, gold = asked(item)
     assert context.endswith("they decide the best way to save money is to") and choices[gold] == " quit eating lunch out"
     assert [request.context for request in item.requests[4:]] == ["Answer:"] * 4
-    assert {task.name: task.headline["llama"] for task in chosen(["common_sense"])} == {
+    assert {task.name: task.headline["llama"] for task in choose_tasks(["common_sense"])} == {
         "boolq": "acc_answer", "openbookqa": "acc_answer", "piqa": "acc_char", "siqa": "acc_char", "hellaswag": "acc_char",
         "winogrande": "acc_char", "arc_easy": "acc_char", "arc_challenge": "acc_char"}
 
@@ -134,7 +134,7 @@ def test_mmlu_shows_five_of_its_own_subject(eval_data):
     assert choices == [" A", " B", " C", " D"] and gold == 1
     assert {item.tags["category"] for item in items} == {"STEM", "Humanities", "Social Sciences", "Other"}
     assert {item.tags["subject"] for item in items if item.tags["category"] == "Other"} == {"anatomy"}
-    [job] = plan(["mmlu"], str(eval_data), Settings(num_fewshot=0), 3)
+    [job] = prepare_tasks(["mmlu"], str(eval_data), Settings(num_fewshot=0), 3)
     assert len(job.items) == 21 and asked(job.items[0])[0].count("Answer:") == 1
 
 
@@ -177,8 +177,8 @@ AS_ON_THE_HUB = {
 
 @pytest.mark.parametrize("name", [*AS_ON_THE_HUB, "race_middle"])
 def test_the_hubs_rows_make_the_same_items(eval_data, name):
-    task, settings = tasks()[name], Settings()
-    records = task.read(Files(eval_data, ""), settings)
+    task, settings = all_tasks()[name], Settings()
+    records = task.read(OfficialFiles(eval_data, ""), settings)
 
     def rows(path: str, config: str | None, split: str) -> list[dict]:
         if name.startswith("race"):
@@ -192,12 +192,12 @@ def test_what_the_folder_lacks_comes_from_the_hub(eval_data, tmp_path, monkeypat
     class Split(list):
         _fingerprint = "f00d"
 
-    rows = [AS_ON_THE_HUB["piqa"](row) for row in tasks()["piqa"].read(Files(eval_data, ""), Settings()).test]
+    rows = [AS_ON_THE_HUB["piqa"](row) for row in all_tasks()["piqa"].read(OfficialFiles(eval_data, ""), Settings()).test]
     library = ModuleType("datasets")
     library.__spec__ = ModuleSpec("datasets", None)
     library.load_dataset = lambda path, config, split: Split(rows)
     monkeypatch.setitem(sys.modules, "datasets", library)
-    [job] = plan(["piqa"], str(tmp_path), Settings())
+    [job] = prepare_tasks(["piqa"], str(tmp_path), Settings())
     assert job.items == items_of("piqa", eval_data) and job.hashes == {"hub:baber/piqa/None/validation": "f00d"}
 
     def unreachable(path, config, split):
@@ -205,7 +205,7 @@ def test_what_the_folder_lacks_comes_from_the_hub(eval_data, tmp_path, monkeypat
 
     library.load_dataset = unreachable
     with pytest.raises(DataError, match=r"put it there. And the hub did not give baber/piqa .*ConnectionError: no route"):
-        plan(["piqa"], str(tmp_path), Settings())
+        prepare_tasks(["piqa"], str(tmp_path), Settings())
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"put it there. .*pip install -e .*\[hub\]"):
-        plan(["piqa"], str(tmp_path), Settings())
+        prepare_tasks(["piqa"], str(tmp_path), Settings())

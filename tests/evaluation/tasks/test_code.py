@@ -9,14 +9,14 @@ from fractions import Fraction
 import pytest
 
 from llama_jax.errors import DataError
-from llama_jax.evaluation.data import Files
+from llama_jax.evaluation.data import OfficialFiles
 from llama_jax.evaluation.sandbox import run as sandbox
-from llama_jax.evaluation.sandbox.run import Limits, run_many
-from llama_jax.evaluation.task import Settings, Texts
+from llama_jax.evaluation.sandbox.run import ProgramLimits, run_programs
+from llama_jax.evaluation.task import GenerationAnswer, Settings
 from llama_jax.evaluation.tasks import code
 from llama_jax.evaluation.tasks.code import TASKS, humaneval_program, mbpp_program, pass_at_k
 
-PATIENT = Limits(wall_seconds=30, cpu_seconds=10)
+PATIENT = ProgramLimits(wall_seconds=30, cpu_seconds=10)
 """For a machine that is busy with other tests."""
 
 BY_NAME = {task.name: task for task in TASKS}
@@ -24,7 +24,7 @@ BY_NAME = {task.name: task for task in TASKS}
 
 def items(name, folder, **settings):
     task, settings = BY_NAME[name], Settings(**settings)
-    return task.build(task.read(Files(folder, task.origin), settings), settings)
+    return task.build(task.read(OfficialFiles(folder, task.origin), settings), settings)
 
 
 @pytest.mark.parametrize("n, c", [(1, 0), (1, 1), (5, 0), (5, 1), (5, 3), (5, 5), (7, 2)])
@@ -74,18 +74,18 @@ def test_mbpp_requests(shared_data):
 def test_all_reference_solutions_of_humaneval_pass(shared_data):
     rows = [item.extra for item in items("humaneval_1", shared_data / "eval")]
     begin = time.monotonic()
-    outcomes = run_many([humaneval_program(row, row["canonical_solution"]) for row in rows], PATIENT)
+    outcomes = run_programs([humaneval_program(row, row["canonical_solution"]) for row in rows], PATIENT)
     failed = [(row["task_id"], outcome.result) for row, outcome in zip(rows, outcomes, strict=True) if not outcome.passed]
     assert len(outcomes) == 164 and not failed
     assert time.monotonic() - begin < 60
-    wrong = run_many([humaneval_program(row, "    return None\n") for row in rows[:8]])
+    wrong = run_programs([humaneval_program(row, "    return None\n") for row in rows[:8]])
     assert not any(outcome.passed for outcome in wrong)
 
 
 def test_all_reference_solutions_of_mbpp_pass(shared_data):
     rows = [item.extra for item in items("mbpp_1", shared_data / "eval")]
-    assert all(outcome.passed for outcome in run_many([mbpp_program(row, row["code"]) for row in rows], PATIENT))
-    assert not any(outcome.passed for outcome in run_many([mbpp_program(row, "") for row in rows[:4]]))
+    assert all(outcome.passed for outcome in run_programs([mbpp_program(row, row["code"]) for row in rows], PATIENT))
+    assert not any(outcome.passed for outcome in run_programs([mbpp_program(row, "") for row in rows[:4]]))
 
 
 def test_openais_own_examples_score_as_its_tool_scores_them(shared_data):
@@ -94,18 +94,18 @@ def test_openais_own_examples_score_as_its_tool_scores_them(shared_data):
     problem = json.loads((folder / "example_problem.jsonl").read_text())
     samples = [json.loads(line) for line in (folder / "example_samples.jsonl").read_text().splitlines()]
     programs = [humaneval_program(problem, sample["completion"]) for sample in samples]
-    results = [outcome.result for outcome in run_many(programs, Limits(wall_seconds=1.5))]
+    results = [outcome.result for outcome in run_programs(programs, ProgramLimits(wall_seconds=1.5))]
     assert [result == "passed" for result in results] == [False, False, False, True, True, True]
     assert results[1] == "timed out" and results[2].startswith("failed: EOFError")
-    verdict = code.verdict([{"passed": result == "passed", "result": result} for result in results], 100)
+    verdict = code.pass_verdict([{"passed": result == "passed", "result": result} for result in results], 100)
     assert verdict.metrics == {"pass@1": pytest.approx(0.5)}
 
 
 def test_nothing_runs_without_the_flag(shared_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(code, "run_many", lambda *_: pytest.fail("a program was run"))
+    monkeypatch.setattr(code, "run_programs", lambda *_: pytest.fail("a program was run"))
     task, settings = BY_NAME["humaneval_1"], Settings(num_samples=2, output=str(tmp_path))
     found = items("humaneval_1", shared_data / "eval", num_samples=2)[:2]
-    verdicts = task.judge(found, [[Texts((" a", " b"))], [Texts((" c", " d"))]], settings)
+    verdicts = task.judge(found, [[GenerationAnswer((" a", " b"))], [GenerationAnswer((" c", " d"))]], settings)
     assert [verdict.metrics for verdict in verdicts] == [{}, {}]
     lines = [json.loads(line) for line in (tmp_path / "humaneval_1_samples.jsonl").read_text().splitlines()]
     texts = ((0, " a"), (0, " b"), (1, " c"), (1, " d"))
@@ -118,14 +118,14 @@ def test_programs_run_with_the_flag(shared_data, tmp_path, capsys):
     found = items("humaneval_100", shared_data / "eval", **settings)[:2]
     assert "sandbox: Each program has 3 s of processor" in capsys.readouterr().err
     good = found[0].extra["canonical_solution"]
-    answers = [[Texts((good, *["    return 1\n"] * 8, good))], [Texts(("    pass",) * 10)]]
+    answers = [[GenerationAnswer((good, *["    return 1\n"] * 8, good))], [GenerationAnswer(("    pass",) * 10)]]
     verdicts = BY_NAME["humaneval_100"].judge(found, answers, Settings(**settings))
     assert verdicts[0].metrics == {"pass@1": pytest.approx(0.2), "pass@10": 1.0} and verdicts[1].metrics["pass@10"] == 0
     lines = [json.loads(line) for line in (tmp_path / "humaneval_100_results.jsonl").read_text().splitlines()]
     assert len(lines) == 20 and [line["passed"] for line in lines[:10]] == [True, *[False] * 8, True]
     assert lines[1] == {"task_id": "HumanEval/0", "completion": "    return 1\n", "passed": False,
                         "result": "failed: AssertionError: "}
-    assert sandbox.available()  # asked before anything was generated
+    assert sandbox.available_layers()  # asked before anything was generated
 
 
 def test_bad_files(shared_data, tmp_path):
@@ -149,9 +149,9 @@ def test_bad_files(shared_data, tmp_path):
 def test_the_hub_gives_the_same(shared_data):
     def rows(path, config, split):
         if path == "openai/openai_humaneval":
-            return Files(shared_data / "eval").jsonl("humaneval/HumanEval.jsonl.gz")
+            return OfficialFiles(shared_data / "eval").jsonl("humaneval/HumanEval.jsonl.gz")
         ids = {"prompt": range(1, 11), "test": range(11, 511)}[split]
-        return [row for row in Files(shared_data / "eval").jsonl("mbpp/mbpp.jsonl") if row["task_id"] in ids]
+        return [row for row in OfficialFiles(shared_data / "eval").jsonl("mbpp/mbpp.jsonl") if row["task_id"] in ids]
 
     for name in "humaneval_1", "mbpp_1":
         assert BY_NAME[name].build(BY_NAME[name].hub(rows, Settings()), Settings()) == items(name, shared_data / "eval")

@@ -4,12 +4,12 @@ import csv
 
 import pytest
 
-from llama_jax.evaluation.tasks.knowledge import CATEGORIES, CATEGORY
-from llama_jax.report.published import TABLES
-from llama_jax.report.tables import grids, published_grid
+from llama_jax.evaluation.tasks.knowledge import MMLU_CATEGORY, MMLU_SUBJECTS
+from llama_jax.report.evaluation import evaluation_tables
+from llama_jax.report.published import PUBLISHED_TABLES, published_table
 from tests.evaluation.test_eval import error_of, run
 
-BY_NUMBER = {table.number: table for table in TABLES}
+BY_NUMBER = {table.number: table for table in PUBLISHED_TABLES}
 
 
 def column(number: str, title: str) -> dict[str, float | None]:
@@ -23,23 +23,23 @@ def test_all_of_them_are_there():
     rows = {number: len(table.rows) for number, table in BY_NUMBER.items()}
     assert rows == {"3": 10, "4": 10, "5": 6, "6": 8, "7": 10, "8": 9, "9": 11, "10": 11, "11": 4, "12": 3, "13": 4, "14": 7,
                     "15": 6, "16": 8}
-    assert all(len(values) == len(table.columns) for table in TABLES for _, values in table.rows)
+    assert all(len(values) == len(table.columns) for table in PUBLISHED_TABLES for _, values in table.rows)
 
 
 def test_the_stars_of_table_8():
     table = BY_NUMBER["8"]
     assert table.starred == {("PaLM 8B", one.title) for one in table.columns} | {
         ("PaLM 62B", "HumanEval @100"), ("PaLM 62B", "MBPP @80")}
-    grid = published_grid(table)
+    grid = published_table(table)
     assert grid.rows[1] == ["PaLM 8B", "3.6*", "18.7*", "5.0*", "35.7*"]
     assert grid.rows[2] == ["PaLM 62B", "15.9", "46.3*", "21.4", "63.2*"]
     assert any(note.startswith("* ") for note in grid.notes)
-    assert not any(other.starred for other in TABLES if other is not table)
+    assert not any(other.starred for other in PUBLISHED_TABLES if other is not table)
 
 
 def test_what_two_tables_say_is_the_same():
     """Table 16 repeats Table 9's categories for LLaMA, Table 10 the averages."""
-    for name in CATEGORIES:
+    for name in MMLU_SUBJECTS:
         nine, sixteen = column("9", name), column("16", name)
         assert all(nine[f"LLaMA {size}"] == sixteen[f"LLaMA {size}"] for size in ("7B", "13B", "33B", "65B"))
     averages, tuned = column("9", "Average"), column("10", "MMLU")
@@ -49,14 +49,14 @@ def test_what_two_tables_say_is_the_same():
 
 def test_table_16_has_the_57_subjects_of_the_four_categories():
     table = BY_NUMBER["16"]
-    assert [one.metric for one in table.columns[:57]] == [f"subject={subject}" for subject in sorted(CATEGORY)]
+    assert [one.metric for one in table.columns[:57]] == [f"subject={subject}" for subject in sorted(MMLU_CATEGORY)]
     assert [one.title for one in table.columns[57:]] == ["Humanities", "STEM", "Social Sciences", "Other", "All"]
-    assert {name: len(subjects.split()) for name, subjects in CATEGORIES.items()} == {
+    assert {name: len(subjects.split()) for name, subjects in MMLU_SUBJECTS.items()} == {
         "STEM": 18, "Humanities": 13, "Social Sciences": 12, "Other": 14}
     assert all(10 < value < 100 for _, values in table.rows for value in values)
 
 
-QUESTIONS = dict(zip(sorted(CATEGORY), (
+QUESTIONS = dict(zip(sorted(MMLU_CATEGORY), (
     100, 135, 152, 100, 265, 144, 100, 100, 100, 173, 102, 100, 235, 114, 145, 378, 126, 100, 310, 203, 100, 165, 198, 193, 390,
     270, 238, 151, 545, 216, 204, 237, 223, 131, 121, 108, 163, 112, 103, 234, 100, 783, 346, 895, 306, 311, 324, 282, 1534, 272,
     612, 110, 245, 201, 100, 166, 171), strict=True))
@@ -66,7 +66,7 @@ QUESTIONS = dict(zip(sorted(CATEGORY), (
 def test_categories_and_average_are_means_over_questions():
     """What the paper prints for every model follows from its 57 subjects, as we group them and weigh them."""
     assert sum(QUESTIONS.values()) == 14_042
-    groups = {name: subjects.split() for name, subjects in CATEGORIES.items()} | {"All": list(QUESTIONS)}
+    groups = {name: subjects.split() for name, subjects in MMLU_SUBJECTS.items()} | {"All": list(QUESTIONS)}
     for model, values in BY_NUMBER["16"].rows:
         by_subject = dict(zip(QUESTIONS, values, strict=False))
         for category, subjects in groups.items():
@@ -83,7 +83,7 @@ def test_table_16_against_the_papers(shared_data):
         assert [f"{value:.1f}" for value in values] == [row[model] for row in rows]
     groups = {"stem": "STEM", "humanities": "Humanities", "social_sciences": "Social Sciences", "other": "Other"}
     printed = {row["subject"]: groups[row["category"]] for row in rows if row["category"] != "-"}
-    assert printed | {"anatomy": "Other"} == CATEGORY  # under STEM in the paper's list, not in its means
+    assert printed | {"anatomy": "Other"} == MMLU_CATEGORY  # under STEM in the paper's list, not in its means
 
 
 def test_table_15_is_the_papers_formula():
@@ -103,9 +103,9 @@ def test_a_users_mmlu_fills_tables_9_10_and_16():
 
     by = {"category": {"Humanities": value(0.5), "STEM": value(0.25)}, "subject": {"anatomy": value(0.75)}}
     report = {"model": {"name": "mine"}, "settings": {"protocol": "llama"}, "tasks": {"mmlu": entry(value(0.4), by)}}
-    found = {grid.title.split(".")[0]: grid for grid in grids(report)}
+    found = {grid.title.split(".")[0]: grid for grid in evaluation_tables(report)}
     assert found["Table 9"].rows[-1] == ["mine", "50.0 ± 1.0", "25.0 ± 1.0", "–", "–", "40.0 ± 1.0"]
-    assert found["Table 10"].rows[-1] == ["mine", "40.0 ± 1.0"] and found["Table 10"].own == {11}
+    assert found["Table 10"].rows[-1] == ["mine", "40.0 ± 1.0"] and found["Table 10"].highlighted == {11}
     by_subject = found["Table 16"]
     assert by_subject.header[-1] == "mine" and by_subject.rows[1] == [
         "anatomy", "48.0", "56.3", "70.4", "37.0", "45.9", "51.9", "57.8", "62.2", "75.0 ± 1.0"]

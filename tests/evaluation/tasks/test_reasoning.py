@@ -7,9 +7,10 @@ from hashlib import sha256
 import pytest
 
 from llama_jax.errors import DataError
-from llama_jax.evaluation.data import Files
-from llama_jax.evaluation.task import Settings, Texts
-from llama_jax.evaluation.tasks.reasoning import TASKS, final_answer, thought_number
+from llama_jax.evaluation.data import OfficialFiles
+from llama_jax.evaluation.grading.matching import stated_number
+from llama_jax.evaluation.task import GenerationAnswer, Settings
+from llama_jax.evaluation.tasks.reasoning import TASKS, minerva_final_answer
 from llama_jax.evaluation.tasks.worked_examples import CHAIN_OF_THOUGHT, MINERVA_MATH
 
 BY_NAME = {task.name: task for task in TASKS}
@@ -20,11 +21,11 @@ DUCKS = ("Janet’s ducks lay 16 eggs per day. She eats three for breakfast ever
 
 def items(name, folder, **settings):
     task, settings = BY_NAME[name], Settings(**settings)
-    return task.build(task.read(Files(folder, task.origin), settings), settings)
+    return task.build(task.read(OfficialFiles(folder, task.origin), settings), settings)
 
 
 def judged(name, folder, *texts, number=0):
-    return BY_NAME[name].judge([items(name, folder)[number]], [[Texts(texts)]], Settings())[0]
+    return BY_NAME[name].judge([items(name, folder)[number]], [[GenerationAnswer(texts)]], Settings())[0]
 
 
 def test_gsm8k_prompt(shared_data):
@@ -54,9 +55,9 @@ def test_math_prompt(shared_data):
 
 def test_worked_examples_are_the_published_ones():
     """Their solutions are right by themselves, and the text is unchanged since it was compared with lm_eval 0.4.13."""
-    answers = [thought_number(answer) for _, answer in CHAIN_OF_THOUGHT]
+    answers = [stated_number(answer) for _, answer in CHAIN_OF_THOUGHT]
     assert answers == ["6", "5", "39", "8", "9", "29", "33", "8"]
-    assert [final_answer(solution) for _, solution in MINERVA_MATH] == ["$[2,5)$", "$24$", "$16$", "$-\\frac{2}{3}$"]
+    assert [minerva_final_answer(solution) for _, solution in MINERVA_MATH] == ["$[2,5)$", "$24$", "$16$", "$-\\frac{2}{3}$"]
     seen = sha256("\0".join(text for pair in (*MINERVA_MATH, *CHAIN_OF_THOUGHT) for text in pair).encode()).hexdigest()
     assert seen.startswith("ad4549fce98261db")
 
@@ -105,10 +106,11 @@ def test_votes(shared_data):
 
 def test_final_answer():
     says = "Final Answer: The final answer is {}. I hope it is correct.".format
-    assert final_answer(says("$5$")) == "$5$" and final_answer(says("1") + "\n" + says("2")) == "1"
-    assert final_answer("Final Answer: The final answer is\n5. I hope it is correct.") is None and final_answer("5") is None
-    assert final_answer("Final Answer: The final answer is none\n" + says("3")) == "3"
-    assert final_answer("Final Answer: The final answer is" * 10_000) is None
+    assert minerva_final_answer(says("$5$")) == "$5$" and minerva_final_answer(says("1") + "\n" + says("2")) == "1"
+    assert minerva_final_answer("Final Answer: The final answer is\n5. I hope it is correct.") is None
+    assert minerva_final_answer("5") is None
+    assert minerva_final_answer("Final Answer: The final answer is none\n" + says("3")) == "3"
+    assert minerva_final_answer("Final Answer: The final answer is" * 10_000) is None
 
 
 def test_bad_files(shared_data, tmp_path):

@@ -14,17 +14,17 @@ from flax import traverse_util
 from llama_jax.config import MeshConfig
 from llama_jax.errors import DataError
 from llama_jax.evaluation.answers import Answerer
-from llama_jax.evaluation.cache import Store, read_answers
-from llama_jax.evaluation.fingerprint import checksums, fingerprint
-from llama_jax.evaluation.results import read, read_items
-from llama_jax.evaluation.task import Choice, Prompt, Score, Texts
+from llama_jax.evaluation.cache import AnswerCache, read_answers
+from llama_jax.evaluation.fingerprint import model_fingerprint, parameter_checksums
+from llama_jax.evaluation.results import read_items, read_results
+from llama_jax.evaluation.task import GenerationAnswer, GenerationRequest, LikelihoodAnswer, LikelihoodRequest
 from llama_jax.formats.hf import HFFolder
 from llama_jax.formats.loading import load
 from tests.evaluation.conftest import save_run
 from tests.evaluation.test_eval import run
 
-ASKED = [Choice("a", " b"), Choice("a", " c")]
-GIVEN = {0: Score(-1.25, 1, False), 1: Score(-17.5, 2, True)}
+ASKED = [LikelihoodRequest("a", " b"), LikelihoodRequest("a", " c")]
+GIVEN = {0: LikelihoodAnswer(-1.25, 1, False), 1: LikelihoodAnswer(-17.5, 2, True)}
 
 
 def flat(params: dict) -> dict:
@@ -53,16 +53,16 @@ def test_signs_places_and_dtype_count(small_run):
     a = small_run.answerer
     wq = flat(a.params)["layers.attention.wq"]
     alike = [wq, -wq, wq[::-1], jnp.flip(wq, 1), wq.astype(jnp.bfloat16), wq.at[0, 0].set(wq[0, 1]).at[0, 1].set(wq[0, 0])]
-    assert len({checksums({"w": one})[0] for one in alike}) == len(alike)
+    assert len({parameter_checksums({"w": one})[0] for one in alike}) == len(alike)
 
 
 def test_config_and_tokenizer_count(small_run):
     a = small_run.answerer
     rules = replace(a.tokenizer.special_tokens, adds_bos=False)
     silent = type(a.tokenizer)(a.tokenizer.model, rules)
-    others = [fingerprint(replace(a.model.config, rope_theta=5e5), a.params, tokenizer=a.tokenizer),
-              fingerprint(replace(a.model.config, dtype="bfloat16"), a.params, tokenizer=a.tokenizer),
-              fingerprint(a.model.config, a.params, tokenizer=silent)]
+    others = [model_fingerprint(replace(a.model.config, rope_theta=5e5), a.params, tokenizer=a.tokenizer),
+              model_fingerprint(replace(a.model.config, dtype="bfloat16"), a.params, tokenizer=a.tokenizer),
+              model_fingerprint(a.model.config, a.params, tokenizer=silent)]
     assert len({a.fingerprint, *others}) == 4
 
 
@@ -79,7 +79,7 @@ def test_the_same_weights_in_another_format_are_the_same_model(small_run, tmp_pa
     assert main(["convert", "--source", str(small_run.folder), "--target", str(tmp_path / "hf"), "--to", "hf"]) == 0
     assert HFFolder.is_one(tmp_path / "hf")
     there, here = load(tmp_path / "hf"), small_run.answerer
-    assert checksums(there[1]) == checksums(here.params)
+    assert parameter_checksums(there[1]) == parameter_checksums(here.params)
 
 
 def test_frozen_embeddings_and_norms(small_run):
@@ -93,17 +93,17 @@ def test_frozen_embeddings_and_norms(small_run):
 @pytest.fixture
 def kept(tmp_path) -> SimpleNamespace:
     """A file with two lines: scores and a text."""
-    store = Store(tmp_path, "2-mine")
-    keys = store.key(ASKED), store.key([Prompt("a")])
+    store = AnswerCache(tmp_path, "2-mine")
+    keys = store.key(ASKED), store.key([GenerationRequest("a")])
     store.put(keys[0], GIVEN)
-    store.put(keys[1], {0: Texts(("née\u2028 1.5",), ("stop",), 0)})
-    return SimpleNamespace(folder=tmp_path, file=tmp_path / Store.FILE, keys=keys)
+    store.put(keys[1], {0: GenerationAnswer(("née\u2028 1.5",), ("stop",), 0)})
+    return SimpleNamespace(folder=tmp_path, file=tmp_path / AnswerCache.FILE, keys=keys)
 
 
 def test_what_is_kept_comes_back(kept):
-    store = Store(kept.folder, "2-mine")
+    store = AnswerCache(kept.folder, "2-mine")
     assert store.get(kept.keys[0]) == GIVEN and store.notes == []
-    assert store.get(kept.keys[1]) == {0: Texts(("née\u2028 1.5",), ("stop",), 0)}
+    assert store.get(kept.keys[1]) == {0: GenerationAnswer(("née\u2028 1.5",), ("stop",), 0)}
 
 
 def test_every_changed_digit_is_noticed(kept):
@@ -117,7 +117,7 @@ def test_every_changed_digit_is_noticed(kept):
         line = content[:place].count("\n") + 1
         with pytest.raises(DataError, match=rf"answers\.jsonl, line {line} is damaged; remove the file to ask everything again, "
                                             "or that line to ask its batch again"):
-            Store(kept.folder, "2-mine")
+            AnswerCache(kept.folder, "2-mine")
 
 
 @pytest.mark.parametrize("damage", [
@@ -134,39 +134,41 @@ def test_damaged_lines(kept, damage):
 def test_removing_the_damaged_line_asks_its_batch_again(kept):
     """What the error recommends."""
     kept.file.write_text(kept.file.read_text().splitlines()[1] + "\n")
-    store = Store(kept.folder, "2-mine")
+    store = AnswerCache(kept.folder, "2-mine")
     assert store.get(kept.keys[0]) == {} and len(store.get(kept.keys[1])) == 1
 
 
 def test_another_models_answers_are_named_not_used_and_not_removed(kept):
     before = kept.file.read_bytes()
-    store = Store(kept.folder, "2-other")
+    store = AnswerCache(kept.folder, "2-other")
     assert not any(store.get(key) for key in (*kept.keys, store.key(ASKED)))
     assert "2 batches of answers are another model's; they are not used" in store.notes[0]
     assert "remove" in store.notes[1] and "name another --output" in store.notes[1]
     store.put(store.key(ASKED), GIVEN)
     assert kept.file.read_bytes().startswith(before)
-    assert Store(kept.folder, "2-mine").get(kept.keys[0]) == GIVEN
+    assert AnswerCache(kept.folder, "2-mine").get(kept.keys[0]) == GIVEN
 
 
 def test_answers_of_an_earlier_version_are_named_and_not_used(tmp_path):
-    key = Store(None, "2-mine").key(ASKED)
-    (tmp_path / Store.FILE).write_text(json.dumps({"chunk": key, "answers": [[0, "Score", -1.0, 1, False, 0]]}) + "\n")
-    store = Store(tmp_path, "2-mine")
+    key = AnswerCache(None, "2-mine").key(ASKED)
+    (tmp_path / AnswerCache.FILE).write_text(json.dumps({"chunk": key, "answers": [[0, "Score", -1.0, 1, False, 0]]}) + "\n")
+    store = AnswerCache(tmp_path, "2-mine")
     assert store.get(key) == {}
     assert "1 batches of answers are from an earlier version of llama_jax, without checksums" in store.notes[0]
 
 
 @pytest.mark.parametrize("other", [
-    Prompt("b"), Prompt("a", stop=("\n",)), Prompt("a", max_tokens=9), Prompt("a", temperature=0.1), Prompt("a", top_p=0.9),
-    Prompt("a", top_k=1), Prompt("a", num_samples=2), Prompt("a", seed=1), Choice("a", "b")])
+    GenerationRequest("b"), *(GenerationRequest("a", **changed) for changed in (
+        {"stop": ("\n",)}, {"max_tokens": 9}, {"temperature": 0.1}, {"top_p": 0.9}, {"top_k": 1}, {"num_samples": 2},
+        {"seed": 1})),
+    LikelihoodRequest("a", "b")])
 def test_everything_that_is_asked_counts(other):
-    store = Store(None, "2-mine")
-    assert store.key([other]) != store.key([Prompt("a")])
+    store = AnswerCache(None, "2-mine")
+    assert store.key([other]) != store.key([GenerationRequest("a")])
 
 
 def numbers_of(folder) -> dict:
-    return {name: task["numbers"] for name, task in read(folder)["tasks"].items()}
+    return {name: task["numbers"] for name, task in read_results(folder)["tasks"].items()}
 
 
 def test_a_second_model_in_the_folder_of_a_killed_evaluation(small_run, eval_data, tmp_path, capsys):
@@ -192,7 +194,7 @@ def test_a_second_model_in_the_folder_of_a_killed_evaluation(small_run, eval_dat
 
 def test_damage_is_told_before_the_model_is_loaded(small_run, eval_data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("llama_jax.cli.evaluate.load", lambda *_: pytest.fail("the model was loaded"))
-    (tmp_path / Store.FILE).write_text("{}\n")
+    (tmp_path / AnswerCache.FILE).write_text("{}\n")
     assert run("--checkpoint", small_run.folder, "--tasks", "piqa", "--data_dir", eval_data, "--output", tmp_path) == 3
     assert "line 1 is damaged" in capsys.readouterr().err
 
@@ -205,7 +207,8 @@ def test_the_step_is_settled_once(small_run, eval_data, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "load", lambda path, mesh: asked.append(path) or load(path, mesh))
     assert run("--checkpoint", small_run.folder, "--tasks", "piqa", "--data_dir", eval_data, "--limit", 2, "--output",
                tmp_path) == 0
-    assert asked == [str(small_run.folder / "checkpoints/1")] and read(tmp_path)["model"]["checkpoint"].endswith("checkpoints/1")
+    assert asked == [str(small_run.folder / "checkpoints/1")]
+    assert read_results(tmp_path)["model"]["checkpoint"].endswith("checkpoints/1")
 
 
 def test_results_of_an_earlier_version_are_refused_with_the_reason(small_run, eval_data, tmp_path, capsys):

@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from llama_jax.errors import DataError
-from llama_jax.evaluation.data import Files
-from llama_jax.evaluation.task import Settings, Texts
+from llama_jax.evaluation.data import OfficialFiles
+from llama_jax.evaluation.task import GenerationAnswer, Settings
 from llama_jax.evaluation.tasks.closed_book import TASKS
 
 BY_NAME = {task.name: task for task in TASKS}
@@ -16,7 +16,7 @@ BY_NAME = {task.name: task for task in TASKS}
 
 def items(name, folder, **settings):
     task, settings = BY_NAME[name], Settings(**settings)
-    return task.build(task.read(Files(folder, task.origin), settings), settings)
+    return task.build(task.read(OfficialFiles(folder, task.origin), settings), settings)
 
 
 def test_prompts_of_real_records(shared_data):
@@ -95,7 +95,7 @@ def test_the_official_file_of_triviaqa(shared_data, tmp_path):
 def test_scores(text, right, harness, shared_data):
     task = BY_NAME["natural_questions_0shot"]
     found = items(task.name, shared_data / "eval")[:1]
-    [verdict] = task.judge(found, [[Texts((text,))]], Settings())
+    [verdict] = task.judge(found, [[GenerationAnswer((text,))]], Settings())
     assert verdict.metrics == {"exact_match": right, "exact_match_cut_at_dot": harness}
 
 
@@ -146,7 +146,7 @@ def test_the_hub_gives_the_same(shared_data):
 
 def test_marks_line_ends_and_blank_lines_are_no_content(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(b'\xef\xbb\xbf{"a": "one\\u2028"}\r\n\r\n{"a": "two\xc2\x85"}\r\n')
-    assert [row["a"] for row in Files(tmp_path).jsonl("x.jsonl", {"a": str})] == ["one\u2028", "two\x85"]
+    assert [row["a"] for row in OfficialFiles(tmp_path).jsonl("x.jsonl", {"a": str})] == ["one\u2028", "two\x85"]
 
 
 def test_a_damaged_gz_is_named(tmp_path):
@@ -155,4 +155,4 @@ def test_a_damaged_gz_is_named(tmp_path):
     for at in range(10, len(whole), 7):
         (tmp_path / "x.gz").write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
         with pytest.raises(DataError, match=r"cannot read .*x.gz: .*; get it anew"):
-            Files(tmp_path).bytes("x.gz")
+            OfficialFiles(tmp_path).bytes("x.gz")

@@ -15,16 +15,16 @@ import pytest
 
 from llama_jax.errors import ConfigError
 from llama_jax.evaluation.sandbox import run as sandbox
-from llama_jax.evaluation.sandbox.run import Limits, run, run_many
+from llama_jax.evaluation.sandbox.run import ProgramLimits, run_program, run_programs
 
-SHORT = Limits(wall_seconds=2)
+SHORT = ProgramLimits(wall_seconds=2)
 
 
 @pytest.fixture
 def layers():
     """A function that skips unless the layers work here, alone if need be."""
     def need(*names: str) -> tuple[str, ...]:
-        missing = {name: why for name, why in sandbox.available()[1].items() if name in names}
+        missing = {name: why for name, why in sandbox.available_layers()[1].items() if name in names}
         if missing:
             pytest.skip(f"this system has no {missing}")
         return names
@@ -32,61 +32,62 @@ def layers():
 
 
 def test_a_program_passes_or_says_why_not():
-    assert run("assert sum(range(10)) == 45").result == "passed"
-    assert run("assert False, 'no'") == sandbox.Outcome(False, "failed: AssertionError: no", "", pytest.approx(0, abs=3))
-    assert run("def f(:").result.startswith("failed: SyntaxError")
-    assert run("print('a'); import sys; print('b', file=sys.stderr)").output.split() == ["b", "a"]  # as from any pipe
+    assert run_program("assert sum(range(10)) == 45").result == "passed"
+    failed = sandbox.ProgramOutcome(False, "failed: AssertionError: no", "", pytest.approx(0, abs=3))
+    assert run_program("assert False, 'no'") == failed
+    assert run_program("def f(:").result.startswith("failed: SyntaxError")
+    assert run_program("print('a'); import sys; print('b', file=sys.stderr)").output.split() == ["b", "a"]  # as from any pipe
 
 
 @pytest.mark.parametrize("program", [
     "import sys; sys.exit(0)", "exit()", "import os; os._exit(0)", "raise KeyboardInterrupt",
     "import os, signal; os.kill(os.getpid(), signal.SIGTERM)", "class E(Exception):\n  def __str__(self): 1/0\nraise E"])
 def test_leaving_early_is_no_pass(program):
-    outcome = run(program, SHORT)
+    outcome = run_program(program, SHORT)
     assert not outcome.passed and outcome.result.startswith("failed: ")
 
 
 def test_a_program_is_alone_in_an_empty_module_with_an_empty_environment(monkeypatch):
     monkeypatch.setenv("SECRET", "1")
     program = "import os, sys; assert not os.environ and not os.listdir('.') and __name__ == 'builtins' and not sys.argv[1:]"
-    assert run(program).result == "passed"
-    assert run("input()").result.startswith("failed: EOFError")
+    assert run_program(program).result == "passed"
+    assert run_program("input()").result.startswith("failed: EOFError")
 
 
 def test_the_same_program_gives_the_same_order_of_a_set():
-    outputs = {run("print(set('abcdefgh'))").output for _ in range(3)}
+    outputs = {run_program("print(set('abcdefgh'))").output for _ in range(3)}
     assert len(outputs) == 1
 
 
 def test_an_endless_loop_ends_with_the_time_and_with_the_processor():
     begin = time.monotonic()
-    assert run("while True: pass", Limits(wall_seconds=0.5)).result == "timed out"
-    assert run("import time; time.sleep(9)", Limits(wall_seconds=0.5)).result == "timed out"
-    assert run("while True: pass", Limits(wall_seconds=30, cpu_seconds=1)).result == "timed out"
+    assert run_program("while True: pass", ProgramLimits(wall_seconds=0.5)).result == "timed out"
+    assert run_program("import time; time.sleep(9)", ProgramLimits(wall_seconds=0.5)).result == "timed out"
+    assert run_program("while True: pass", ProgramLimits(wall_seconds=30, cpu_seconds=1)).result == "timed out"
     assert time.monotonic() - begin < 15
 
 
 def test_ten_gigabytes_are_refused():
-    assert run("x = bytearray(10 << 30)", SHORT).result.startswith("failed: MemoryError")
+    assert run_program("x = bytearray(10 << 30)", SHORT).result.startswith("failed: MemoryError")
 
 
 def test_printing_a_gigabyte_is_cut():
-    outcome = run("for _ in range(1024): print('x' * (1 << 20))", SHORT)
+    outcome = run_program("for _ in range(1024): print('x' * (1 << 20))", SHORT)
     assert outcome.result == "failed: printed more than 1048576 bytes" and outcome.output == "x" * 4096
 
 
 def test_files_are_small_and_thrown_away(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert run("open('a', 'w').write('here'); assert open('a').read() == 'here'").result == "passed"
-    assert run("open('a', 'wb').write(bytes(17 << 20))").result.startswith("failed: OSError")
-    assert run("import os; os.mkdir('a'); os.chmod('a', 0); os.chmod('.', 0)").passed
+    assert run_program("open('a', 'w').write('here'); assert open('a').read() == 'here'").result == "passed"
+    assert run_program("open('a', 'wb').write(bytes(17 << 20))").result.startswith("failed: OSError")
+    assert run_program("import os; os.mkdir('a'); os.chmod('a', 0); os.chmod('.', 0)").passed
     assert not list(tmp_path.iterdir())
 
 
 def test_the_folder_as_a_whole_is_small(layers):
     layers("namespaces")
     program = "for n in range(3): open(str(n), 'wb').write(bytes(10 << 20))"
-    assert run(program, SHORT).result.startswith("failed: OSError: [Errno 28]")
+    assert run_program(program, SHORT).result.startswith("failed: OSError: [Errno 28]")
 
 
 BOMB = "import os, time\nn = 0\ntry:\n  while True:\n    if os.fork() == 0: time.sleep(5)\n    n += 1\nfinally: print(n)"
@@ -94,21 +95,21 @@ BOMB = "import os, time\nn = 0\ntry:\n  while True:\n    if os.fork() == 0: time
 
 def test_a_fork_bomb_does_not_begin(layers):
     layers("seccomp")
-    outcome = run(BOMB, SHORT)
+    outcome = run_program(BOMB, SHORT)
     assert outcome.result.startswith("failed: PermissionError") and outcome.output == "0\n"
-    assert "PermissionError" in run("import subprocess; subprocess.run(['/bin/true'])", SHORT).result
+    assert "PermissionError" in run_program("import subprocess; subprocess.run(['/bin/true'])", SHORT).result
 
 
 def test_a_fork_bomb_is_small_where_calls_are_not_filtered(layers):
-    outcome = run(BOMB, SHORT, layers=layers("namespaces", "user"))
+    outcome = run_program(BOMB, SHORT, layers=layers("namespaces", "user"))
     assert outcome.result.startswith("failed: BlockingIOError") and int(outcome.output.split()[-1]) < SHORT.threads
 
 
 def test_threads_are_fine_and_few(layers):
     program = "import threading, time\nfor _ in range({}): threading.Thread(target=time.sleep, args=(0.1,)).start()"
-    assert run(program.format(8), SHORT).passed
+    assert run_program(program.format(8), SHORT).passed
     layers("user")
-    assert run(program.format(64), SHORT).result.startswith("failed: RuntimeError: can't start new thread")
+    assert run_program(program.format(64), SHORT).result.startswith("failed: RuntimeError: can't start new thread")
 
 
 @pytest.mark.parametrize("alone", [(), ("namespaces",), ("landlock",)], ids=" ".join)
@@ -119,7 +120,7 @@ def test_nothing_is_read_or_written_outside(alone, layers, tmp_path):
     tmp_path.chmod(0o777)
     for program in f"open({str(tmp_path / 'new')!r}, 'w')", f"open({str(secret)!r}).read()", "open('/etc/passwd').read()", \
                    "import os; open(os.__file__, 'a')", f"import os; os.remove({str(secret)!r})":
-        assert not run(program, SHORT, layers=alone or None).passed, program
+        assert not run_program(program, SHORT, layers=alone or None).passed, program
     assert [file.name for file in tmp_path.iterdir()] == ["secret"]
 
 
@@ -129,8 +130,8 @@ def test_no_socket_gets_out(alone, layers):
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.1)
         program = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 1)"
-        assert run(program, SHORT, layers=alone or None).result.startswith("failed: ")
-        assert run(program, SHORT, layers=()).passed  # the server is there for who is not kept in
+        assert run_program(program, SHORT, layers=alone or None).result.startswith("failed: ")
+        assert run_program(program, SHORT, layers=()).passed  # the server is there for who is not kept in
         server.accept()[0].close()
 
 
@@ -140,7 +141,7 @@ def test_nobody_else_is_killed(alone, layers):
     victim = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"], start_new_session=True)
     try:
         for target in "os.getppid()", str(os.getpid()), str(victim.pid), f"-{victim.pid}":
-            run(f"import os; os.kill({target}, 9)", SHORT, layers=alone or None)
+            run_program(f"import os; os.kill({target}, 9)", SHORT, layers=alone or None)
         assert victim.poll() is None
     finally:
         victim.kill()
@@ -174,17 +175,17 @@ def gone(jail: str) -> bool:
 
 def test_a_program_that_outlives_its_time_leaves_nobody_behind(jail, layers):
     program = "import os, time\nif os.fork() == 0:\n  os.setsid()\n  time.sleep(77)\ntime.sleep(9)"
-    assert run(program, Limits(wall_seconds=0.5), layers=layers("namespaces")).result == "timed out"
+    assert run_program(program, ProgramLimits(wall_seconds=0.5), layers=layers("namespaces")).result == "timed out"
     assert gone(jail)
 
 
 @pytest.mark.parametrize("alone", [(), ("namespaces",), ("seccomp",)], ids=" ".join)
 def test_nothing_outlives_the_process_that_runs_it(alone, jail, layers):
     chosen = layers(*alone) or None
-    script = (f"from llama_jax.evaluation import sandbox\nsandbox.__file__ = {sandbox.__file__!r}\n"
-              f"sandbox.available(); print('ready', flush=True)\n"
-              f"sandbox.run('while True: pass', sandbox.Limits(30, 30), layers={chosen})")
-    runner = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True)
+    script = (f"from llama_jax.evaluation.sandbox import run as sandbox\nsandbox.__file__ = {sandbox.__file__!r}\n"
+              f"sandbox.available_layers(); print('ready', flush=True)\n"
+              f"sandbox.run_program('while True: pass', sandbox.ProgramLimits(30, 30), layers={chosen})")
+    runner = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True)
     try:
         assert runner.stdout.readline() == "ready\n"
         deadline = time.monotonic() + 30
@@ -212,12 +213,12 @@ def test_others_than_root_of_the_machine(options, before, working, said, layers)
     if not shutil.which("unshare"):
         pytest.skip("unshare(1) is missing")
     names = ["here", *(os.path.join(folder, "x") for folder in (tempfile.gettempdir(), "/dev/shm", "/root"))]
-    script = ("from llama_jax.evaluation.sandbox.run import available, isolation, run\n"
-              "print(available()[0], *isolation())\n"
-              f"for name in {names!r}: print(run(f'open({{name!r}}, \"w\")').passed)\n")
+    script = ("from llama_jax.evaluation.sandbox.run import available_layers, describe_isolation, run_program\n"
+              "print(available_layers()[0], *describe_isolation())\n"
+              f"for name in {names!r}: print(run_program(f'open({{name!r}}, \"w\")').passed)\n")
     command = f"{before}exec {shlex.quote(sys.executable)} -c {shlex.quote(script)}"
     done = subprocess.run(["unshare", "--user", *options.split(), "sh", "-c", command], capture_output=True, text=True,
-                          cwd=Path(__file__).parents[2], timeout=60)
+                          cwd=Path(__file__).parents[3], timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(working) and said in done.stdout
     assert done.stdout.split()[-4:] == ["True", "False", "False", "False"]
@@ -225,22 +226,22 @@ def test_others_than_root_of_the_machine(options, before, working, said, layers)
 
 def test_what_is_open_is_said(monkeypatch):
     reasons = {layer: "it is not here" for layer in ("namespaces", "user", "landlock")}
-    monkeypatch.setattr(sandbox, "available", lambda: (("seccomp",), reasons))
-    text = "\n".join(sandbox.isolation())
+    monkeypatch.setattr(sandbox, "available_layers", lambda: (("seccomp",), reasons))
+    text = "\n".join(sandbox.describe_isolation())
     assert "Closed to it by seccomp: the network, signals to other processes, starting processes." in text
     assert "NOT closed to it here: reading other files, writing outside its folder, the size of its folder" in text
     assert "landlock is not used: it is not here." in text
 
 
 def test_a_layer_that_fails_runs_nothing(monkeypatch):
-    monkeypatch.setattr(sandbox, "readable", lambda: ["/nowhere/at/all"])
+    monkeypatch.setattr(sandbox, "readable_paths", lambda: ["/nowhere/at/all"])
     if sys.platform != "linux":
         pytest.skip("layers need Linux")
     with pytest.raises(ConfigError, match="the sandbox cannot start programs with landlock: refused"):
-        run("print('ran')", layers=("landlock",))
+        run_program("print('ran')", layers=("landlock",))
 
 
 def test_many_keep_their_order():
     heard = []
-    outcomes = run_many([f"print({n})" for n in range(8)], SHORT, report=heard.append)
+    outcomes = run_programs([f"print({n})" for n in range(8)], SHORT, report=heard.append)
     assert [outcome.output for outcome in outcomes] == [f"{n}\n" for n in range(8)] and sum(heard) == 8

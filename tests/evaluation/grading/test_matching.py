@@ -7,14 +7,14 @@ from decimal import Decimal
 import pytest
 
 from llama_jax.evaluation.grading.matching import (
-    answer_of,
-    cut_at_dot,
     exact_match,
     last_number,
-    majority,
-    number,
-    plain,
-    thought_number,
+    majority_vote,
+    parse_number,
+    short_answer,
+    short_answer_to_dot,
+    squad_form,
+    stated_number,
 )
 
 
@@ -23,7 +23,7 @@ from llama_jax.evaluation.grading.matching import (
     ("Grey's Anatomy", "greys anatomy"), ("Grey’s Anatomy", "greys anatomy"), ("Theatre", "theatre"), ("U.S.A.", "usa"),
     ("A", ""), ("1914–1918", "19141918"), ("“The” End", "end"), ("Anto\N{COMBINING ACUTE ACCENT}nio", "antónio")])
 def test_plain(text, form):
-    assert plain(text) == form
+    assert squad_form(text) == form
 
 
 @pytest.mark.parametrize("generation, answer, harness", [
@@ -31,7 +31,7 @@ def test_plain(text, form):
     (" J. K. Rowling\n", "J. K. Rowling", "J"), ("1988", "1988", "1988"), ("", "", ""), (" The Awakening.\nQ:", "The Awakening",
                                                                                      "The Awakening")])
 def test_where_an_answer_ends(generation, answer, harness):
-    assert (answer_of(generation), cut_at_dot(generation)) == (answer, harness)
+    assert (short_answer(generation), short_answer_to_dot(generation)) == (answer, harness)
 
 
 def test_real_answers(shared_data):
@@ -43,23 +43,23 @@ def test_real_answers(shared_data):
     assert exact_match("awakening", by_question["statue coming out of the ground in washington dc"])
     church = by_question["where was the church of latter day saints founded"]
     assert church == ["April 6, 1830", "western New York"]
-    assert exact_match(answer_of(" Western New York."), church)
-    assert not exact_match(answer_of(" April 6, 1830"), church)  # the paper's cut at a comma loses it
-    lost = [row["answer"][0] for row in rows if not exact_match(answer_of(row["answer"][0]), row["answer"])]
+    assert exact_match(short_answer(" Western New York."), church)
+    assert not exact_match(short_answer(" April 6, 1830"), church)  # the paper's cut at a comma loses it
+    lost = [row["answer"][0] for row in rows if not exact_match(short_answer(row["answer"][0]), row["answer"])]
     assert len(lost) == 16 and all("," in answer for answer in lost)
 
 
 def test_numbers():
-    assert number("1,234.50") == Decimal("1234.5") and number("$18.") == 18 and number("-3") == -3
-    assert number("1.2.3") is None and number("") is None and number("$") is None
-    assert number("nan") is None and number("inf") is None and number("-Infinity") is None and number("1e9999") is None
+    assert parse_number("1,234.50") == Decimal("1234.5") and parse_number("$18.") == 18 and parse_number("-3") == -3
+    assert parse_number("1.2.3") is None and parse_number("") is None and parse_number("$") is None
+    assert all(parse_number(text) is None for text in ("nan", "inf", "-Infinity", "1e9999"))
     assert last_number("5 apples cost $1,200.") == 1200 and last_number("from 3 to -4") == -4 and last_number("none") is None
 
 
 def test_majority():
-    assert majority(["4", "5", "5", None, None, None]) == "5"
-    assert majority(["7", "3", "3", "7"]) == "7"  # the first of equals
-    assert majority([None, None]) is None and majority([]) is None
+    assert majority_vote(["4", "5", "5", None, None, None]) == "5"
+    assert majority_vote(["7", "3", "3", "7"]) == "7"  # the first of equals
+    assert majority_vote([None, None]) is None and majority_vote([]) is None
 
 
 def test_answers_of_which_nothing_is_left():
@@ -104,20 +104,20 @@ def test_no_last_number(text):
     "0"),
     ("007.", "7"), ("1e5.", "100000"), ("0.50", "0.5"), ("100", "100")])
 def test_thought_number(said, value):
-    assert thought_number(f"3 + 4 = 7. The answer is {said}") == value
+    assert stated_number(f"3 + 4 = 7. The answer is {said}") == value
 
 
 def test_no_thought_number():
     for text in "", "18", "The answer is eighteen.", "The answer is $.", "#### 5", "The answer is not clear":
-        assert thought_number(text) is None, text
-    assert thought_number("The answer is not clear. The answer is 5. The answer is 6.") == "5"
+        assert stated_number(text) is None, text
+    assert stated_number("The answer is not clear. The answer is 5. The answer is 6.") == "5"
 
 
 def test_all_digits_count():
     """Decimal's usual 28 digits do not."""
     digits = "12345678901234567890123456789012345"
-    assert thought_number(f"The answer is {digits}6.") == f"{digits}6" != thought_number(f"The answer is {digits}7.")
-    assert last_number("9" * 10**6) == number("9" * 10**6) != number("9" * (10**6 - 1) + "8")
+    assert stated_number(f"The answer is {digits}6.") == f"{digits}6" != stated_number(f"The answer is {digits}7.")
+    assert last_number("9" * 10**6) == parse_number("9" * 10**6) != parse_number("9" * (10**6 - 1) + "8")
 
 
 @pytest.mark.parametrize("text", ["1 " * 50_000, "$1" + " 100" * 25_000,
@@ -126,5 +126,5 @@ def test_all_digits_count():
                                   "The answer is " + "1=" * 50_000 + "x", "." * 100_000, "1." * 50_000])
 def test_no_text_takes_long(text):
     start = time.monotonic()
-    last_number(text), last_number(text + "x"), thought_number(text), thought_number(f"The answer is {text}"), number(text)
+    last_number(text), last_number(text + "x"), stated_number(text), stated_number(f"The answer is {text}"), parse_number(text)
     assert time.monotonic() - start < 10
