@@ -2,20 +2,12 @@
 
 import sys
 
-import tyro
-
-from llama_jax.errors import exit_code_of
-from llama_jax.evaluation.options import Evaluate
+from llama_jax.__main__ import run_command
 
 
 def main(arguments: list[str]) -> int:
-    """Evaluate or compare, and return the exit code; tyro leaves with 2 on its own where the usage is wrong."""
-    asked = tyro.cli(Evaluate, prog="eval.py", args=arguments, use_underscores=True)
-    try:
-        return exit_code_of(asked.run)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from what was answered", file=sys.stderr)
-        return 130
+    """Evaluate or compare, and return the exit code."""
+    return run_command("eval", arguments, prog="eval.py")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 
 import sys
 
-from llama_jax.cli.train import main
-from llama_jax.evaluation.in_training import evaluators
+from llama_jax.__main__ import run_command
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], evaluators))
+    sys.exit(run_command("train", sys.argv[1:], prog="python train.py"))

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 
 from llama_jax import __main__ as door
 from llama_jax.cli import plan as command
-from llama_jax.cli.train import parse
+from llama_jax.cli.parsing import apply_overrides, split_overrides
 from llama_jax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from llama_jax.config.file import load_config
 from llama_jax.config.presets import PRESETS
@@ -32,7 +32,6 @@ from llama_jax.plan.hlo import Collective, collectives_of_program, matmul_flops_
 from llama_jax.plan.layouts import configured, fastest, largest_micro_batch, layouts, micro_batches, settle
 from llama_jax.plan.machines import MACHINES
 from llama_jax.plan.memory import Memory, estimate, layer_activations, parameters
-from llama_jax.plan.options import split_overrides
 from llama_jax.plan.topologies import gpu_target_config, topology_name
 
 ROOT = Path(__file__).parents[1]
@@ -227,8 +226,8 @@ def test_command(tmp_path, capsys):
     assert figures["cost"]["tokens"] == 333_787 * 2048 * 2048
     assert figures["memory"]["total"] == sum(figures["memory"][name] for name in Memory.__dataclass_fields__)
     typed = figures["command"].split()
-    assert typed[:3] == ["python", "train.py", "--config"]
-    config, _ = parse(load("65b"), typed[4:])
+    assert typed[:5] == ["python", "-m", "llama_jax", "train", "--config"]
+    config = apply_overrides(load("65b"), typed[6:])
     again = configured(config, parse_machine("a100-80g:2048"))
     assert again.memory.total == figures["memory"]["total"]
 

@@ -1,4 +1,4 @@
-"""`python -m llama_jax plan`: settle a layout, price it, compile it where asked, print and save the figures."""
+"""`llama_jax plan` at work: settle a layout, price it, compile it where asked, print and save the figures."""
 
 import dataclasses
 import json
@@ -8,7 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
-from llama_jax.cli.train import parse
+from llama_jax.cli.find_config import find_config
+from llama_jax.cli.options import PlanOptions
+from llama_jax.cli.parsing import apply_overrides
 from llama_jax.config import Config
 from llama_jax.config.file import load_config
 from llama_jax.errors import ConfigError
@@ -19,50 +21,51 @@ from llama_jax.plan.cost import collectives, days, hardware_flops_per_token, mat
 from llama_jax.plan.fleet import Fleet, parse_machine
 from llama_jax.plan.layouts import Choice, configured, largest_micro_batch, micro_batches, settle, what_would
 from llama_jax.plan.memory import REMAT, layer_activations
-from llama_jax.plan.options import Plan
 from llama_jax.plan.report import print_plan
 
 ATTEMPTS = 3
 """Micro-batches that are compiled before a plan says that the compiler refuses."""
 
 
-def run_plan(options: Plan, overrides: list[str]) -> None:
-    """Print the plan, and write it to options.json; raises ConfigError for what cannot be planned."""
-    fleet = parse_machine(options.machine)
-    config, _ = parse(load_config(Path(options.config)), overrides)
-    if options.compile:
+def run_plan(asked: PlanOptions) -> None:
+    """Print the plan, and write it to --json; raises ConfigError for what cannot be planned."""
+    fleet = parse_machine(asked.machine)
+    config = apply_overrides(load_config(find_config(asked.config)), asked.overrides)
+    if asked.compile:
         check_compiler_installed(fleet)
-    choice = settle(config, fleet, search=options.search)
+    choice = settle(config, fleet, search=asked.search)
     console, compiled, refused = Console(highlight=False, soft_wrap=True), None, []
-    if options.compile and choice.fits:
+    if asked.compile and choice.fits:
         waiting = f"compiling the train step for {fleet.title}"
         with console.status(waiting) if console.is_terminal else nullcontext():
-            choice, compiled, refused = signed(choice)
-    figures = describe(config, choice, compiled)
+            choice, compiled, refused = _compile_largest(choice)
+    figures = _figures(config, choice, compiled=compiled)
     figures["refused_micro_batches"] = refused
-    figures["overrides"] = train_overrides(config, choice.config, overrides)
-    figures["command"] = " ".join(["python train.py --config", options.config, *figures["overrides"]])
+    figures["overrides"] = [*asked.overrides, *_decided_overrides(config, choice.config)]
+    figures["command"] = " ".join(["python -m llama_jax train --config", asked.config, *figures["overrides"]])
     print_plan(figures, console)
-    if options.json:
-        write_atomic(Path(options.json), (json.dumps(figures, indent=1) + "\n").encode())
+    if asked.json:
+        write_atomic(Path(asked.json), (json.dumps(figures, indent=1) + "\n").encode())
 
 
-def signed(choice: Choice) -> tuple[Choice, CompiledStep, list[int]]:
-    """The choice compiled, with a smaller micro-batch where the compiler needs more than it may; and those it refused.
+def _compile_largest(choice: Choice) -> tuple[Choice, CompiledStep, list[int]]:
+    """Compile with the choice's micro-batch, or the next smaller ones where the compiler needs more memory than there is.
 
-    Gives up after ATTEMPTS and returns the last.
+    Returns:
+        The choice as it was compiled, what the compiler says of it, and the micro-batches that it refused; after ATTEMPTS
+        refusals the last attempt.
     """
     refused = []
     for attempt in [other for other in micro_batches(choice) if other.micro_batch <= choice.micro_batch][:ATTEMPTS]:
         compiled = compile_for_fleet(attempt.config, attempt.fleet)
-        if fits(attempt, compiled):
+        if _fits(attempt, compiled):
             break
         refused.append(attempt.micro_batch)
     return attempt, compiled, refused
 
 
-def describe(config: Config, choice: Choice, compiled: CompiledStep | None) -> dict[str, Any]:
-    """Every figure of a plan as plain values: bytes, seconds, FLOPs."""
+def _figures(config: Config, choice: Choice, *, compiled: CompiledStep | None) -> dict[str, Any]:
+    """Every figure of a plan as plain JSON values: bytes, seconds, FLOPs."""
     fleet, machine, c = choice.fleet, choice.fleet.machine, choice.config.model
     attention, largest = choice.attention, largest_micro_batch(choice)
     return {
@@ -76,8 +79,8 @@ def describe(config: Config, choice: Choice, compiled: CompiledStep | None) -> d
         },
         "layout": {"mesh": dict(choice.mesh), "accumulation_steps": choice.config.training.accumulation_steps,
                    "micro_batch": choice.micro_batch, "largest_micro_batch": largest.micro_batch if largest else 0,
-                   "remat": c.remat, "attention": attention, "configured_total": configured_total(config, fleet),
-                   "as_configured": not train_overrides(config, choice.config, [])},
+                   "remat": c.remat, "attention": attention, "configured_total": _configured_total(config, fleet),
+                   "as_configured": not _decided_overrides(config, choice.config)},
         "memory": dataclasses.asdict(choice.memory) | {
             "total": choice.memory.total,
             "activations_by_remat": {policy: c.num_layers * layer_activations(choice.config, choice.mesh, policy)
@@ -85,16 +88,16 @@ def describe(config: Config, choice: Choice, compiled: CompiledStep | None) -> d
         "collectives": [
             {"axis": axis, **dataclasses.asdict(found), "seconds": seconds_of(axis, found, choice.mesh, fleet)}
             for axis, found in collectives(choice.config, choice.mesh)],
-        "cost": costs(choice),
+        "cost": _costs(choice),
         "compiled": dataclasses.asdict(compiled) if compiled else None,
-        "fits": fits(choice, compiled),
-        "would_fit": [] if fits(choice, compiled) else [
+        "fits": _fits(choice, compiled),
+        "would_fit": [] if _fits(choice, compiled) else [
             f"{other.machine.name}:{other.count}" for other in what_would(config, fleet)],
     }
 
 
-def costs(choice: Choice) -> dict[str, Any]:
-    """The predicted step, and the whole run."""
+def _costs(choice: Choice) -> dict[str, Any]:
+    """What one step and the whole run are predicted to take."""
     price, tokens = choice.cost, choice.cost.steps * choice.cost.tokens
     return {
         "compute_seconds": price.compute, "memory_seconds": price.memory, "hidden_network_seconds": price.hidden,
@@ -105,30 +108,33 @@ def costs(choice: Choice) -> dict[str, Any]:
     }
 
 
-def configured_total(config: Config, fleet: Fleet) -> int:
-    """Bytes of a device for the config's own layout; 0 where its mesh or rows do not fit the devices."""
+def _configured_total(config: Config, fleet: Fleet) -> int:
+    """Bytes of memory per device for the config's own layout; 0 where its mesh or batch does not fit the devices."""
     try:
         return configured(config, fleet).memory.total
     except ConfigError:
         return 0
 
 
-def fits(choice: Choice, compiled: CompiledStep | None) -> bool:
-    """By the compiler where it was asked, else by the arithmetic."""
-    return choice.fits if compiled is None else not compiled.refusal and compiled.peak <= choice.fleet.machine.usable
+def _fits(choice: Choice, compiled: CompiledStep | None) -> bool:
+    """Whether the run fits the memory: by the compiler's figures where there are any, else by arithmetic."""
+    if compiled is None:
+        return choice.fits
+    return not compiled.refusal and compiled.peak <= choice.fleet.machine.usable
 
 
-def train_overrides(config: Config, planned: Config, given: list[str]) -> list[str]:
-    """What train.py must be told so that it runs `planned`: what was typed, then what the plan decided."""
-    decided = {f"mesh.{field.name}": getattr(planned.mesh, field.name) for field in dataclasses.fields(planned.mesh)}
-    decided |= {"training.accumulation_steps": planned.training.accumulation_steps, "model.remat": planned.model.remat}
-    changed = []
-    for name, value in decided.items():
-        room, field = name.split(".")
-        if getattr(getattr(config, room), field) not in (value, -1):
-            changed += [f"--{name}", str(value)]
-        elif getattr(getattr(config, room), field) == -1 and any(
-                getattr(config.mesh, other.name) not in (-1, getattr(planned.mesh, other.name))
-                for other in dataclasses.fields(planned.mesh)):
-            changed += [f"--{name}", str(value)]  # the axes around it changed: say all of them
-    return [*given, *changed]
+def _decided_overrides(config: Config, planned: Config) -> list[str]:
+    """The overrides that turn `config` into `planned`: mesh, accumulation and rematerialisation policy where they differ."""
+    axes = [axis.name for axis in dataclasses.fields(planned.mesh)]
+    sizes = {axis: (getattr(config.mesh, axis), getattr(planned.mesh, axis)) for axis in axes}
+    # an axis of -1 takes the devices that the others leave: it is right as it is unless one of them changed
+    changed = {axis for axis, (old, new) in sizes.items() if old not in (new, -1)}
+    words = []
+    for axis, (old, new) in sizes.items():
+        if axis in changed or (old == -1 and changed):
+            words += [f"--mesh.{axis}", str(new)]
+    if config.training.accumulation_steps != planned.training.accumulation_steps:
+        words += ["--training.accumulation_steps", str(planned.training.accumulation_steps)]
+    if config.model.remat != planned.model.remat:
+        words += ["--model.remat", planned.model.remat]
+    return words

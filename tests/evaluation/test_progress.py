@@ -3,22 +3,21 @@
 import io
 import itertools
 
-import pytest
 from rich.console import Console
 
+from llama_jax import terminal
 from llama_jax.cli import evaluate as command
 from llama_jax.evaluation.requests import prepare_tasks
 from llama_jax.evaluation.task import Settings
-from llama_jax.terminal import clock
 
 
 def lines_of(jobs, monkeypatch, seconds: list[float], parts: list[float]) -> list[str]:
     """What is printed for reports of `parts` of all requests, made at `seconds` after the start."""
-    times = itertools.chain([0.0, 0.0], seconds)
-    monkeypatch.setattr(command.time, "perf_counter", lambda: next(times))
+    times = itertools.chain([0.0], seconds)
+    monkeypatch.setattr(terminal.time, "perf_counter", lambda: next(times))
     total = sum(map(command.request_characters, command.distinct_requests(jobs)))
     out = io.StringIO()
-    with command.progress(Console(file=out), jobs) as report:
+    with command._progress(Console(file=out), jobs) as report:
         for part in parts:
             report("siqa", part * total)
     return out.getvalue().splitlines()
@@ -32,10 +31,3 @@ def test_a_first_report_at_share_0_after_a_long_plan(eval_data, monkeypatch):
         "siqa: 50.0% of all requests, 2:13:20 left",
         "siqa: 110.0% of all requests, 0:00 left",
     ]
-
-
-@pytest.mark.parametrize("seconds, text", [
-    (0, "0:00"), (9.99, "0:09"), (75, "1:15"), (3599, "59:59"), (3600, "1:00:00"), (86_399, "23:59:59"), (86_400, "1 d 0 h"),
-    (1e7, "115 d 17 h"), (float("inf"), "?"), (float("nan"), "?"), (-1, "?")])
-def test_clock(seconds, text):
-    assert clock(seconds) == text

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 KILLED_AT_30 = """
 import os, signal, sys, time
 from pathlib import Path
-from llama_jax.cli.train import load_config
+from llama_jax.config.file import load_config
 from llama_jax.training.loop import fit
 
 workdir = Path(sys.argv[2])

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from llama_jax.cli.train import main, parse
+from llama_jax.__main__ import run_command
+from llama_jax.cli.parsing import apply_overrides, parse_train
+from llama_jax.cli.train import run_directory
 from llama_jax.config import Config, to_dict
 from llama_jax.config.file import field_names, load_config
 from llama_jax.errors import ConfigError, DataError, LlamaError, exit_code_of
@@ -17,6 +19,10 @@ from llama_jax.training import loop
 
 ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "configs/tiny.py")
+
+
+def main(arguments: list[str]) -> int:
+    return run_command("train", arguments, prog="python train.py")
 
 
 @pytest.fixture
@@ -131,8 +137,8 @@ def test_bad_config_files(capsys, runs, tmp_path, name, content, sentence):
 
 
 def test_no_config(capsys, tmp_path):
-    assert "no config file none.py." in error_of(capsys, "--config", "none.py")
-    assert f"no config file {tmp_path}." in error_of(capsys, "--config", tmp_path)
+    assert "there is no config file none.py, and no packaged config of that name" in error_of(capsys, "--config", "none.py")
+    assert f"there is no config file {tmp_path}, and" in error_of(capsys, "--config", tmp_path)
     assert "--config is missing. usage: python train.py --config FILE" in error_of(capsys, "--model.dim", "3")
     assert "--config is missing" in error_of(capsys, "--config")
 
@@ -170,4 +176,6 @@ def test_the_door_itself(tmp_path):
 
 def test_parse_leaves_what_is_not_named():
     config = load_config(Path(TINY))
-    assert parse(config, []) == (config, Path("runs/tiny"))
+    assert apply_overrides(config, []) == config
+    asked = parse_train(["--config", TINY], prog="train")
+    assert (asked.fields, run_directory(asked)) == (config, Path("runs/tiny"))

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 import llama_jax
-from llama_jax import __main__ as door
+from llama_jax.__main__ import main
 from llama_jax.cli import generate as command
+from llama_jax.cli.load_model import load_model
 from llama_jax.config import CheckpointConfig, Config, DataConfig
 from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.serving.engine import Engine
@@ -49,13 +50,13 @@ def folder(tmp_path_factory, tokenizer) -> Path:
 @pytest.fixture
 def loaded(folder):
     """(model, params, tokenizer) as the commands load them: what was compiled for one serves the other."""
-    loaded = command.load_asked(str(folder), tensor=1)
+    loaded = load_model(str(folder), tensor=1)
     with jax.set_mesh(loaded[1]["embedding"].sharding.mesh):
         yield loaded
 
 
 def run(*arguments) -> int:
-    return door.main([str(argument) for argument in arguments])
+    return main([str(argument) for argument in arguments])
 
 
 def lines(file: Path) -> list[dict]:

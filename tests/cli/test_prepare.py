@@ -1,4 +1,4 @@
-"""`python -m llama_jax`: commands do what they say, print it, and leave with the right code."""
+"""`prepare` and `tokenizer` as a user types them: they do what they say, print it, and leave with the right code."""
 
 import json
 import os
@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from llama_jax import __main__ as door
+from llama_jax import terminal
+from llama_jax.__main__ import main
+from llama_jax.cli import prepare as command
 from llama_jax.data.manifest import MANIFEST_FILE, read_manifest
 from llama_jax.data.prepare import prepare_data
 from llama_jax.tokenizer.fertility import measure_fertility
 from llama_jax.tokenizer.load import load_tokenizer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def folder(tmp_path, tokenizer) -> Path:
 
 
 def run(*arguments) -> int:
-    return door.main([str(argument) for argument in arguments])
+    return main([str(argument) for argument in arguments])
 
 
 def test_prepare(tmp_path, small, folder, tokenizer, capsys):
@@ -132,8 +134,7 @@ def test_mistakes(tmp_path, monkeypatch, small, folder, capsys, arguments, code,
 
 
 @pytest.mark.parametrize("arguments, words", [
-    ("", "prepare"), ("nothing", "Available subcommands: prepare, tokenizer"), ("prepare --input a", "--tokenizer"),
-    ("tokenizer train --input a --output b --vocab_size many", "--vocab_size"), ("prepare --inptu a", "--inptu"),
+    ("prepare --input a", "--tokenizer"), ("tokenizer train --input a --output b --vocab_size many", "--vocab_size"),
 ])
 def test_wrong_usage(capsys, arguments, words):
     with pytest.raises(SystemExit) as caught:
@@ -154,7 +155,7 @@ def test_help(capsys, command, options):
 
 
 def test_progress_is_plain_lines_without_a_terminal(tmp_path, source, folder, capsys, monkeypatch):
-    monkeypatch.setattr(door, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(terminal, "SECONDS_BETWEEN_LINES", 0.0)
     run("prepare", "--input", source, "--tokenizer", folder, "--output", tmp_path / "out", "--workers", 1)
     *lines, last = capsys.readouterr().out.splitlines()
     shape = r"([\d,]+) documents  [\d,]+\.\d MB  ([\d,]+) tokens  [\d.]+ MB/s"
@@ -165,7 +166,7 @@ def test_progress_is_plain_lines_without_a_terminal(tmp_path, source, folder, ca
 
 
 def test_progress_is_a_live_line_on_a_terminal(tmp_path, small, folder, capsys, monkeypatch):
-    monkeypatch.setattr(door, "Console", lambda **options: Console(**options, force_terminal=True, width=100))
+    monkeypatch.setattr(command, "Console", lambda **options: Console(**options, force_terminal=True, width=100))
     run("prepare", "--input", small, "--tokenizer", folder, "--output", tmp_path / "out", "--workers", 1)
     out = capsys.readouterr().out
     assert "1 documents  0.1 MB" in out and "\x1b[2K" in out
@@ -175,7 +176,7 @@ def test_ctrl_c_ends_in_a_sentence(capsys, small, folder, monkeypatch):
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(door, "prepare_data", interrupted)
+    monkeypatch.setattr(command, "prepare_data", interrupted)
     assert run("prepare", "--input", small, "--tokenizer", folder, "--output", "out") == 130
     assert capsys.readouterr().err == "interrupted; what was finished stays\n"
 

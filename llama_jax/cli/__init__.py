@@ -1,0 +1,25 @@
+"""The commands. `options` holds what each is told, `parsing` reads it from a command line; a module per command does its work.
+
+Importing this package imports no jax; the table of the commands is in `llama_jax.__main__`.
+"""
+
+from llama_jax.cli.find_config import find_config, packaged_configs
+from llama_jax.cli.options import (
+    ConvertOptions,
+    EvaluateOptions,
+    GenerateOptions,
+    PlanOptions,
+    PrepareOptions,
+    SamplingOptions,
+    ScoreOptions,
+    ServeOptions,
+    TokenizerOptions,
+    TrainOptions,
+)
+from llama_jax.cli.parsing import apply_overrides, parse_options, parse_plan, parse_train
+
+__all__ = [
+    "ConvertOptions", "EvaluateOptions", "GenerateOptions", "PlanOptions", "PrepareOptions", "SamplingOptions", "ScoreOptions",
+    "ServeOptions", "TokenizerOptions", "TrainOptions", "apply_overrides", "find_config", "packaged_configs", "parse_options",
+    "parse_plan", "parse_train",
+]

@@ -1,0 +1,40 @@
+"""The model that a command asks for with --checkpoint and --tensor, loaded with a progress bar."""
+
+import sys
+from typing import Any
+
+import jax
+
+from llama_jax.config import MeshConfig
+from llama_jax.errors import ConfigError
+from llama_jax.formats.loading import load_source
+from llama_jax.formats.mapping import tensors
+from llama_jax.formats.open import open_source
+from llama_jax.formats.run import RunFolder
+from llama_jax.model.decoder import Transformer
+from llama_jax.parallel.malloc import keep_freed_memory
+from llama_jax.terminal import progress_bar
+from llama_jax.tokenizer.base import Tokenizer
+
+
+def load_model(checkpoint: str, tensor: int, *, data: int = 1) -> tuple[Transformer, Any, Tokenizer]:
+    """(model, parameters, tokenizer) on a mesh of data x tensor devices; `data` -1 takes all devices there are.
+
+    Only the caller holds the parameters, so that it can free them once it has them in another form.
+    """
+    check_devices(tensor)
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
+    source = open_source(checkpoint)
+    count = sum(1 for _ in tensors(source.config))
+    with progress_bar("tensors", lambda done, seconds: f"{done:,.0f} of {count:,}", total=count) as advance:
+        model, params, tokenizer = load_source(source, MeshConfig(data=data, tensor=tensor), report=advance)
+    if source.format != RunFolder.format:  # such a folder may hold several tokenizers: say which was chosen
+        print(f"{checkpoint}: {source.format}; tokenizer: {tokenizer}", file=sys.stderr)
+    return model, params, tokenizer
+
+
+def check_devices(tensor: int) -> None:
+    """Raise ConfigError where there are fewer than `tensor` devices."""
+    if not 0 < tensor <= jax.device_count():
+        raise ConfigError(f"tensor must lie in [1, {jax.device_count()}], the devices there are, got {tensor}.")
