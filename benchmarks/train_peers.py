@@ -64,7 +64,7 @@ def ours(shape: Shape, dtype: str) -> Callable[[], None]:
     from llama_jax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig, TrainingConfig
     from llama_jax.data.batches import batch_of_tokens
     from llama_jax.parallel.mesh import make_mesh
-    from llama_jax.training.loop import build
+    from llama_jax.training.compiled import build
 
     config = Config(
         model=ModelConfig(

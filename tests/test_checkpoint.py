@@ -21,7 +21,7 @@ from llama_jax.errors import ConfigError, DataError
 from llama_jax.formats.checkpoints import Checkpoints, abstract
 from llama_jax.ops.rotary import STRETCHES
 from llama_jax.parallel.mesh import make_mesh
-from llama_jax.training.init_from import check_shape
+from llama_jax.training.init_from import check_initial_model
 
 # after an error orbax closes its event loop under tensorstore's last callbacks and unfinished reads
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.:pytest.PytestUnraisableExceptionWarning")
@@ -187,7 +187,7 @@ def test_fields_that_mean_nothing_for_the_model_may_change(saved, wanted):
     saved, wanted = (replace(CONFIG, model=ModelConfig(**fields)) for fields in (saved, wanted))
     check_same_model(saved, wanted)
     check_same_model(wanted, saved)
-    check_shape(saved.model, wanted.model, "a folder")  # for init_from
+    check_initial_model(saved.model, wanted.model, folder="a folder")  # for init_from
     assert changes(saved, wanted)  # said all the same
 
 

@@ -1,4 +1,4 @@
-"""Where a run's first weights come from: the seed, or a folder that `init_from` names."""
+"""Trains on from existing weights: opens the folder that `init_from` names, and checks its model and tokenizer."""
 
 from pathlib import Path
 
@@ -14,45 +14,59 @@ from llama_jax.tokenizer.load import load_tokenizer
 from llama_jax.training.step import TrainState
 
 
-def starting_point(config: Config, workdir: Path) -> WeightSource | None:
-    """The folder to begin from; None where there is none, or where the run has a checkpoint of its own already.
+def open_initial_weights(config: Config, workdir: Path) -> WeightSource | None:
+    """Open the folder of weights that `config.init_from` names.
 
-    Raises ConfigError where its model is not the config's, DataError where it holds no weights.
+    Returns:
+        None where none is named, or where the run has a checkpoint already and resumes from that.
+
+    Raises:
+        ConfigError: the weights are of another model than the config's.
+        DataError: the folder holds no weights.
     """
     if not config.init_from or steps_of(workdir):
         return None
     source = open_source(config.init_from)
-    check_shape(source.config, config.model, config.init_from)
+    check_initial_model(source.config, config.model, folder=config.init_from)
     return source
 
 
-def check_shape(given: ModelConfig, wanted: ModelConfig, where: str) -> None:
-    """Raise ConfigError, with the options that mend it, where weights of `given` would mean something else in `wanted`."""
+def check_initial_model(given: ModelConfig, wanted: ModelConfig, *, folder: str) -> None:
+    """Raise ConfigError where weights of `given` would mean something else in `wanted`; the message has the options to add."""
     theirs, ours = meaning(given), meaning(wanted)
-    if different := [key for key in theirs if key not in FREE_TO_CHANGE and theirs[key] != ours[key]]:
-        options = " ".join(f"--model.{key} {theirs[key]}" for key in different)
-        for json_way, typed in (('"', ""), ("true", "True"), ("false", "False")):
-            options = options.replace(json_way, typed)
-        raise ConfigError(f"the weights of {where} belong to another model than the config's; add {options}")
+    different = [key for key in theirs if key not in FREE_TO_CHANGE and theirs[key] != ours[key]]
+    if different:
+        options = " ".join(f"--model.{key} {_as_typed(theirs[key])}" for key in different)
+        raise ConfigError(f"the weights of {folder} belong to another model than the config's; add {options}")
 
 
-def tokenizer_for(source: WeightSource, named: str) -> Tokenizer:
-    """The tokenizer the weights were trained with, which the run must use.
+def _as_typed(json_value: str) -> str:
+    """A field's JSON value as the command line takes it: words without quotes, Python's True and False."""
+    return json_value.replace('"', "").replace("true", "True").replace("false", "False")
 
-    It lies beside them, or is `named` (data.tokenizer). Raises ConfigError where they are two, or there is none.
+
+def required_tokenizer(source: WeightSource, chosen_path: str) -> Tokenizer:
+    """The tokenizer that the weights were trained with, which the run must use.
+
+    Args:
+        source: the weights; their folder usually holds the tokenizer.
+        chosen_path: data.tokenizer, which names it where the folder does not; may be empty.
+
+    Raises:
+        ConfigError: the two are different tokenizers, or there is none.
     """
-    own, chosen = tokenizer_of(source), load_tokenizer(named) if named else None
+    own = tokenizer_of(source)
+    chosen = load_tokenizer(chosen_path) if chosen_path else None
     if not (own or chosen):
         raise ConfigError(f"{source.folder} holds no tokenizer; set --data.tokenizer to the one its weights were trained with.")
     if own and chosen and own.sha256 != chosen.sha256:
-        raise ConfigError(f"data.tokenizer {named} is not the tokenizer that lies in {source.folder}, which its weights were "
-                          "trained with; leave data.tokenizer empty.")
+        raise ConfigError(f"data.tokenizer {chosen_path} is not the tokenizer that lies in {source.folder}, which its weights "
+                          "were trained with; leave data.tokenizer empty.")
     if chosen:
         check_vocabulary(source, chosen)
     return own or chosen
 
 
-def take_params(state: TrainState, source: WeightSource) -> TrainState:
-    """`state` with the source's parameters in the place of its own, laid out like them."""
-    target, empty = state.params, state.replace(params=None)
-    return empty.replace(params=load_params(source, target))
+def load_initial_params(state: TrainState, source: WeightSource) -> TrainState:
+    """`state` with the parameters of `source` in the place of its own, and sharded like them."""
+    return state.replace(params=load_params(source, state.params))

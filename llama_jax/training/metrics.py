@@ -1,8 +1,7 @@
-"""From device sums to the numbers people read, and the clock that is read only when the device is done."""
+"""Training metrics: means of the loss over the steps since the last line, tokens per second, model FLOPs utilisation (MFU)."""
 
 import math
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -17,101 +16,111 @@ from llama_jax.training.optimizer import learning_rate
 
 
 def bits_per_byte(nats_per_token: float, predicted_per_byte: float) -> float:
-    """Bits a byte of original text, from nats a predicted token and predicted tokens a byte."""
+    """Bits per byte of the original text, from nats per predicted token and predicted tokens per byte."""
     return nats_per_token / math.log(2) * predicted_per_byte
 
 
-def mixed_predicted_per_byte(sources: list[TokenSource], shares: list[float]) -> float:
-    """Predicted tokens a byte of a mixture by token share: the harmonic mean of its sources'."""
-    return sum(shares) / sum(share / source.predicted_per_byte for source, share in zip(sources, shares, strict=True))
-
-
-def total_peak(config: Config) -> tuple[float, str]:
-    """(FLOP/s of all devices together, where the figure is from)."""
-    peak, source = peak_flops(jax.devices()[0], config.model.dtype)
-    shared = jax.default_backend() == "cpu"  # several CPU devices are the same cores
-    return peak * (jax.process_count() if shared else jax.device_count()), source
-
-
 def perplexity(nats_per_token: float) -> float:
-    """exp of a loss; inf where that is beyond a double."""
+    """exp of a loss in nats per token; infinite where that is beyond a double."""
     try:
         return math.exp(nats_per_token)
     except OverflowError:
         return math.inf
 
 
-@dataclass
-class Meter:
-    """Turns steps' metrics into the lines of metrics.jsonl. A step is heard of once the device has done it."""
+def mixture_predicted_per_byte(sources: list[TokenSource], shares: list[float]) -> float:
+    """Predicted tokens per byte of a mixture by token share: the harmonic mean of its sources'."""
+    return sum(shares) / sum(share / source.predicted_per_byte for source, share in zip(sources, shares, strict=True))
 
-    config: Config
-    mixture: Mixture
-    peak: float
-    """FLOP/s of all devices together."""
-    before: dict[str, Any] = field(default_factory=dict)
-    """`state()` as the checkpoint holds it that the run goes on from."""
-    resumed: int = 0
-    """Step at which the mixture begins."""
-    _start: float = field(default_factory=time.perf_counter)
 
-    def __post_init__(self):
-        c = self.config
-        self._schedule: optax.Schedule = learning_rate(c.optimizer, c.training.num_steps)
-        self._step_tokens = c.training.batch_size * c.data.sequence_length
-        self._flops = train_flops_per_token(c.model, c.data.sequence_length)
-        self._predicted_per_byte = mixed_predicted_per_byte(self.mixture.sources, self.mixture.shares)
-        self._nats, self._predicted = self.before.get("nats", 0.0), self.before.get("predicted_tokens", 0.0)
+def total_peak_flops(config: Config) -> tuple[float, str]:
+    """(peak FLOP/s of all devices of the run together, where the figure is from)."""
+    peak, source = peak_flops(jax.devices()[0], config.model.dtype)
+    if jax.default_backend() == "cpu":  # several CPU devices of a process are the same cores
+        return peak * jax.process_count(), source
+    return peak * jax.device_count(), source
 
-    def state(self) -> dict[str, float]:
-        """What a checkpoint keeps, so that a resumed run writes the lines of an uninterrupted one: the loss since the last line
-        and the seconds so far."""
-        return {"nats": self._nats, "predicted_tokens": self._predicted, "seconds": self.seconds()}
+
+class TrainingMeter:
+    """Turns the metrics of train steps into the training lines of metrics.jsonl.
+
+    It is told of a step only once the devices have finished it, so that its clock measures the devices and not how fast steps
+    are dispatched.
+
+    Args:
+        config: the run's.
+        mixture: the rows that are read from `resume_step` on.
+        peak_flops: FLOP/s of all devices together.
+        resume_step: steps that earlier sessions of the run have done.
+        progress: what `progress` gave when the checkpoint of `resume_step` was saved.
+    """
+
+    def __init__(self, config: Config, mixture: Mixture, *, peak_flops: float, resume_step: int = 0,
+                 progress: dict[str, Any] | None = None):
+        progress = progress or {}
+        self._config, self._mixture, self._peak_flops, self._resume_step = config, mixture, peak_flops, resume_step
+        self._learning_rate: optax.Schedule = learning_rate(config.optimizer, config.training.num_steps)
+        self._tokens_per_step = config.training.batch_size * config.data.sequence_length
+        self._flops_per_token = train_flops_per_token(config.model, config.data.sequence_length)
+        self._predicted_per_byte = mixture_predicted_per_byte(mixture.sources, mixture.shares)
+        self._nats = progress.get("nats", 0.0)  # summed over the predicted tokens since the last line
+        self._predicted_tokens = progress.get("predicted_tokens", 0.0)
+        self._earlier_seconds = progress.get("seconds", 0.0)
+        self._session_start = time.perf_counter()
+
+    def progress(self) -> dict[str, float]:
+        """What a checkpoint has to hold so that a resumed run writes the lines of an uninterrupted one."""
+        return {"nats": self._nats, "predicted_tokens": self._predicted_tokens, "seconds": self.seconds()}
 
     def seconds(self) -> float:
-        """Wall-clock seconds in the training loop over all of the run's sessions; what a killed session did after its last
-        checkpoint is done again and counts once."""
-        return self.before.get("seconds", 0.0) + time.perf_counter() - self._start
+        """Wall-clock seconds in the training loop over all sessions of the run.
 
-    def begin(self, step: int) -> None:
-        """Training begins after `step`, now: the train step is compiled."""
-        self._first, self._began = step, time.perf_counter()
-        self.restart(step)
+        What a killed session did after its last checkpoint is done again, and counts once.
+        """
+        return self._earlier_seconds + time.perf_counter() - self._session_start
 
-    def restart(self, step: int) -> None:
-        """Count tokens per second from `step`, which is done and heard of, and from now: a pause has ended."""
-        self._counted, self._clock = step, time.perf_counter()
+    def start_clock(self, step: int) -> None:
+        """Training begins now, after `step`: the first batch is there and the train step is compiled."""
+        self._clock_start_step, self._clock_start = step, time.perf_counter()
+        self.restart_clock(step)
 
-    def add(self, metrics: dict[str, float]) -> None:
-        """Hear of a finished step: {loss, tokens, ...} of the train step."""
+    def restart_clock(self, step: int) -> None:
+        """Measure tokens per second from now on, after `step`: a pause has ended."""
+        self._measured_step, self._measured_since = step, time.perf_counter()
+
+    def add_step(self, metrics: dict[str, float]) -> None:
+        """Count a finished step. Of the train step's metrics takes loss (nats per predicted token) and tokens (predicted)."""
         self._nats += metrics["loss"] * metrics["tokens"]
-        self._predicted += metrics["tokens"]
+        self._predicted_tokens += metrics["tokens"]
 
-    def line(self, step: int, metrics: dict[str, float]) -> dict:
-        """The training line of metrics.jsonl for a finished step, the last that `add` heard of.
+    def training_line(self, step: int, metrics: dict[str, float]) -> dict[str, Any]:
+        """The training line of metrics.jsonl for a finished step, the last that was added; starts the next line's sums.
 
-        loss (nats per token), perplexity and bits_per_byte are of all predicted tokens since the last line; grad_norm and
-        learning_rate are the step's own; tokens_per_second and mfu are of the steps since the last line or pause (evaluation,
-        checkpoint, profile); seconds_left goes by this session's pace, pauses included.
+        Returns:
+            loss (nats per token), perplexity and bits_per_byte over all predicted tokens since the last line; grad_norm and
+            learning_rate of the step itself; tokens_per_second and mfu over the steps since the last line or pause
+            (evaluation, checkpoint, profile); seconds over all sessions; seconds_left at this session's pace, pauses included;
+            tokens, and tokens and epochs per source, that the run has read.
         """
         now = time.perf_counter()
-        rate = (step - self._counted) * self._step_tokens / max(now - self._clock, 1e-9)
-        pace = (now - self._began) / (step - self._first)
-        loss, c = self._nats / self._predicted, self.config
-        self._nats = self._predicted = 0.0
-        self._counted, self._clock = step, now
-        position = self.mixture.position((step - self.resumed) * c.training.batch_size)
+        tokens_per_second = (step - self._measured_step) * self._tokens_per_step / max(now - self._measured_since, 1e-9)
+        seconds_per_step = (now - self._clock_start) / (step - self._clock_start_step)
+        loss = self._nats / self._predicted_tokens
+        self._nats = self._predicted_tokens = 0.0
+        self._measured_step, self._measured_since = step, now
+        training = self._config.training
+        position = self._mixture.position((step - self._resume_step) * training.batch_size)
         return {
             "tokens": position.tokens,
             "loss": loss,
             "perplexity": perplexity(loss),
             "bits_per_byte": bits_per_byte(loss, self._predicted_per_byte),
             "grad_norm": metrics["grad_norm"],
-            "learning_rate": float(self._schedule(step)),
-            "tokens_per_second": rate,
-            "mfu": rate * self._flops / self.peak,
+            "learning_rate": float(self._learning_rate(step)),
+            "tokens_per_second": tokens_per_second,
+            "mfu": tokens_per_second * self._flops_per_token / self._peak_flops,
             "seconds": self.seconds(),
-            "seconds_left": (c.training.num_steps - step) * pace,
+            "seconds_left": (training.num_steps - step) * seconds_per_step,
             "sources": {
                 read.name: {"tokens": read.tokens, "epochs": round(read.epochs, 4)} for read in position.sources
             },

@@ -1,49 +1,52 @@
-"""A trace of a few steps for TensorBoard's profiler and xprof."""
+"""Profiles a few train steps with jax's profiler, for TensorBoard or xprof."""
 
 from pathlib import Path
 
 import jax
 
 
-class Profiler:
-    """Writes DIR/profile of the steps that `profile` of the config names; does nothing where it names none.
+class StepProfiler:
+    """Traces the steps that a config's `profile` names ("10:3": steps 10 to 12) into DIR/profile; nothing where it is empty.
 
-    The training loop lets the devices come to rest before it starts and stops a trace, so that a trace holds whole steps and
-    its overhead is in no other step's time.
+    The training loop waits for the devices before it starts and before it stops a trace, so that a trace holds whole steps and
+    no other step's time includes the overhead.
     """
 
     def __init__(self, profile: str, workdir: Path):
         self.folder = workdir / "profile"
-        first, _, count = profile.partition(":")
-        self._steps = range(int(first), int(first) + int(count)) if profile else range(0)
-        self._first = 0  # of the trace that is under way
+        self._steps = range(0)
+        if profile:
+            first, _, count = profile.partition(":")
+            self._steps = range(int(first), int(first) + int(count))
+        self._tracing_since = 0  # first step of the trace under way; 0 where none is
 
-    def missed(self, last: int) -> str:
-        """What to tell the user where no step of a run of `last` steps would be traced; empty where one will."""
-        wanted = self._steps
-        return f"profile: the run ends at step {last}, before step {wanted.start}" if wanted and wanted.start > last else ""
+    def warning(self, last_step: int) -> str:
+        """A line for the user where a run that ends at `last_step` reaches none of the steps to trace; else empty."""
+        if self._steps and self._steps.start > last_step:
+            return f"profile: the run ends at step {last_step}, before step {self._steps.start}"
+        return ""
 
-    def starts(self, step: int) -> bool:
+    def starts_before(self, step: int) -> bool:
         """Whether a trace should start before this step."""
-        return step in self._steps and not self._first
+        return step in self._steps and not self._tracing_since
 
-    def stops(self, step: int, last: int) -> bool:
-        """Whether the trace that is under way should stop after this step, of a run of `last`."""
-        return bool(self._first) and (step == last or step + 1 not in self._steps)
+    def stops_after(self, step: int, last_step: int) -> bool:
+        """Whether the trace under way should stop after this step."""
+        return self._tracing_since > 0 and (step == last_step or step + 1 not in self._steps)
 
     def start(self, step: int) -> None:
-        """Begin a trace whose first step is `step`."""
+        """Start a trace whose first step is `step`."""
         jax.profiler.start_trace(str(self.folder))
-        self._first = step
+        self._tracing_since = step
 
     def stop(self, step: int) -> str:
-        """End the trace, whose last step is `step`; what to tell the user."""
-        first = self._first
+        """Stop the trace, whose last step is `step`; returns a line for the user."""
+        first = self._tracing_since
         self.close()
         return f"profile of steps {first} to {step}: tensorboard --logdir {self.folder}"
 
     def close(self) -> None:
-        """End a trace that is under way."""
-        if self._first:
+        """Stop a trace that is under way."""
+        if self._tracing_since:
             jax.profiler.stop_trace()
-            self._first = 0
+            self._tracing_since = 0

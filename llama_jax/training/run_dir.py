@@ -1,4 +1,4 @@
-"""The run directory: is it ours, what does it hold, may this config go on in it."""
+"""The run directory: whether a run may use it, which step the run resumes from, and what data it had read by then."""
 
 import json
 import tempfile
@@ -17,78 +17,88 @@ from llama_jax.files.atomic import write_atomic
 from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.tokenizer.base import Tokenizer
 
-CONFIG = "config.json"
-POSITION = "position"
-"""Key of a checkpoint's progress under which it holds what was read."""
+RUN_CONFIG = "config.json"
+"""File of a run directory that holds the run's Config."""
+
+DATA_POSITION = "position"
+"""Key of a checkpoint's progress that holds the data position, i.e. what has been read of every source."""
 
 
-def open_run(config: Config, workdir: Path) -> tuple[Checkpoints, int, list[str]]:
-    """(checkpoints, step to go on from, what to tell the user); a new folder gets its config.json and is ours.
+def open_run_dir(config: Config, workdir: Path) -> tuple[Checkpoints, int, list[str]]:
+    """Open `workdir` for a run; a folder that is new or empty becomes a run directory.
 
-    Raises ConfigError where the folder is another's, cannot be written, or holds another model.
+    Returns:
+        (its checkpoints, the step to resume from or 0, lines for the user).
+
+    Raises:
+        ConfigError: the folder holds something else, cannot be written, or its run has another model or more steps.
+        DataError: its newest checkpoint is damaged.
     """
     if jax.process_index() == 0:
-        check_folder(workdir)
-        if not (workdir / CONFIG).exists():
-            record(config, workdir)
+        _check_run_dir(workdir)
+        if not (workdir / RUN_CONFIG).exists():
+            write_run_config(config, workdir)
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint)
     try:
-        return checkpoints, *beginning(config, workdir, checkpoints)
+        resume_step, notes = _resume_step(config, workdir, checkpoints=checkpoints)
     except BaseException:
         checkpoints.close()
         raise
+    return checkpoints, resume_step, notes
 
 
-def beginning(config: Config, workdir: Path, checkpoints: Checkpoints) -> tuple[int, list[str]]:
-    """(step to go on from, what to tell the user); raises ConfigError and DataError where the run cannot go on."""
-    if checkpoints.latest() == 0:
-        raise ConfigError(f"{workdir} holds converted weights, not a run; train from them with --init_from {workdir} and another "
-                          "--workdir.")
-    start = checkpoints.latest() or 0
-    notes = []
-    if start:
-        saved = checkpoints.config(start)
-        check_same_model(saved, config)
-        if start > config.training.num_steps:
-            raise ConfigError(f"{workdir} has already trained {start} steps, more than training.num_steps "
-                              f"{config.training.num_steps}.")
-        notes.append(f"resuming {workdir} at step {start}")
-        notes += [f"changed since the checkpoint: {line}" for line in changes(saved, config)]
-    return start, notes
+def write_run_config(config: Config, workdir: Path) -> None:
+    """Write config.json. A run that resumes does so only once all that the config names has been checked."""
+    if jax.process_index() == 0:
+        write_atomic(workdir / RUN_CONFIG, (json.dumps(to_dict(config), indent=1) + "\n").encode())
 
 
-def position_at(checkpoints: Checkpoints, step: int, workdir: Path, tokenizer: Tokenizer | None) -> DataPosition:
+def restore_data_position(checkpoints: Checkpoints, step: int, *, workdir: Path, tokenizer: Tokenizer | None) -> DataPosition:
     """What the run had read when it saved `step` (0: nothing).
 
-    Of a checkpoint that an earlier version wrote it is worked out from the config in it: since the run began all its steps
-    had the same rows. Raises DataError where a source that was read then is gone.
+    Checkpoints of early versions do not record it. It is then computed from the config saved with them, since all steps before
+    had the same batch size and sources.
+
+    Raises:
+        DataError: a source that was read then is gone, or the record is of another version.
     """
     if step == 0:
         return DataPosition()
-    if recorded := checkpoints.progress(step).get(POSITION):
+    if recorded := checkpoints.progress(step).get(DATA_POSITION):
         try:
             return from_dict(DataPosition, recorded)
         except ConfigError as error:
             raise DataError(f"{checkpoints.folder / str(step)} says what was read in another way than this version ({error}); "
                             "remove it to go on from an earlier one.") from None
     saved = checkpoints.config(step)
-    read = replace(saved.data, tokenizer="", heldout=())
+    training_data = replace(saved.data, tokenizer="", heldout=())
     try:
-        corpus = open_corpus(read, saved.model.vocab_size, workdir=workdir, given=tokenizer, padded=bool(saved.init_from))
+        corpus = open_corpus(training_data, saved.model.vocab_size, workdir=workdir, given=tokenizer, padded=bool(saved.init_from))
     except DataError as error:
         raise DataError(f"the checkpoint of step {step}, of an earlier version, does not say what was read, and its sources "
                         f"cannot be opened to work it out: {error}") from None
     return Mixture(corpus.sources, corpus.shares, seed=saved.training.seed).position(step * saved.training.batch_size)
 
 
-def record(config: Config, workdir: Path) -> None:
-    """Write config.json, once all that the config names is known to be good."""
-    if jax.process_index() == 0:
-        write_atomic(workdir / CONFIG, (json.dumps(to_dict(config), indent=1) + "\n").encode())
+def _resume_step(config: Config, workdir: Path, *, checkpoints: Checkpoints) -> tuple[int, list[str]]:
+    """(step to resume from or 0, lines for the user); raises what `open_run_dir` raises."""
+    step = checkpoints.latest()
+    if step is None:
+        return 0, []
+    if step == 0:
+        raise ConfigError(f"{workdir} holds converted weights, not a run; train from them with --init_from {workdir} and another "
+                          "--workdir.")
+    saved = checkpoints.config(step)
+    check_same_model(saved, config)
+    if step > config.training.num_steps:
+        raise ConfigError(f"{workdir} has already trained {step} steps, more than training.num_steps "
+                          f"{config.training.num_steps}.")
+    changed = [f"changed since the checkpoint: {line}" for line in changes(saved, config)]
+    return step, [f"resuming {workdir} at step {step}", *changed]
 
 
-def check_folder(workdir: Path) -> None:
-    """Raise ConfigError unless `workdir` is new, empty or a run's, and can be written."""
+def _check_run_dir(workdir: Path) -> None:
+    """Raise ConfigError unless `workdir` can be written and is new, empty or a run directory."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=workdir):
@@ -100,8 +110,8 @@ def check_folder(workdir: Path) -> None:
     if not holds_files:
         return
     try:
-        from_dict(Config, json.loads((workdir / CONFIG).read_text()))
+        from_dict(Config, json.loads((workdir / RUN_CONFIG).read_text()))
     except (OSError, ValueError, LlamaError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{workdir} is not empty and not a run directory ({CONFIG}: {reason}); name another with "
+        raise ConfigError(f"{workdir} is not empty and not a run directory ({RUN_CONFIG}: {reason}); name another with "
                           "--workdir.") from None

@@ -19,7 +19,8 @@ from llama_jax.evaluation.in_training import evaluators
 from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.model.decoder import Transformer
 from llama_jax.parallel.mesh import make_mesh
-from llama_jax.training.loop import build, fit
+from llama_jax.training.compiled import build
+from llama_jax.training.loop import fit
 
 ROOT = Path(__file__).parents[2]
 

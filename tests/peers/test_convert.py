@@ -182,14 +182,17 @@ def test_training_goes_on_where_transformers_stands(tmp_path, tokenizer, play):
     first_batch = {}
     from llama_jax.training import loop
 
-    compile_step = loop.compile_step
+    load_batches = loop.load_batches
 
-    def seen(run, state, batch):
-        first_batch.update(tokens=np.asarray(batch.tokens), targets=np.asarray(batch.targets), weights=np.asarray(batch.weights))
-        return compile_step(run, state, batch)
+    def seen(*arguments, **options):
+        for batch in load_batches(*arguments, **options):
+            if not first_batch:
+                first_batch.update(tokens=np.asarray(batch.tokens), targets=np.asarray(batch.targets),
+                                   weights=np.asarray(batch.weights))
+            yield batch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "compile_step", seen)
+        patch.setattr(loop, "load_batches", seen)
         fit(config, tmp_path / "run")
     theirs = torch.tensor(torch_logits(tmp_path / "hf", first_batch["tokens"]))
     nll = torch.nn.functional.cross_entropy(theirs.flatten(0, 1), torch.tensor(first_batch["targets"]).long().flatten(),

@@ -23,7 +23,7 @@ from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.parallel.mesh import make_mesh
 from llama_jax.serving.protocol import CHECKS
 from llama_jax.training.compiled import build
-from llama_jax.training.run_dir import record
+from llama_jax.training.run_dir import write_run_config
 
 pytestmark = pytest.mark.peers
 openai = pytest.importorskip("openai")
@@ -42,7 +42,7 @@ def url(folder, tokenizer):
     config = load_config(ROOT / "configs/tiny.py")
     config = replace(config, model=replace(config.model, vocab_size=tokenizer.vocab_size))
     run.mkdir()
-    record(config, run)
+    write_run_config(config, run)
     tokenizer.save(run)
     checkpoints = Checkpoints(run / "checkpoints", CheckpointConfig())
     checkpoints.save(1, build(config, make_mesh(config.mesh, jax.devices()[:1])).init(), config)

@@ -22,7 +22,7 @@ from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.parallel.mesh import make_mesh
 from llama_jax.training.compiled import build
 from llama_jax.training.loop import fit
-from llama_jax.training.metrics import Meter
+from llama_jax.training.metrics import TrainingMeter
 from llama_jax.training.optimizer import learning_rate
 
 ROOT = Path(__file__).parents[2]
@@ -150,8 +150,9 @@ def deterministic(workdir: Path) -> list[dict]:
 def test_a_line_is_the_mean_since_the_last_one_also_after_a_resume(tmp_path, monkeypatch):
     """Lines at multiples of 5 and at the end, checkpoints at multiples of 7; one session stopped at 9, one lost at 16."""
     steps = {}
-    add = Meter.add
-    monkeypatch.setattr(Meter, "add", lambda self, metrics: (steps.update({len(steps) + 1: metrics}), add(self, metrics)))
+    add = TrainingMeter.add_step
+    monkeypatch.setattr(TrainingMeter, "add_step",
+                        lambda self, metrics: (steps.update({len(steps) + 1: metrics}), add(self, metrics)))
     config = small_config(tmp_path, num_steps=18, heldout_every=9, sample_tokens=0)
     config = replace(config, checkpoint=replace(config.checkpoint, every=7), eval=replace(config.eval, every=1))
     fit(config, tmp_path / "whole")
@@ -191,9 +192,11 @@ def test_no_pause_is_measured(tmp_path, monkeypatch):
     config = replace(small_config(tmp_path, num_steps=8, log_every=1, heldout_every=8, sample_tokens=0), profile="3:2")
     config = replace(config, checkpoint=replace(config.checkpoint, every=6), eval=replace(config.eval, every=5))
     heard = []
-    restart, line = Meter.restart, Meter.line
-    monkeypatch.setattr(Meter, "restart", lambda self, step: (heard.append(("restart", step)), restart(self, step))[1])
-    monkeypatch.setattr(Meter, "line", lambda self, step, m: (heard.append(("line", step)), line(self, step, m))[1])
+    restart, line = TrainingMeter.restart_clock, TrainingMeter.training_line
+    monkeypatch.setattr(TrainingMeter, "restart_clock",
+                        lambda self, step: (heard.append(("restart", step)), restart(self, step))[1])
+    monkeypatch.setattr(TrainingMeter, "training_line",
+                        lambda self, step, m: (heard.append(("line", step)), line(self, step, m))[1])
     stop_trace = jax.profiler.stop_trace
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: (stop_trace(), time.sleep(1.5)))
     fit(config, tmp_path / "run", [lambda params: time.sleep(1.5) or {"answer": 1.0}])

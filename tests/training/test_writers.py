@@ -8,7 +8,9 @@ import pytest
 from rich.console import Console
 
 from llama_jax.training import writers as module
-from llama_jax.training.writers import METRICS, Writers, open_metrics, plot_loss, read_metrics
+from llama_jax.training.loss_plot import plot_loss
+from llama_jax.training.metrics_file import METRICS_FILE, open_metrics, read_metrics
+from llama_jax.training.writers import MetricWriters
 
 LINE = {"tokens": 2048, "loss": 3.25, "perplexity": 25.79, "bits_per_byte": 1.5, "grad_norm": 0.5,
         "learning_rate": 1e-3, "tokens_per_second": 12_345.0, "mfu": 0.42, "seconds": 1.0, "seconds_left": 75.0,
@@ -21,21 +23,21 @@ def no_terminal(monkeypatch):
 
 
 def lines_of(workdir) -> list[dict]:
-    return [json.loads(line) for line in (workdir / METRICS).read_text().splitlines()]
+    return [json.loads(line) for line in (workdir / METRICS_FILE).read_text().splitlines()]
 
 
 def write(workdir, steps: range, *, start: int = 0) -> None:
-    writers = Writers(workdir, 10, start=start)
+    writers = MetricWriters(workdir, 10, start=start)
     for step in steps:
-        writers.metrics(step, LINE | {"loss": 10 / step})
+        writers.write_metrics(step, LINE | {"loss": 10 / step})
     writers.close()
 
 
 def test_every_output_gets_the_numbers(tmp_path, capsys):
-    writers = Writers(tmp_path, 10, start=0)
-    writers.text("head [of] the log")
-    writers.metrics(1, LINE)
-    writers.metrics(2, {"tokens": 4096, "heldout_loss": 3.5, "heldout_perplexity": 33.1, "answer": 42.0})
+    writers = MetricWriters(tmp_path, 10, start=0)
+    writers.write_text("head [of] the log")
+    writers.write_metrics(1, LINE)
+    writers.write_metrics(2, {"tokens": 4096, "heldout_loss": 3.5, "heldout_perplexity": 33.1, "answer": 42.0})
     writers.close()
     assert lines_of(tmp_path) == [{"step": 1} | LINE, {"step": 2, "tokens": 4096, "heldout_loss": 3.5,
                                                       "heldout_perplexity": 33.1, "answer": 42.0}]
@@ -49,8 +51,8 @@ def test_every_output_gets_the_numbers(tmp_path, capsys):
 
 
 def test_a_line_is_on_disk_before_the_next_step(tmp_path):
-    writers = Writers(tmp_path, 10, start=0)
-    writers.metrics(1, LINE)
+    writers = MetricWriters(tmp_path, 10, start=0)
+    writers.write_metrics(1, LINE)
     assert lines_of(tmp_path)[0]["step"] == 1
     writers.close()
 
@@ -63,19 +65,19 @@ def test_a_resumed_run_replaces_the_lines_after_its_checkpoint(tmp_path):
 
 def test_a_line_cut_short_is_left_out(tmp_path):
     write(tmp_path, range(1, 4))
-    with (tmp_path / METRICS).open("a") as file:
+    with (tmp_path / METRICS_FILE).open("a") as file:
         file.write('{"step": 4, "lo')
-    assert [line["step"] for line in read_metrics(tmp_path / METRICS)] == [1, 2, 3]
-    open_metrics(tmp_path / METRICS, 3).close()
-    assert (tmp_path / METRICS).read_text().endswith("}\n")
+    assert [line["step"] for line in read_metrics(tmp_path / METRICS_FILE)] == [1, 2, 3]
+    open_metrics(tmp_path / METRICS_FILE, 3).close()
+    assert (tmp_path / METRICS_FILE).read_text().endswith("}\n")
     write(tmp_path, range(4, 5), start=3)
     assert [line["step"] for line in lines_of(tmp_path)] == [1, 2, 3, 4]
 
 
 def test_other_processes_of_a_run_write_nothing(tmp_path, capsys):
-    writers = Writers(tmp_path, 10, start=0, active=False)
-    writers.text("hello")
-    writers.metrics(1, LINE)
+    writers = MetricWriters(tmp_path, 10, start=0, active=False)
+    writers.write_text("hello")
+    writers.write_metrics(1, LINE)
     writers.close()
     assert not list(tmp_path.iterdir()) and capsys.readouterr().out == ""
 
@@ -88,9 +90,9 @@ def test_a_terminal_gets_a_bar(tmp_path, monkeypatch, capsys):
 
 
 def printed(tmp_path, capsys, *lines: dict) -> list[str]:
-    writers = Writers(tmp_path, 10_000, start=0)
+    writers = MetricWriters(tmp_path, 10_000, start=0)
     for line in lines:
-        writers.metrics(2_000, line)
+        writers.write_metrics(2_000, line)
     writers.close()
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out).splitlines()
 
@@ -124,14 +126,14 @@ def test_what_is_not_finite_is_null_in_json_and_not_in_tensorboard(tmp_path, cap
         raise AssertionError(f"{name} is not JSON")
 
     values = {"tokens": 1, "heldout_loss": 2.0, "heldout_perplexity": bad, "nested": {"x": bad}}
-    writers = Writers(tmp_path, 10, start=0)
-    writers.metrics(1, values)
+    writers = MetricWriters(tmp_path, 10, start=0)
+    writers.write_metrics(1, values)
     writers.close()
     events = b"".join(file.read_bytes() for file in (tmp_path / "tensorboard").iterdir())
-    with (tmp_path / METRICS).open("a") as file:
+    with (tmp_path / METRICS_FILE).open("a") as file:
         file.write(json.dumps({"step": 2, "tokens": 2, "loss": bad}) + "\n")  # as earlier versions wrote it
-    Writers(tmp_path, 10, start=2).close()
-    lines = [json.loads(line, parse_constant=refuse) for line in (tmp_path / METRICS).read_text().splitlines()]
+    MetricWriters(tmp_path, 10, start=2).close()
+    lines = [json.loads(line, parse_constant=refuse) for line in (tmp_path / METRICS_FILE).read_text().splitlines()]
     assert lines == [{"step": 1} | values | {"heldout_perplexity": None, "nested": {"x": None}},
                      {"step": 2, "tokens": 2, "loss": None}]
     assert f"step 1/10  held-out loss 2.0000  ppl {bad}" in capfd.readouterr().out
@@ -148,11 +150,11 @@ def test_lines_fit_their_terminal(tmp_path, monkeypatch, width, terminal):
     else:
         monkeypatch.setenv("COLUMNS", str(width))
     tasks = {"heldout_loss/a": 3.5, "heldout_perplexity/a": 33.1, "heldout_bits_per_byte/a": 1.5, "eval/boolq/acc": 0.5}
-    writers = Writers(tmp_path, 10_000, start=0)
+    writers = MetricWriters(tmp_path, 10_000, start=0)
     said = []
-    monkeypatch.setattr(writers, "text", said.append)
+    monkeypatch.setattr(writers, "write_text", said.append)
     for line in (LINE, LINE | {"loss": 690.0, "perplexity": 1e299, "grad_norm": 1e30}, tasks):
-        writers.metrics(10_000, line)
+        writers.write_metrics(10_000, line)
     writers.close()
     assert len(said) == 4 and all(len(line) <= width for line in said), said
     assert said[0].startswith("step 10000/10000  loss 3.2500")
@@ -167,39 +169,3 @@ def test_the_bar_fits_its_terminal_and_shows_the_time_left(tmp_path, monkeypatch
         lines = printed(tmp_path / str(width), capsys, LINE)
         bar = lines[-1].split("\r")[-1]
         assert "loss 3.2500" in bar and bar.rstrip().endswith("1:15") and len(bar) <= width
-
-
-def test_the_picture_has_a_curve_of_every_heldout_source(tmp_path, monkeypatch):
-    write(tmp_path, range(1, 6))
-    writers = Writers(tmp_path, 10, start=5)
-    for step in (2, 5):
-        writers.metrics(step, {"tokens": 1000 * step, "heldout_loss/books": 3.0 + step, "heldout_loss/$x^": 2.0 + step})
-    writers.metrics(6, {"tokens": 6000, "heldout_loss/books": float("nan"), "heldout_loss/$x^": 1.0})
-    writers.close()
-    made, subplots = [], module.plt.subplots
-    monkeypatch.setattr(module.plt, "subplots", lambda **options: made.append(subplots(**options)) or made[-1])
-    plot_loss(tmp_path, "100$ for $x^")
-    ((_, axes),) = made
-    curves = {line.get_label(): list(map(tuple, line.get_xydata())) for line in axes.get_lines()}
-    assert list(curves) == ["training", "held-out books", r"held-out \$x^"]
-    assert curves["held-out books"] == [(2.0, 5.0), (5.0, 8.0)] and len(curves[r"held-out \$x^"]) == 3
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(curves)
-    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize("heldout", [False, True])
-def test_the_picture(tmp_path, heldout):
-    plot_loss(tmp_path, "nothing yet")
-    assert not (tmp_path / "loss.png").exists()
-    write(tmp_path, range(1, 6))
-    if heldout:
-        writers = Writers(tmp_path, 10, start=5)
-        writers.metrics(5, {"tokens": 5000, "heldout_loss": 3.0})
-        writers.close()
-    plot_loss(tmp_path, "a run")
-    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize("tokens, unit", [(2e12, (1e9, "billion")), (5e6, (1e6, "million")), (999, (1.0, ""))])
-def test_units(tokens, unit):
-    assert module._unit(tokens) == unit

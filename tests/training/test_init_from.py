@@ -19,8 +19,9 @@ from llama_jax.formats.open import open_source
 from llama_jax.model.decoder import Transformer
 from llama_jax.parallel.mesh import make_mesh
 from llama_jax.tokenizer.training import train_sentencepiece
-from llama_jax.training.init_from import check_shape, starting_point, take_params, tokenizer_for
-from llama_jax.training.loop import build, fit
+from llama_jax.training.compiled import build
+from llama_jax.training.init_from import check_initial_model, load_initial_params, open_initial_weights, required_tokenizer
+from llama_jax.training.loop import fit
 from tests.formats.memory import MemorySource, config_of
 
 MODEL = config_of(2, num_layers=2)
@@ -76,7 +77,7 @@ def test_the_weights_are_the_folders_and_the_rest_is_fresh(tmp_path, config, wei
         fresh = build(config, mesh).init()
         wanted = jax.tree.map(np.asarray, load(weights)[1])
         for folder, rounded in ((weights, wanted), (tmp_path / "orbax", jax.tree.map(half, wanted))):
-            state = take_params(fresh, open_source(folder))
+            state = load_initial_params(fresh, open_source(folder))
             jax.tree.map(np.testing.assert_array_equal, state.params, rounded)
             assert jax.tree.map(lambda x: x.sharding, state.params) == jax.tree.map(lambda x: x.sharding, fresh.params)
             jax.tree.map(np.testing.assert_array_equal, (state.step, state.opt_state), (fresh.step, fresh.opt_state))
@@ -95,26 +96,27 @@ def test_a_converted_folder_is_no_run_to_resume(tmp_path, config, weights):
 
 def test_another_model_is_refused_with_what_mends_it():
     with pytest.raises(ConfigError) as caught:
-        check_shape(MODEL, replace(MODEL, dim=128, num_layers=5, tied_embeddings=True, rope_theta=1.0, attention="chunked"), "W")
+        check_initial_model(
+            MODEL, replace(MODEL, dim=128, num_layers=5, tied_embeddings=True, rope_theta=1.0, attention="chunked"), folder="W")
     assert str(caught.value) == ("the weights of W belong to another model than the config's; add --model.dim 64 "
                                  "--model.num_layers 2 --model.rope_theta 10000.0 --model.tied_embeddings False")
-    check_shape(MODEL, replace(MODEL, head_dim=8, max_length=64, dtype="bfloat16", remat="full"), "W")
+    check_initial_model(MODEL, replace(MODEL, head_dim=8, max_length=64, dtype="bfloat16", remat="full"), folder="W")
 
 
 def test_the_tokenizer_must_be_the_weights_own(tmp_path, config, weights, tokenizer, play):
     other = train_sentencepiece([play[:100_000]], 512)
     other.save(tmp_path / "other")
     source = open_source(weights)
-    assert tokenizer_for(source, "").sha256 == tokenizer.sha256 == tokenizer_for(source, str(weights)).sha256
+    assert required_tokenizer(source, "").sha256 == tokenizer.sha256 == required_tokenizer(source, str(weights)).sha256
     with pytest.raises(ConfigError, match=r"other is not the tokenizer that lies in .*hf, which its weights were trained with"):
         fit(replace(config, data=replace(config.data, tokenizer=str(tmp_path / "other"))), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     bare = MemorySource(MODEL)
-    assert tokenizer_for(bare, str(weights)).sha256 == tokenizer.sha256
+    assert required_tokenizer(bare, str(weights)).sha256 == tokenizer.sha256
     with pytest.raises(ConfigError, match=r"holds no tokenizer; set --data.tokenizer to the one its weights were trained with"):
-        tokenizer_for(bare, "")
+        required_tokenizer(bare, "")
     with pytest.raises(ConfigError, match="has 512 pieces and the model 400"):
-        tokenizer_for(MemorySource(config_of(vocab_size=400)), str(weights))
+        required_tokenizer(MemorySource(config_of(vocab_size=400)), str(weights))
 
 
 def test_padded_models_keep_their_smaller_tokenizer(tmp_path, config, tokenizer):
@@ -129,5 +131,5 @@ def test_padded_models_keep_their_smaller_tokenizer(tmp_path, config, tokenizer)
 
 def test_a_folder_without_weights(tmp_path, config):
     with pytest.raises(DataError, match=r"no checkpoint at .*nowhere"):
-        starting_point(replace(config, init_from=str(tmp_path / "nowhere")), tmp_path / "run")
-    assert starting_point(replace(config, init_from=""), tmp_path / "run") is None
+        open_initial_weights(replace(config, init_from=str(tmp_path / "nowhere")), tmp_path / "run")
+    assert open_initial_weights(replace(config, init_from=""), tmp_path / "run") is None

@@ -1,0 +1,55 @@
+"""loss.png: training and held-out loss against the number of tokens seen, as Figure 1 of the paper."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from llama_jax.training.metrics_file import METRICS_FILE, read_metrics
+
+
+def plot_loss(workdir: Path, title: str) -> None:
+    """Write loss.png from metrics.jsonl, with one curve for training and one per held-out source."""
+    lines = read_metrics(workdir / METRICS_FILE)
+    train = _points(lines, "loss")
+    if not train:
+        return
+    last_tokens, _ = train[-1]
+    scale, unit = unit_of_tokens(last_tokens)
+    figure, axes = plt.subplots(figsize=(6, 4), dpi=150)
+    axes.plot([tokens / scale for tokens, _ in train], [loss for _, loss in train], linewidth=1.2, label="training")
+    names = dict.fromkeys(name for line in lines for name in line if name.partition("/")[0] == "heldout_loss")
+    for name in names:
+        heldout = _points(lines, name)
+        label = _escaped(" ".join(["held-out", *name.split("/", 1)[1:]]))
+        axes.plot([tokens / scale for tokens, _ in heldout], [loss for _, loss in heldout], "o-", markersize=3, linewidth=1.2,
+                  label=label)
+    if names:
+        axes.legend(frameon=False, fontsize="small")
+    axes.set(xlabel=f"{unit} tokens".strip(), ylabel="loss (nats per token)", title=_escaped(title))
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(workdir / "loss.png")
+    plt.close(figure)
+
+
+def unit_of_tokens(tokens: float) -> tuple[float, str]:
+    """(tokens per unit, name of the unit) in which a number of tokens is short: 2e12 gives (1e9, "billion")."""
+    for scale, unit in ((1e9, "billion"), (1e6, "million"), (1e3, "thousand")):
+        if tokens >= scale:
+            return scale, unit
+    return 1.0, ""
+
+
+def _points(lines: list[dict[str, Any]], name: str) -> list[tuple[float, float]]:
+    """(tokens, value) of every line that has a finite value of this name."""
+    return [(line["tokens"], line[name]) for line in lines if line.get(name) is not None and math.isfinite(line[name])]
+
+
+def _escaped(text: str) -> str:
+    """Text as matplotlib shows it unchanged: an unescaped dollar sign would begin a formula."""
+    return text.replace("$", r"\$")

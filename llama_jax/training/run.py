@@ -1,0 +1,133 @@
+"""A training run with all its parts opened and checked: model, data, checkpoints and outputs."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from llama_jax.config import Config
+from llama_jax.data.corpus import Corpus, open_corpus
+from llama_jax.data.mixture import Mixture
+from llama_jax.data.position import DataPosition
+from llama_jax.formats.base import WeightSource
+from llama_jax.formats.checkpoints import Checkpoints
+from llama_jax.model.accounting import MFU_FORMULA, parameter_count
+from llama_jax.parallel.mesh import make_mesh
+from llama_jax.parallel.xla_flags import describe_xla_flags
+from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.training.compiled import Program, build
+from llama_jax.training.init_from import open_initial_weights, required_tokenizer
+from llama_jax.training.metrics import total_peak_flops
+from llama_jax.training.run_dir import open_run_dir, restore_data_position, write_run_config
+from llama_jax.training.step import Params
+from llama_jax.training.writers import MetricWriters
+
+Evaluator = Callable[[Params], dict[str, float]]
+"""A function of the live parameters that measures something: metrics by their names."""
+
+
+class TrainingRun(NamedTuple):
+    """The parts of a run. Training changes none of them; what it changes is the TrainState."""
+
+    config: Config
+    workdir: Path
+    """The run directory."""
+    mesh: Mesh
+    program: Program
+    """The jitted train step and eval step."""
+    corpus: Corpus
+    mixture: Mixture
+    """The rows that are trained on from `resume_step` on."""
+    initial_weights: WeightSource | None
+    """Weights that training starts with; None where it starts from the seed or resumes."""
+    checkpoints: Checkpoints
+    resume_step: int
+    """Steps that earlier sessions of the run have done."""
+    writers: MetricWriters
+    evaluators: tuple[Evaluator, ...]
+    peak_flops: float
+    """FLOP/s of all devices together, which MFU is measured against."""
+
+    @property
+    def last_step(self) -> int:
+        """The step after which the run has finished."""
+        return self.config.training.num_steps
+
+    def is_due(self, step: int, every: int) -> bool:
+        """Whether what happens every `every` steps (0: never) and after the last step happens after `step`."""
+        return step == self.last_step or (every > 0 and step % every == 0)
+
+    def data_position(self, step: int) -> DataPosition:
+        """What has been read of every source after `step`."""
+        return self.mixture.position((step - self.resume_step) * self.config.training.batch_size)
+
+
+@contextmanager
+def open_training_run(config: Config, workdir: Path, evaluators: Iterable[Evaluator] = ()) -> Iterator[TrainingRun]:
+    """Open all parts of a run, write the head of its log, and close them at the end; the block runs under the run's mesh.
+
+    Whatever can be wrong with a config, its data or its checkpoint is found here, before anything is compiled.
+
+    Raises:
+        ConfigError: the config does not suit the devices, the run directory, its checkpoint or the initial weights.
+        DataError: data, tokenizer or checkpoint are missing, damaged or do not fit each other.
+    """
+    mesh = make_mesh(config.mesh)
+    program = build(config, mesh)
+    weights = open_initial_weights(config, workdir)
+    tokenizer = None
+    if weights is not None:
+        tokenizer = required_tokenizer(weights, config.data.tokenizer)
+    checkpoints, resume_step, notes = open_run_dir(config, workdir)
+    with closing(checkpoints):
+        corpus = _open_shared_corpus(config, workdir, tokenizer=tokenizer)
+        position = restore_data_position(checkpoints, resume_step, workdir=workdir, tokenizer=tokenizer)
+        mixture = Mixture(corpus.sources, corpus.shares, seed=config.training.seed, position=position)
+        write_run_config(config, workdir)
+        writers = MetricWriters(workdir, config.training.num_steps, start=resume_step, active=jax.process_index() == 0)
+        peak_flops, peak_source = total_peak_flops(config)
+        run = TrainingRun(
+            config=config, workdir=workdir, mesh=mesh, program=program, corpus=corpus, mixture=mixture, initial_weights=weights,
+            checkpoints=checkpoints, resume_step=resume_step, writers=writers, evaluators=tuple(evaluators),
+            peak_flops=peak_flops,
+        )
+        with closing(writers), jax.set_mesh(mesh):
+            for line in [*notes, *_describe_run(run, peak_source)]:
+                writers.write_text(line)
+            yield run
+
+
+def _open_shared_corpus(config: Config, workdir: Path, *, tokenizer: Tokenizer | None) -> Corpus:
+    """The corpus of a run of one or more processes; the first process prepares it while the others wait."""
+    if jax.process_index() > 0:
+        multihost_utils.sync_global_devices("data")
+    corpus = open_corpus(config.data, config.model.vocab_size, workdir=workdir, given=tokenizer, padded=bool(config.init_from))
+    if jax.process_count() > 1 and jax.process_index() == 0:
+        multihost_utils.sync_global_devices("data")
+    return corpus
+
+
+def _describe_run(run: TrainingRun, peak_source: str) -> list[str]:
+    """The head of the log: model, devices, mesh, attention backend, compiler flags, data and the peak that MFU refers to."""
+    config, corpus, devices = run.config, run.corpus, jax.devices()
+    axes = " x ".join(f"{axis} {size}" for axis, size in run.mesh.shape.items())
+    sources = [f"{source.name} {share:.1%} ({source.manifest.tokens:,} tokens, {source.manifest.documents:,} documents)"
+               for source, share in zip(corpus.sources, Mixture.normalise(corpus.shares), strict=True)]
+    lines = [
+        f"{config.name}: {parameter_count(config.model):,} parameters, {config.training.num_steps:,} steps of "
+        f"{config.training.batch_size} x {config.data.sequence_length} tokens on {len(devices)} {devices[0].device_kind} "
+        "device(s)",
+        f"mesh: {axes}, {jax.process_count()} process(es)",
+        f"attention: {run.program.attention}",
+        *describe_xla_flags(),
+        f"data: {'; '.join(sources)}",
+        *corpus.notes,
+        f"{MFU_FORMULA}; peak {run.peak_flops / 1e12:.3g} TFLOP/s ({peak_source})",
+    ]
+    if run.initial_weights is not None:
+        lines.append(f"weights: {run.initial_weights.format} {config.init_from}; tokenizer: {corpus.tokenizer}")
+    return lines
