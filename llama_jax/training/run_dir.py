@@ -73,7 +73,8 @@ def restore_data_position(checkpoints: Checkpoints, step: int, *, workdir: Path,
     saved = checkpoints.config(step)
     training_data = replace(saved.data, tokenizer="", heldout=())
     try:
-        corpus = open_corpus(training_data, saved.model.vocab_size, workdir=workdir, given=tokenizer, padded=bool(saved.init_from))
+        corpus = open_corpus(training_data, saved.model.vocab_size, workdir=workdir, given=tokenizer,
+                             padded=bool(saved.init_from))
     except DataError as error:
         raise DataError(f"the checkpoint of step {step}, of an earlier version, does not say what was read, and its sources "
                         f"cannot be opened to work it out: {error}") from None
