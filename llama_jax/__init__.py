@@ -14,7 +14,7 @@ _ROOMS = {
     "Attention": "model.attention",
     "Block": "model.block",
     "FeedForward": "model.feedforward",
-    "Generated": "inference.generate",
+    "Generated": "inference.continuation",
     "Likelihood": "scoring.likelihood",
     "Mask": "ops.masks",
     "RMSNorm": "model.norms",

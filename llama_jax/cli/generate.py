@@ -14,8 +14,10 @@ from llama_jax.cli.options import GenerateOptions
 from llama_jax.errors import ConfigError
 from llama_jax.files.atomic import check_writable
 from llama_jax.files.jsonl import json_line, read_jsonl, write_jsonl
-from llama_jax.inference.generate import Generated, generate, prompt_ids, stream
+from llama_jax.inference.continuation import Generated
+from llama_jax.inference.generate import generate, stream
 from llama_jax.inference.params import Weights, make_weights
+from llama_jax.inference.prompts import encode_prompt
 from llama_jax.inference.sampling import Sampling
 from llama_jax.model.decoder import Transformer
 from llama_jax.terminal import progress_bar
@@ -42,7 +44,7 @@ def run_generate(asked: GenerateOptions) -> None:
         check_writable(Path(asked.output))
     model, params, tokenizer = load_model(asked.checkpoint, asked.tensor)
     if asked.prompt is not None:
-        prompt_ids(tokenizer, asked.prompt, model.config)  # a mistake is told before anything is compiled
+        encode_prompt(tokenizer, asked.prompt, config=model.config)  # a mistake is told before anything is compiled
     with jax.set_mesh(params["embedding"].sharding.mesh):
         weights = make_weights(model.config, params, int8=asked.quantize == "int8")
         del params  # the last reference: the weights in their first form are freed
@@ -76,7 +78,7 @@ def _continue_typed_lines(generator: _Generator, sampling: Sampling) -> None:
             print("error: that line is not UTF-8.", file=sys.stderr)
             continue
         try:
-            _print_stream(stream(*generator, line, sampling, place=place))
+            _print_stream(stream(*generator, line, sampling, prompt_index=place))
         except ConfigError as error:
             print(f"error: {error}", file=sys.stderr)
 
@@ -85,7 +87,7 @@ def _continue_file(asked: GenerateOptions, rows: list[dict], *, generator: _Gene
     """Continue every line of the file, in batches."""
     for number, row in enumerate(rows, 1):
         try:
-            prompt_ids(generator.tokenizer, row["prompt"], generator.model.config)
+            encode_prompt(generator.tokenizer, row["prompt"], config=generator.model.config)
         except ConfigError as error:
             raise ConfigError(f"{asked.prompt_file}, prompt {number}: {error}") from None
     with progress_bar("prompts", lambda done, seconds: f"{done:,.0f} of {len(rows):,}", total=len(rows)) as advance:

@@ -12,8 +12,9 @@ from llama_jax.errors import ConfigError
 from llama_jax.evaluation.fingerprint import model_fingerprint
 from llama_jax.evaluation.task import GenerationAnswer, GenerationRequest, LikelihoodAnswer, LikelihoodRequest, RollingRequest
 from llama_jax.formats.run import find_step
-from llama_jax.inference.generate import Asked, generate_asked, prompt_ids
+from llama_jax.inference.generate import generate_encoded
 from llama_jax.inference.params import Weights, make_weights
+from llama_jax.inference.prompts import EncodedPrompt, encode_prompt
 from llama_jax.inference.sampling import Sampling
 from llama_jax.model.decoder import Transformer
 from llama_jax.parallel.rules import row_ways
@@ -106,7 +107,7 @@ class Answerer:
         if ways & (ways - 1):
             raise ConfigError(f"generation wants a power of two of devices that share the rows, got {ways}; set --tensor.")
         cut = [self.ids_of(prompt) for prompt in prompts]
-        places = [(prompt_ids(self.tokenizer, ids, self.model.config), prompt.place)
+        places = [(encode_prompt(self.tokenizer, ids, config=self.model.config), prompt.place)
                   for (ids, _), prompt in zip(cut, prompts, strict=True)]
         padded = [*places, *[places[-1]] * (-len(places) % ways)]
         rows = max(DECODING_ROWS.get(jax.default_backend(), DEFAULT_DECODING_ROWS), ways)
@@ -118,9 +119,9 @@ class Answerer:
                                 top_k=asked.top_k, num_samples=count, stop=asked.stop, seed=asked.seed % 2**32)
             batch = max(ways, rows // count // ways * ways)
             heard = (lambda n, count=count: report(n / len(padded) * count / asked.num_samples)) if report else None
-            block = [Asked(ids, place, begin) for ids, place in padded]
-            results = generate_asked(self.model, self.weights, tokenizer=self.tokenizer, asked=block, sampling=sampling,
-                                     batch_size=batch, report=heard)
+            block = [EncodedPrompt(ids, place, begin) for ids, place in padded]
+            results = generate_encoded(self.model, self.weights, tokenizer=self.tokenizer, prompts=block, sampling=sampling,
+                                       batch_size=batch, report=heard)
             for number, result in enumerate(results[: len(prompts) * count]):
                 made[number // count].append((result.text, result.finish_reason))
                 tokens[number // count] += len(result.tokens)

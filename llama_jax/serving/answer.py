@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 
 from llama_jax.errors import ConfigError
-from llama_jax.inference.generate import PromptTooLong, prompt_ids
+from llama_jax.inference.prompts import PromptTooLong, encode_prompt
 from llama_jax.serving.engine import Engine
 from llama_jax.serving.job import Event, Job, Prompt, Scored
 from llama_jax.serving.protocol import DEFAULT_TOKENS, Request, RequestError, names_of
@@ -149,7 +149,7 @@ class Answer:
     def _ids(self, prompt: str | tuple[int, ...]) -> list[int]:
         """Checked ids of a prompt; raises RequestError."""
         try:
-            return prompt_ids(self._served.tokenizer, prompt, self._served.engine.config)
+            return encode_prompt(self._served.tokenizer, prompt, config=self._served.engine.config)
         except PromptTooLong as error:
             raise RequestError(400, str(error), param="prompt", code="context_length_exceeded") from None
         except ConfigError as error:

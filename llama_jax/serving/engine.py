@@ -15,9 +15,10 @@ from jax import Array
 from jax.sharding import Mesh
 
 from llama_jax.config import ModelConfig
+from llama_jax.inference.continuation import Continuation
 from llama_jax.inference.decode import Rows, decode, prefill, prompt_scores
-from llama_jax.inference.generate import Continuation, pad
 from llama_jax.inference.params import Weights
+from llama_jax.inference.prompts import pad_prompts
 from llama_jax.inference.sampling import Draw
 from llama_jax.model.cache import Cache
 from llama_jax.serving.job import Event, Full, Job, Prefill, Prompt, Scored, Served
@@ -152,9 +153,9 @@ class Engine:
         if served.job.cancelled.is_set():
             return False
         try:
-            served.row = Continuation(self._tokenizer, prompt.ids, served.job.sampling)
+            served.row = Continuation(self._tokenizer, prompt.ids, sampling=served.job.sampling)
             if shared.cache is None:
-                tokens, counts = pad([prompt.ids], self.config.max_length)
+                tokens, counts = pad_prompts([prompt.ids], limit=self.config.max_length)
                 shared.cache = prefill(self.config, self._weights, tokens, counts, slots=self.config.max_length)
                 shared.scored = self._scores(prompt, tokens) if prompt.wants_scores else ()
         except Exception as error:  # too long for the memory that is left, perhaps: the other jobs go on

@@ -7,8 +7,8 @@ from typing import Literal
 
 from jax import Array
 
+from llama_jax.inference.continuation import Continuation
 from llama_jax.inference.decode import Made
-from llama_jax.inference.generate import Continuation
 from llama_jax.inference.sampling import Sampling
 from llama_jax.model.cache import Cache
 
@@ -95,7 +95,7 @@ class Served:
     def take(self, made: Made, slot: int, done: bool) -> Event | None:
         """Add a slot's new tokens; returns the event that is due, if one is."""
         before = len(self.row.tokens)
-        self.text += self.row.add(made, slot, done)
+        self.text += self.row.add(made, slot, last=done)
         if self.job.wants_top:
             ids, logprobs = self.row.tokens[before:], self.row.logprobs[before:]
             best_ids, best = made.top_tokens_BCK[slot].tolist(), made.top_logprobs_BCK[slot].tolist()

@@ -16,7 +16,7 @@ from llama_jax.data.prepare import prepare_data
 from llama_jax.errors import DataError
 from llama_jax.formats.tokenizer_export import hf_files
 from llama_jax.inference.detokenizer import TextStream
-from llama_jax.inference.generate import prompt_ids
+from llama_jax.inference.prompts import encode_prompt
 from llama_jax.scoring.likelihood import encode_pair
 from llama_jax.tokenizer import bpe
 from llama_jax.tokenizer.base import IncrementalDecoder
@@ -181,7 +181,7 @@ def test_rules_of_a_folder(tmp_path, tokenizer):
     assert load_tokenizer(tmp_path / "run").eos_ids == (2, 7) and load_tokenizer(tmp_path / "run").begin == ()
     write(tmp_path, generation_config={"eos_token_id": [5, 9]})
     assert load_tokenizer(tmp_path).eos_ids == (2, 5, 9)
-    assert prompt_ids(found, "To be", config_of()) == found.encode("To be")
+    assert encode_prompt(found, "To be", config=config_of()) == found.encode("To be")
     assert encode_pair(found, context="To", continuation=" be")[0] == found.encode("To")
     assert encode_pair(found, context="", continuation="be")[0] == [1]
 

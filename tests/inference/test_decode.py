@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from llama_jax.inference.decode import decode, prefill, start
-from llama_jax.inference.generate import Asked, Decoding
+from llama_jax.inference.generate import DecodingBatch
 from llama_jax.inference.params import forward, logits_of, make_weights
+from llama_jax.inference.prompts import EncodedPrompt
 from llama_jax.inference.sampling import Draw, Sampling
 from llama_jax.model.cache import Cache
 
@@ -60,7 +61,7 @@ def naive(model, params, ids: list[int], count: int) -> list[int]:
 
 
 def greedy_rows(model, weights, prompts) -> list[list[int]]:
-    decoding = Decoding(model.config, weights, [Asked(ids) for ids in prompts], GREEDY, eos_ids=())
+    decoding = DecodingBatch(model.config, weights, prompts=[EncodedPrompt(ids) for ids in prompts], sampling=GREEDY, eos_ids=())
     made = decoding.advance(GREEDY.max_new_tokens)
     assert decoding.done.all()
     return [row[:count].tolist() for row, count in zip(made.tokens_BC, made.count_B, strict=True)]
@@ -118,7 +119,9 @@ def test_published_greedy_text(stories):
     choice = Sampling(temperature=0.0, max_new_tokens=500)
 
     def continued(prompts: list[list[int]], wanted: int) -> np.ndarray:
-        decoding, parts = Decoding(config, weights, [Asked(ids) for ids in prompts], choice, eos_ids=(1, 2)), []
+        encoded = [EncodedPrompt(ids) for ids in prompts]
+        decoding = DecodingBatch(config, weights, prompts=encoded, sampling=choice, eos_ids=(1, 2))
+        parts = []
         for _ in range(-(-wanted // 32)):
             parts.append(decoding.advance(32).tokens_BC)
         return np.concatenate(parts, axis=1)

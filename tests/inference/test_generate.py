@@ -9,7 +9,8 @@ import pytest
 from flax import linen as nn
 
 from llama_jax.errors import ConfigError
-from llama_jax.inference.generate import Asked, generate, generate_asked, long_text, prompt_ids, stream
+from llama_jax.inference.generate import generate, generate_encoded, generate_long_text, stream
+from llama_jax.inference.prompts import EncodedPrompt, encode_prompt
 from llama_jax.inference.sampling import Sampling
 from llama_jax.scoring.likelihood import loglikelihood
 from llama_jax.tokenizer.sentencepiece import SentencePiece
@@ -22,12 +23,12 @@ WARM = Sampling(temperature=1.0, top_p=0.9, max_new_tokens=20, seed=3)
 
 def test_batches_and_order_change_nothing(gqa, tokenizer):
     """A prompt's place decides what it draws, not what is decoded with it or before it."""
-    asked = [Asked(prompt_ids(tokenizer, prompt, gqa[0].config), place) for place, prompt in enumerate(PROMPTS)]
+    asked = [EncodedPrompt(encode_prompt(tokenizer, prompt, config=gqa[0].config), place) for place, prompt in enumerate(PROMPTS)]
     wanted = generate(*gqa, tokenizer, PROMPTS, WARM)
-    alone = [generate_asked(*gqa, tokenizer=tokenizer, asked=[one], sampling=WARM)[0] for one in asked]
+    alone = [generate_encoded(*gqa, tokenizer=tokenizer, prompts=[one], sampling=WARM)[0] for one in asked]
     assert [r.text for r in wanted] == [r.text for r in alone]
     counts = []
-    backwards = generate_asked(*gqa, tokenizer=tokenizer, asked=asked[::-1], sampling=WARM, batch_size=2,
+    backwards = generate_encoded(*gqa, tokenizer=tokenizer, prompts=asked[::-1], sampling=WARM, batch_size=2,
                                report=counts.append)[::-1]
     for one, other in zip(wanted, backwards, strict=True):
         assert (one.text, one.tokens, one.finish_reason) == (other.text, other.tokens, other.finish_reason)
@@ -40,7 +41,7 @@ def test_equal_prompts_draw_different_texts_and_repeat(gqa, tokenizer):
     assert [r.tokens for r in again[0]] == [r.tokens for r in again[1]] and len({r.tokens for r in again[0]}) == 16
     other = generate(*gqa, tokenizer, ["ROMEO:"] * 8, replace(WARM, num_samples=2, seed=4))
     assert not {r.tokens for r in again[0]} & {r.tokens for r in other}
-    parts = ["".join(stream(*gqa, tokenizer, "ROMEO:", WARM, place=place)) for place in range(3)]
+    parts = ["".join(stream(*gqa, tokenizer, "ROMEO:", WARM, prompt_index=place)) for place in range(3)]
     assert parts == [r.text for r in again[0][0:6:2]]
 
 
@@ -56,7 +57,7 @@ def test_samples_of_prompts_are_independent(gqa, tokenizer):
 def test_a_bare_prompt_is_one_prompt(gqa, tokenizer):
     wanted = generate(*gqa, tokenizer, ["ROMEO:"], WARM)
     assert generate(*gqa, tokenizer, "ROMEO:", WARM) == wanted
-    ids = prompt_ids(tokenizer, "ROMEO:", gqa[0].config)
+    ids = encode_prompt(tokenizer, "ROMEO:", config=gqa[0].config)
     for bare in (ids, tuple(ids), np.array(ids), jnp.array(ids)):
         assert generate(*gqa, tokenizer, bare, WARM) == generate(*gqa, tokenizer, [ids], WARM) == wanted
     assert generate(*gqa, tokenizer, [], WARM) == []
@@ -104,10 +105,10 @@ def test_budgets(gqa, tokenizer):
 
 
 def test_text_beyond_the_context(gqa, tokenizer):
-    text = long_text(*gqa, tokenizer, "ROMEO:", Sampling(temperature=1.0, max_new_tokens=150))
+    text = generate_long_text(*gqa, tokenizer, "ROMEO:", Sampling(temperature=1.0, max_new_tokens=150))
     assert text.startswith("ROMEO:") and len(tokenizer.encode(text)) > 90
-    assert text == long_text(*gqa, tokenizer, "ROMEO:", Sampling(temperature=1.0, max_new_tokens=150))
-    assert text != long_text(*gqa, tokenizer, "ROMEO:", Sampling(temperature=1.0, max_new_tokens=150), place=1)
+    assert text == generate_long_text(*gqa, tokenizer, "ROMEO:", Sampling(temperature=1.0, max_new_tokens=150))
+    assert text != generate_long_text(*gqa, tokenizer, "ROMEO:", Sampling(temperature=1.0, max_new_tokens=150), prompt_index=1)
 
 
 @pytest.mark.parametrize("prompt, message", [
