@@ -45,7 +45,7 @@ def make_run(folder: Path) -> None:
     model = replace(SHAPES["S"], vocab_size=VOCAB)
     checkpoints = Checkpoints(folder / "checkpoints", CheckpointConfig())
     config = Config(name="S", model=model, data=DataConfig(sequence_length=model.max_length))
-    checkpoints.save(1, {"params": random_params(model, 0), "step": jnp.int32(1)}, config)
+    checkpoints.save(1, {"params": random_params(model, 0), "step": jnp.int32(1)}, config=config)
     checkpoints.close()
     text = next(read_documents(Path(str(resources.files("llama_jax.data") / "tinyshakespeare.txt.xz"))))
     train_sentencepiece([text], VOCAB).save(folder)

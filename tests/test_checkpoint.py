@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from llama_jax.config import CheckpointConfig, Config, MeshConfig, ModelConfig, RopeScaling
 from llama_jax.config.compare import FREE_TO_CHANGE, changes, check_same_model
 from llama_jax.errors import ConfigError, DataError
-from llama_jax.formats.checkpoints import Checkpoints, abstract
+from llama_jax.formats.checkpoints import Checkpoints, abstract_arrays
 from llama_jax.ops.rotary import STRETCHES
 from llama_jax.parallel.mesh import make_mesh
 from llama_jax.training.init_from import check_initial_model
@@ -51,7 +51,7 @@ def sharded(state: dict, axes: MeshConfig, devices: int, spec: PartitionSpec) ->
 def save(folder: Path, state: dict, *steps: int, **options) -> None:
     checkpoints = Checkpoints(folder, CheckpointConfig(**options))
     for step in steps:
-        checkpoints.save(step, state, CONFIG)
+        checkpoints.save(step, state, config=CONFIG)
     checkpoints.close()
 
 
@@ -61,7 +61,7 @@ def test_comes_back_bit_for_bit_into_another_sharding(tmp_path, state):
     save(tmp_path, jax.device_put(state, one), 5)
     for target in (eight, one):
         checkpoints = Checkpoints(tmp_path)
-        back = checkpoints.restore(5, abstract(state, target))
+        back = checkpoints.restore(5, abstract_arrays(state, target))
         checkpoints.close()
         chex.assert_trees_all_equal(jax.device_get(back), jax.device_get(state))
         chex.assert_trees_all_equal_shapes_and_dtypes(back, state)
@@ -90,11 +90,11 @@ def test_saving_does_not_wait_for_arrays_that_change(tmp_path, state):
     """The train step donates its state: what is being saved must be a copy."""
     checkpoints = Checkpoints(tmp_path, CheckpointConfig())
     wanted = jax.device_get(state)
-    checkpoints.save(1, state, CONFIG)
+    checkpoints.save(1, state, config=CONFIG)
     jax.tree.map(lambda x: x.delete(), state)
     checkpoints.close()
     checkpoints = Checkpoints(tmp_path)
-    back = checkpoints.restore(1, abstract(wanted, sharded(wanted, MeshConfig(), 1, PartitionSpec())))
+    back = checkpoints.restore(1, abstract_arrays(wanted, sharded(wanted, MeshConfig(), 1, PartitionSpec())))
     checkpoints.close()
     chex.assert_trees_all_equal(jax.device_get(back), wanted)
 
@@ -117,7 +117,7 @@ def test_damage_is_named_and_an_older_step_still_reads(tmp_path, state, part):
     save(tmp_path, state, 4, 8)
     for file in files_of(tmp_path / "8" / part):
         os.truncate(file, 0)
-    target = abstract(state, sharded(state, MeshConfig(), 1, PartitionSpec()))
+    target = abstract_arrays(state, sharded(state, MeshConfig(), 1, PartitionSpec()))
     checkpoints = Checkpoints(tmp_path)
     with pytest.raises(DataError, match=r"checkpoint .*/8 cannot be read \(.+\); remove it to go on") as caught:
         checkpoints.restore(8, target) if part == "state" else checkpoints.config(8)
@@ -140,7 +140,7 @@ def spoil(file: Path) -> None:
 def test_no_damage_to_the_arrays_goes_unnoticed(tmp_path, state, damage):
     """Whatever file is hit: the arrays are the right ones or it is an error."""
     save(tmp_path / "whole", state, 4)
-    target = abstract(state, sharded(state, MeshConfig(), 1, PartitionSpec()))
+    target = abstract_arrays(state, sharded(state, MeshConfig(), 1, PartitionSpec()))
     noticed = []
     for number, file in enumerate(files_of(tmp_path / "whole/4/state")):
         shutil.copytree(tmp_path / "whole", tmp_path / str(number))
@@ -217,8 +217,8 @@ def test_every_kind_and_field_of_rope_scaling_is_known():
 
 def test_what_the_loop_saves_beside_the_state(tmp_path, state):
     checkpoints = Checkpoints(tmp_path, CheckpointConfig())
-    checkpoints.save(1, state, CONFIG)  # as earlier versions did
-    checkpoints.save(2, state, CONFIG, progress={"nats": 0.1 + 0.2, "rows": [1, 2]})
+    checkpoints.save(1, state, config=CONFIG)  # as earlier versions did
+    checkpoints.save(2, state, config=CONFIG, progress={"nats": 0.1 + 0.2, "rows": [1, 2]})
     checkpoints.close()
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.progress(1) == {} and checkpoints.progress(2) == {"nats": 0.1 + 0.2, "rows": [1, 2]}

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from llama_jax.cli.options import ConvertOptions
-from llama_jax.convert.convert import convert
+from llama_jax.convert.convert import convert_weights
 from llama_jax.convert.pooled import PooledSource
-from llama_jax.convert.verify import verify
+from llama_jax.convert.verify import compare_logits
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.formats.base import STORED_DTYPES, WeightSource
 from llama_jax.formats.open import open_source
@@ -29,15 +29,15 @@ def run_convert(asked: ConvertOptions) -> None:
     print(f"{asked.source}: {opened.format}, {parameter_count(opened.config):,} parameters, {opened.dtype.name}")
     target = Path(asked.target)
     with progress_bar("weights", lambda done, seconds: _rate(done, seconds, total=total), total=total) as advance:
-        tokenizer = convert(source, target, asked.to, dtype=asked.dtype, max_length=asked.max_length,
-                            meta_shards=asked.meta_shards, report=advance)
+        tokenizer = convert_weights(source, target, asked.to, dtype=asked.dtype, max_length=asked.max_length,
+                                    meta_shards=asked.meta_shards, report=advance)
     print(f"tokenizer: {tokenizer or 'none: there is none in the source'}")
     print(f"{target}: {asked.to}, {total:,} bytes of {dtype.name}")
     if asked.num_kv_heads:
         print(f"kv heads: {opened.config.num_kv_heads} -> {asked.num_kv_heads}; train a little before use (docs/CONVERT.md); "
               f"{parameter_count(source.config):,} parameters are left")
     if asked.verify:
-        difference = verify(opened, open_source(target))
+        difference = compare_logits(opened, open_source(target))
         print(f"verify: {difference}")
         lossless = dtype in (source.dtype, STORED_DTYPES["float32"]) and not asked.num_kv_heads
         if lossless and not difference.largest <= LARGEST_LOGIT_ERROR:

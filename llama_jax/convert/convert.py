@@ -1,4 +1,4 @@
-"""From one folder to another, tensor by tensor, under a temporary name until it is whole."""
+"""Weights from one format into another, tensor by tensor; the target appears under its name when it is complete."""
 
 import os
 import shutil
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from safetensors import SafetensorError
@@ -20,34 +21,54 @@ from llama_jax.formats.run import write_run
 from llama_jax.model.accounting import parameter_count
 from llama_jax.tokenizer.base import Tokenizer
 
-Report = Callable[[int], None]
-"""Hears how many bytes more are written."""
 
+def convert_weights(
+    source: WeightSource,
+    target: Path,
+    to: Literal["orbax", "hf", "meta"],
+    *,
+    dtype: str = "",
+    max_length: int = 0,
+    meta_shards: int = 1,
+    report: Callable[[int], None] = lambda count: None,
+) -> Tokenizer | None:
+    """Write a source's weights, config and tokenizer as the folder `target` of the format `to`.
 
-def convert(source: WeightSource, target: Path, to: str, *, dtype: str = "", max_length: int = 0, meta_shards: int = 1,
-            report: Report = lambda count: None) -> Tokenizer | None:
-    """Write `target` in the format `to` ("orbax", "hf" or "meta"); returns the tokenizer that went along, if there was one.
+    Args:
+        source: what is read, one tensor at a time.
+        target: a folder that does not exist yet.
+        to: orbax (a run directory), hf or meta.
+        dtype: one of STORED_DTYPES; "" keeps the source's.
+        max_length: context length in tokens; 0 keeps the source's.
+        meta_shards: files of weights of a Meta folder.
+        report: called with the number of bytes just written.
 
-    dtype "" and max_length 0 keep the source's. Raises ConfigError where the target exists or the format cannot hold the
-    model, DataError where the source is damaged or the disk is full; then nothing lies under the target's name.
+    Returns:
+        The source's tokenizer, or None where it has none.
+
+    Raises:
+        ConfigError: the target exists, or its format cannot hold the model.
+        DataError: the source is damaged, or the disk is full. Nothing is left under the target's name.
     """
     config = replace(source.config, max_length=max_length or source.config.max_length)
     stored = STORED_DTYPES[dtype] if dtype else source.dtype
     tokenizer = tokenizer_of(source)
-    needed = parameter_count(config) * stored.itemsize
-    with appearing(target, source.folder, needed) as folder:
-        weights = cast(source, config, stored, report)
+    with _complete_or_absent(target, source.folder, needed=parameter_count(config) * stored.itemsize) as folder:
+        weights = _cast_tensors(source, config, dtype=stored, report=report)
         if to == "orbax":
-            write_run(folder, config, stored, weights, tokenizer, name=target.name, origin=str(source.folder))
+            write_run(folder, config, dtype=stored, weights=weights, tokenizer=tokenizer, name=target.name,
+                      origin=str(source.folder))
         elif to == "hf":
-            write_hf(folder, config, stored, weights, tokenizer)
+            write_hf(folder, config, dtype=stored, weights=weights, tokenizer=tokenizer)
         else:
-            write_meta(folder, config, stored, weights, tokenizer, shards=meta_shards)
+            write_meta(folder, config, dtype=stored, weights=weights, tokenizer=tokenizer, shards=meta_shards)
     return tokenizer
 
 
-def cast(source: WeightSource, config: ModelConfig, dtype: np.dtype, report: Report) -> Iterator[tuple[Tensor, np.ndarray]]:
-    """All tensors in the table's order and in `dtype`; raises DataError where one does not fit into it."""
+def _cast_tensors(
+    source: WeightSource, config: ModelConfig, *, dtype: np.dtype, report: Callable[[int], None]
+) -> Iterator[tuple[Tensor, np.ndarray]]:
+    """All tensors in order, in `dtype`; raises DataError where a value is too large for it."""
     for tensor in tensors(config):
         ours = source.read(tensor)
         if ours.dtype != dtype:
@@ -58,8 +79,12 @@ def cast(source: WeightSource, config: ModelConfig, dtype: np.dtype, report: Rep
 
 
 @contextmanager
-def appearing(target: Path, source: Path, needed: int) -> Iterator[Path]:
-    """A folder that becomes `target` when all went well, and disappears otherwise."""
+def _complete_or_absent(target: Path, source: Path, *, needed: int) -> Iterator[Path]:
+    """A temporary folder that is renamed to `target` when the block ends, and removed where it fails.
+
+    Raises ConfigError where the target exists or lies in the source, DataError where the disk has not the `needed` bytes or a
+    file cannot be written.
+    """
     if os.path.lexists(target):
         raise ConfigError(f"{target} exists; name another --target, nothing is overwritten.")
     if target.absolute().is_relative_to(source.resolve()):
@@ -72,17 +97,17 @@ def appearing(target: Path, source: Path, needed: int) -> Iterator[Path]:
                             "--target.")
         folder.mkdir()
         yield folder
-        sync(folder)
+        _fsync_files(folder)
         folder.rename(target)
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:  # tensorstore's are of the last two kinds
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:  # tensorstore raises the last two
         reason = (error.strerror if isinstance(error, OSError) else str(error).splitlines()[0][:300]) or type(error).__name__
         raise DataError(f"cannot write {target}: {reason}; nothing of it stays.") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def sync(folder: Path) -> None:
-    """Everything below onto the disk."""
+def _fsync_files(folder: Path) -> None:
+    """Wait until all files below `folder` are on the disk."""
     for file in folder.rglob("*"):
         if file.is_file():
             handle = os.open(file, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Is what was converted what there was: logits of source and target on random tokens."""
+"""Whether two folders hold the same model: the logits of both on random tokens."""
 
 from dataclasses import dataclass, replace
 
@@ -10,35 +10,37 @@ from llama_jax.formats.base import WeightSource
 from llama_jax.formats.loading import abstract_params, read_params
 from llama_jax.model.decoder import Transformer
 
-ROWS, LENGTH, SEED = 2, 64, 0
-"""Random tokens: rows, tokens a row at most, and the seed they are drawn with."""
+_ROWS, _MAX_LENGTH, _SEED = 2, 64, 0
+"""Rows of random tokens, tokens per row (fewer where a context is shorter), and the seed that draws them."""
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Between the logits of two models."""
+class LogitDifference:
+    """How far the logits of two models lie apart."""
 
     largest: float
-    """Of the absolute differences."""
+    """The largest absolute difference of a logit."""
     divergence: float
-    """Mean KL(source || target) of the next-token distributions, in nats."""
+    """Mean KL(source || target) of the next-token distributions, in nats per token."""
 
     def __str__(self) -> str:
         return f"max error of the logits {self.largest:.3g}, mean KL {self.divergence:.3g} nats"
 
 
-def verify(source: WeightSource, target: WeightSource) -> Difference:
-    """Both in float32, one after the other: memory holds one model."""
-    length = min(LENGTH, source.config.max_length, target.config.max_length)
-    tokens_BT = np.random.default_rng(SEED).integers(0, source.config.vocab_size, (ROWS, length)).astype(np.int32)
-    p_BTV, q_BTV = logits(source, tokens_BT), logits(target, tokens_BT)
-    log_p, log_q = (jax.nn.log_softmax(x.astype(np.float32)) for x in (p_BTV, q_BTV))
-    divergence = jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1))
-    return Difference(float(np.abs(p_BTV - q_BTV).max()), float(divergence))
+def compare_logits(source: WeightSource, target: WeightSource) -> LogitDifference:
+    """Compare two sources' logits, computed in float32 one after the other, so that memory holds one model."""
+    length = min(_MAX_LENGTH, source.config.max_length, target.config.max_length)
+    tokens_BT = np.random.default_rng(_SEED).integers(0, source.config.vocab_size, (_ROWS, length)).astype(np.int32)
+    p_BTV, q_BTV = logits_of_source(source, tokens_BT), logits_of_source(target, tokens_BT)
+    log_p_BTV = jax.nn.log_softmax(p_BTV.astype(np.float32))
+    log_q_BTV = jax.nn.log_softmax(q_BTV.astype(np.float32))
+    divergence = jnp.mean(jnp.sum(jnp.exp(log_p_BTV) * (log_p_BTV - log_q_BTV), axis=-1))
+    return LogitDifference(float(np.abs(p_BTV - q_BTV).max()), float(divergence))
 
 
-def logits(source: WeightSource, tokens_BT: np.ndarray) -> np.ndarray:
-    """float32 (B, T, V)."""
+def logits_of_source(source: WeightSource, tokens_BT: np.ndarray) -> np.ndarray:
+    """float32 logits (B, T, V) of a source's model, computed in float32 on the first device."""
+    # how the source was trained (backend, rematerialisation, unrolled layers) is left out of the comparison
     model = Transformer(replace(source.config, dtype="float32", attention="auto", scan_layers=True, remat="none"))
     params = read_params(source, abstract_params(source.config))
     return np.asarray(jax.jit(model.apply)({"params": params}, tokens_BT))

@@ -11,7 +11,7 @@ import jax
 from llama_jax.errors import ConfigError
 from llama_jax.evaluation.fingerprint import model_fingerprint
 from llama_jax.evaluation.task import GenerationAnswer, GenerationRequest, LikelihoodAnswer, LikelihoodRequest, RollingRequest
-from llama_jax.formats.run import find_step
+from llama_jax.formats.run import find_checkpoint
 from llama_jax.inference.generate import generate_encoded
 from llama_jax.inference.params import Weights, make_weights
 from llama_jax.inference.prompts import EncodedPrompt, encode_prompt
@@ -34,7 +34,7 @@ def run_and_step(checkpoint: str) -> tuple[Path, int | None]:
     path = Path(checkpoint)
     if path.is_dir() and path.parent.name != "checkpoints" and not (path / "checkpoints").is_dir():
         return path, None
-    return find_step(path)
+    return find_checkpoint(path)
 
 
 def _joined(parts: Mapping[int, Likelihood], truncated: int) -> LikelihoodAnswer:

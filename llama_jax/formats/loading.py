@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from llama_jax.config import MeshConfig, ModelConfig
 from llama_jax.formats.base import WeightSource, check_vocabulary
-from llama_jax.formats.checkpoints import Checkpoints, abstract
+from llama_jax.formats.checkpoints import Checkpoints, abstract_arrays
 from llama_jax.formats.mapping import TABLE, Tensor, Weight
 from llama_jax.formats.open import open_source
 from llama_jax.formats.run import RunFolder
@@ -101,7 +101,7 @@ def abstract_params(config: ModelConfig, mesh: MeshConfig | None = None) -> Any:
     real_mesh = _mesh_of_first_devices(mesh or MeshConfig(data=1))
     check_model(config, real_mesh)
     boxed = jax.eval_shape(Transformer(config).init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
-    return abstract(nn.unbox(boxed), shardings(boxed, real_mesh))
+    return abstract_arrays(nn.unbox(boxed), shardings(boxed, real_mesh))
 
 
 def _mesh_of_first_devices(config: MeshConfig) -> Mesh:

@@ -13,7 +13,7 @@ from llama_jax.batch import Batch
 from llama_jax.config import Config
 from llama_jax.data.loader import batch_sharding
 from llama_jax.errors import ConfigError
-from llama_jax.formats.checkpoints import abstract
+from llama_jax.formats.checkpoints import abstract_arrays
 from llama_jax.model.decoder import Transformer
 from llama_jax.ops.attention import choose
 from llama_jax.ops.spec import Problem, mask_of
@@ -66,7 +66,7 @@ def build(config: Config, mesh: Mesh) -> Program:
             in_shardings=(state_shardings.params, rows),
             out_shardings=replicated,
         ),
-        abstract_state=abstract(jax.eval_shape(start), state_shardings),
+        abstract_state=abstract_arrays(jax.eval_shape(start), state_shardings),
         abstract_batch=abstract_batch(config, rows),
         attention=f"{attention} ({why})",
     )

@@ -8,7 +8,7 @@ from llama_jax.errors import ConfigError
 from llama_jax.formats.base import WeightSource, check_vocabulary, tokenizer_of
 from llama_jax.formats.loading import load_params
 from llama_jax.formats.open import open_source
-from llama_jax.formats.run import steps_of
+from llama_jax.formats.run import checkpoint_steps
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.load import load_tokenizer
 from llama_jax.training.step import TrainState
@@ -24,7 +24,7 @@ def open_initial_weights(config: Config, workdir: Path) -> WeightSource | None:
         ConfigError: the weights are of another model than the config's.
         DataError: the folder holds no weights.
     """
-    if not config.init_from or steps_of(workdir):
+    if not config.init_from or checkpoint_steps(workdir):
         return None
     source = open_source(config.init_from)
     check_initial_model(source.config, config.model, folder=config.init_from)

@@ -140,7 +140,7 @@ def _evaluate(run: TrainingRun, step: int, *, params: Params, evaluators: Iterab
 def _save_checkpoint(run: TrainingRun, state: TrainState, *, step: int, meter: TrainingMeter) -> None:
     """Begin to save a checkpoint, whose files are written in the background, and plot the loss so far."""
     progress = meter.progress() | {DATA_POSITION: to_dict(run.data_position(step))}
-    run.checkpoints.save(step, state, run.config, progress=progress)
+    run.checkpoints.save(step, state, config=run.config, progress=progress)
     if run.writers.active:
         plot_loss(run.workdir, run.config.name)
 

@@ -41,7 +41,7 @@ def folder(tmp_path_factory, tokenizer) -> Path:
     checkpoints = Checkpoints(run / "checkpoints", CheckpointConfig())
     for step, factor in ((3, 2.0), (9, 1.0)):
         state = {"params": jax.tree.map(lambda x, by=factor: x * by, params), "step": np.int32(step)}
-        checkpoints.save(step, state, Config(name="small", model=model.config, data=DataConfig(sequence_length=64)))
+        checkpoints.save(step, state, config=Config(name="small", model=model.config, data=DataConfig(sequence_length=64)))
     checkpoints.close()
     tokenizer.save(run)
     return run
@@ -232,7 +232,8 @@ def bfloat16(tmp_path_factory, tokenizer) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("bfloat16")
     model, params = small_model(2, dtype="bfloat16")
     checkpoints = Checkpoints(root / "orbax/checkpoints", CheckpointConfig())
-    checkpoints.save(1, {"params": params, "step": np.int32(1)}, Config(model=model.config, data=DataConfig(sequence_length=64)))
+    config = Config(model=model.config, data=DataConfig(sequence_length=64))
+    checkpoints.save(1, {"params": params, "step": np.int32(1)}, config=config)
     checkpoints.close()
     tokenizer.save(root / "orbax")
     assert run("convert", "--source", root / "orbax", "--target", root / "hf", "--to", "hf", "--dtype", "bfloat16") == 0

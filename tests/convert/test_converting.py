@@ -16,9 +16,9 @@ from llama_jax import __main__ as door
 from llama_jax.cli import convert as command
 from llama_jax.config import Config, from_dict
 from llama_jax.convert import convert as stream
-from llama_jax.convert.convert import convert
+from llama_jax.convert.convert import convert_weights
 from llama_jax.convert.pooled import PooledSource
-from llama_jax.convert.verify import verify
+from llama_jax.convert.verify import compare_logits
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.formats import hf
 from llama_jax.formats.base import STORED_DTYPES
@@ -78,7 +78,10 @@ def test_rounding_is_measured(tmp_path, folders, capsys):
 
 
 def test_a_conversion_that_is_wrong_is_told(tmp_path, folders, capsys, monkeypatch):
-    monkeypatch.setattr(command, "verify", lambda a, b: verify(a, MemorySource(b.config, params=random_params(b.config, 1))))
+    def compare_with_other_weights(source, target):
+        return compare_logits(source, MemorySource(target.config, params=random_params(target.config, 1)))
+
+    monkeypatch.setattr(command, "compare_logits", compare_with_other_weights)
     message = error_of(capsys, "--source", folders["hf"], "--target", tmp_path / "o", "--to", "meta", "--verify", code=3)
     assert "is not what" in message and "though nothing was rounded or pooled: max error" in message
 
@@ -106,8 +109,8 @@ def test_pooling_equal_heads_changes_nothing(tokenizer):
     for name in ("wk", "wv"):
         weights = memory.params["layers"]["attention"][name]
         weights[...] = weights[:, :, [0, 0, 0, 0, 4, 4, 4, 4]]
-    assert verify(memory, PooledSource(memory, 2)).largest < 1e-5
-    assert verify(memory, PooledSource(memory, 1)).largest > 1e-2
+    assert compare_logits(memory, PooledSource(memory, 2)).largest < 1e-5
+    assert compare_logits(memory, PooledSource(memory, 1)).largest > 1e-2
 
 
 def test_context_of_a_meta_folder(tmp_path, folders):
@@ -147,7 +150,7 @@ def test_without_a_tokenizer(tmp_path, folders, tokenizer, capsys, shared_data):
         load(tmp_path / "out")
     small = MemorySource(config_of(vocab_size=400), tokenizer)
     with pytest.raises(ConfigError, match="has 512 pieces and the model 400"):
-        convert(small, tmp_path / "small", "hf")
+        convert_weights(small, tmp_path / "small", "hf")
 
 
 @pytest.fixture
@@ -165,14 +168,14 @@ def small_disk():
 def test_a_full_disk_leaves_nothing(tmp_path, small_disk, tokenizer, to, shards):
     memory = MemorySource(config_of(ffn_dim=4096), tokenizer)
     with pytest.raises(DataError, match=r"cannot write .*/out: .*; nothing of it stays") as caught:
-        convert(memory, tmp_path / "out", to, meta_shards=shards)
+        convert_weights(memory, tmp_path / "out", to, meta_shards=shards)
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
 def test_a_disk_that_is_too_small_is_told_before(tmp_path, memory, monkeypatch):
     monkeypatch.setattr(stream.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(DataError, match=r"needs 816,896 bytes and .* has 1,000 free; make room"):
-        convert(memory, tmp_path / "out", "hf")
+        convert_weights(memory, tmp_path / "out", "hf")
     assert not list(tmp_path.iterdir())
 
 
@@ -182,16 +185,16 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path, memory, monkeypatch)
 
     monkeypatch.setattr(hf, "save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        convert(memory, tmp_path / "out", "hf")
+        convert_weights(memory, tmp_path / "out", "hf")
     assert not list(tmp_path.iterdir())
 
 
 def test_damage_to_a_run_is_named(tmp_path, folders, memory):
-    convert(memory, tmp_path / "run", "orbax")
+    convert_weights(memory, tmp_path / "run", "orbax")
     for file in (tmp_path / "run/checkpoints/0/state/d").iterdir():
         os.truncate(file, 10)
     with pytest.raises(DataError, match=r"checkpoint .*/0 cannot be read"):
-        convert(open_source(tmp_path / "run"), tmp_path / "out", "hf")
+        convert_weights(open_source(tmp_path / "run"), tmp_path / "out", "hf")
     assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
 
 
@@ -219,7 +222,7 @@ for number, to in enumerate(("hf", "meta", "orbax", "hf")):
     target = Path(sys.argv[2], str(number))
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
     begin = memory("VmRSS")
-    stream.convert(open_source(source), target, to)
+    stream.convert_weights(open_source(source), target, to)
     print(memory("VmHWM") - begin)
     source = target
 """
@@ -229,7 +232,7 @@ for number, to in enumerate(("hf", "meta", "orbax", "hf")):
 def test_memory_does_not_grow_with_the_model(tmp_path):
     """Of 157 MB in 24 layers the peak is one file of 10 MB, a few tensors of 2 MB, and what orbax takes to begin."""
     config = config_of(8, dim=320, num_layers=24, ffn_dim=1280)
-    convert(Zeros(config, params={}), tmp_path / "deep", "meta")
+    convert_weights(Zeros(config, params={}), tmp_path / "deep", "meta")
     command = [sys.executable, "-c", PEAK, tmp_path / "deep", tmp_path]
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     to_hf, to_meta, to_orbax, from_orbax = map(int, out.split())
@@ -252,9 +255,9 @@ def test_every_checkpoint_option_takes_every_format(folders, capsys):
 def test_a_run_with_a_nan_is_not_passed_on(tmp_path, tokenizer):
     memory = MemorySource(config_of(), tokenizer)
     memory.params["layers"]["attention"]["wq"][1, 2, 3, 4] = np.nan
-    convert(memory, tmp_path / "run", "orbax")
+    convert_weights(memory, tmp_path / "run", "orbax")
     with pytest.raises(DataError, match=r"layers.attention.wq\[1\] in .*checkpoints/0 holds 1 value\(s\) that are NaN"):
-        convert(open_source(tmp_path / "run"), tmp_path / "out", "hf")
+        convert_weights(open_source(tmp_path / "run"), tmp_path / "out", "hf")
     assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
 
 
@@ -262,9 +265,9 @@ def test_a_run_with_a_nan_is_not_passed_on(tmp_path, tokenizer):
 def test_the_backend_that_trained_is_not_inherited(tmp_path, tokenizer, attention):
     """A run of another machine is compared and loaded here: its backend could not even run."""
     source = MemorySource(config_of(attention=attention), tokenizer)
-    convert(source, tmp_path / "run", "orbax")
+    convert_weights(source, tmp_path / "run", "orbax")
     run_folder = open_source(tmp_path / "run")
-    assert run_folder.config.attention == attention and verify(source, run_folder).largest == 0
+    assert run_folder.config.attention == attention and compare_logits(source, run_folder).largest == 0
     model, params, _ = load(tmp_path / "run")
     assert model.config.attention == "auto"
     np.testing.assert_allclose(params["embedding"], source.params["embedding"])

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from llama_jax.convert.convert import convert
+from llama_jax.convert.convert import convert_weights
 from llama_jax.formats import hf
 from llama_jax.formats.base import STORED_DTYPES, WeightSource
 from llama_jax.formats.mapping import tensors
@@ -29,7 +29,7 @@ def test_through_hf_and_meta(tmp_path, monkeypatch, tokenizer, kind, tied, dtype
     memory = MemorySource(config_of(SHAPES[kind], tied_embeddings=tied), tokenizer, STORED_DTYPES[dtype])
     before: WeightSource = memory
     for step, to in enumerate(("hf", "meta", "hf")):
-        convert(before, tmp_path / str(step), to, meta_shards=shards if to == "meta" else 1)
+        convert_weights(before, tmp_path / str(step), to, meta_shards=shards if to == "meta" else 1)
         before = open_source(tmp_path / str(step))
         assert_same(memory, before)
     assert len(list((tmp_path / "0").glob("*.safetensors"))) > 3
@@ -48,7 +48,7 @@ def test_orbax_hf_orbax_meta_orbax(tmp_path, tokenizer, kind, tied, dtype, shard
     memory = MemorySource(config_of(SHAPES[kind], tied_embeddings=tied), tokenizer, STORED_DTYPES[dtype])
     before: WeightSource = memory
     for step, to in enumerate(("orbax", "hf", "orbax", "meta", "orbax")):
-        convert(before, tmp_path / str(step), to, meta_shards=shards if to == "meta" else 1)
+        convert_weights(before, tmp_path / str(step), to, meta_shards=shards if to == "meta" else 1)
         before = open_source(tmp_path / str(step))
         assert_same(memory, before)
         assert before.tokenizer().sha256 == tokenizer.sha256
@@ -64,16 +64,15 @@ def test_a_config_survives(tmp_path, tokenizer):
         {"rope_scaling": RopeScaling("llama3", 8.0, 0.5, 7.0, 64)},
     ]):
         memory = MemorySource(config_of(2, **fields), tokenizer, STORED_DTYPES[fields.get("dtype", "float32")])
-        convert(memory, tmp_path / f"{number}", "hf")
+        convert_weights(memory, tmp_path / f"{number}", "hf")
         assert open_source(tmp_path / f"{number}").config == memory.config
-    convert(MemorySource(config_of(2, rope_scaling=RopeScaling("llama3", 32.0), rope_theta=5e5, max_length=131_072), tokenizer),
-            tmp_path / "meta", "meta")
-    assert open_source(tmp_path / "meta").config == config_of(2, rope_scaling=RopeScaling("llama3", 32.0), rope_theta=5e5,
-                                                              max_length=131_072)
+    config = config_of(2, rope_scaling=RopeScaling("llama3", 32.0), rope_theta=5e5, max_length=131_072)
+    convert_weights(MemorySource(config, tokenizer), tmp_path / "meta", "meta")
+    assert open_source(tmp_path / "meta").config == config
 
 
 def test_rounding_is_to_the_nearest(tmp_path, memory):
-    convert(memory, tmp_path / "hf", "hf", dtype="bfloat16")
+    convert_weights(memory, tmp_path / "hf", "hf", dtype="bfloat16")
     half = open_source(tmp_path / "hf")
     for tensor in tensors(memory.config):
         np.testing.assert_array_equal(half.read(tensor), memory.read(tensor).astype(STORED_DTYPES["bfloat16"]))

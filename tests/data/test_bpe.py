@@ -14,7 +14,7 @@ from tokenizers import models, processors
 
 from llama_jax.data.prepare import prepare_data
 from llama_jax.errors import DataError
-from llama_jax.formats.tokenizer_export import hf_files
+from llama_jax.formats.tokenizer_export import hf_tokenizer_files
 from llama_jax.inference.detokenizer import TextStream
 from llama_jax.inference.prompts import encode_prompt
 from llama_jax.scoring.likelihood import encode_pair
@@ -161,7 +161,7 @@ def write(folder: Path, **files) -> Path:
 def test_two_tokenizers_that_disagree_are_said(tmp_path, tokenizer, llama3, from_json, caplog):
     """And two that agree, as our own export writes them, are not."""
     for number, exported in enumerate((llama3, tokenizer)):
-        for name, data in hf_files(exported).items():
+        for name, data in hf_tokenizer_files(exported).items():
             (tmp_path / name).write_bytes(data)
         assert load_tokenizer(tmp_path).FILE == "tokenizer.model" and not caplog.messages, number
     (tmp_path / "tokenizer.json").write_bytes(from_json.model)

@@ -10,7 +10,7 @@ import sentencepiece
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
-from llama_jax.formats.tokenizer_export import hf_files
+from llama_jax.formats.tokenizer_export import hf_tokenizer_files
 from llama_jax.inference.detokenizer import TextStream
 from llama_jax.tokenizer.base import IncrementalDecoder, Tokenizer
 from llama_jax.tokenizer.bpe import Tiktoken, TokenizerJson
@@ -41,7 +41,7 @@ KINDS = [*SPM, "tiktoken", "byte level", *FALLBACKS, "real"]
 def fallback(tokenizer: SentencePiece, variant: str) -> TokenizerJson:
     """The pieces of a SentencePiece model in a tokenizer.json, and three added tokens, one of them special."""
     normalizer, pre_tokenizer, decoder = VARIANTS[variant]
-    made = tokenizers.Tokenizer.from_str(hf_files(tokenizer)["tokenizer.json"].decode())
+    made = tokenizers.Tokenizer.from_str(hf_tokenizer_files(tokenizer)["tokenizer.json"].decode())
     made.normalizer, made.decoder = normalizer, decoders.Sequence(decoder)
     if pre_tokenizer:
         made.pre_tokenizer = pre_tokenizer

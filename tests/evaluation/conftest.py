@@ -19,7 +19,7 @@ def save_run(folder: Path, config: ModelConfig, params: dict, tokenizer: Tokeniz
     """A run directory as train.py leaves it, as far as loading goes."""
     checkpoints = Checkpoints(folder / "checkpoints", CheckpointConfig())
     whole = Config(model=config, data=DataConfig(sequence_length=64), training=TrainingConfig(num_steps=5000))
-    checkpoints.save(step, {"params": jax.tree.map(jnp.asarray, params)}, whole)
+    checkpoints.save(step, {"params": jax.tree.map(jnp.asarray, params)}, config=whole)
     checkpoints.close()
     tokenizer.save(folder)
     return folder

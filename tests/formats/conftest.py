@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_jax.convert.convert import convert
+from llama_jax.convert.convert import convert_weights
 from tests.formats.memory import MemorySource, config_of
 
 
@@ -18,5 +18,5 @@ def folders(tmp_path_factory, memory) -> dict[str, Path]:
     """The same random weights as orbax, hf and meta; never written to."""
     root = tmp_path_factory.mktemp("folders")
     for to in ("orbax", "hf", "meta"):
-        convert(memory, root / to, to, meta_shards=2 if to == "meta" else 1)
+        convert_weights(memory, root / to, to, meta_shards=2 if to == "meta" else 1)
     return {to: root / to for to in ("orbax", "hf", "meta")}

@@ -9,14 +9,16 @@ import pytest
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from llama_jax.convert.convert import convert
-from llama_jax.convert.verify import logits
+from llama_jax.convert.convert import convert_weights
+from llama_jax.convert.verify import logits_of_source
 from llama_jax.errors import DataError
-from llama_jax.formats import hf
+from llama_jax.formats import hf, safetensors_files
 from llama_jax.formats.base import HEAD_TENSOR
-from llama_jax.formats.config_json import model_config, read_json
+from llama_jax.formats.config_json import config_from_hf
+from llama_jax.formats.json_fields import read_json_object
 from llama_jax.formats.mapping import tensors
 from llama_jax.formats.open import open_source
+from llama_jax.formats.safetensors_files import INDEX_FILE, WEIGHTS_FILE
 from llama_jax.formats.torchfile import TorchFile, TorchWriter
 from tests.formats.memory import MemorySource, config_of
 from tests.formats.test_hf import LLAMA2, LLAMA31, NEW, Q, edit, read
@@ -30,7 +32,7 @@ FIRST, SECOND = "model-00001-of-00005.safetensors", "model-00002-of-00005.safete
 def shards(tmp_path, memory, monkeypatch) -> Path:
     """A folder of five files and their index."""
     monkeypatch.setattr(hf, "SHARD_BYTES", 200_000)
-    convert(memory, tmp_path / "shards", "hf")
+    convert_weights(memory, tmp_path / "shards", "hf")
     monkeypatch.undo()
     return tmp_path / "shards"
 
@@ -38,11 +40,11 @@ def shards(tmp_path, memory, monkeypatch) -> Path:
 @pytest.fixture
 def tied(tmp_path, tokenizer) -> Path:
     """One file of a model whose head is its embedding, which is not stored twice."""
-    convert(MemorySource(config_of(tied_embeddings=True), tokenizer), tmp_path / "tied", "hf")
+    convert_weights(MemorySource(config_of(tied_embeddings=True), tokenizer), tmp_path / "tied", "hf")
     return tmp_path / "tied"
 
 
-def put(folder: Path, change, name: str = hf.WEIGHTS) -> None:
+def put(folder: Path, change, name: str = WEIGHTS_FILE) -> None:
     """Write a file anew; `change` may return other tensors or edit those it gets."""
     held = read(folder / name)
     save_file(change(held) or held, folder / name)
@@ -52,15 +54,15 @@ def put(folder: Path, change, name: str = hf.WEIGHTS) -> None:
 def test_one_file_goes_before_a_stale_index(tmp_path, shards, tokenizer, caplog, kept):
     """Whether all of the old files still lie there, some, or none."""
     new = MemorySource(config_of(), tokenizer, params=random_params(config_of(), 7))
-    convert(new, tmp_path / "new", "hf")
-    shutil.copy(tmp_path / "new" / hf.WEIGHTS, shards)
+    convert_weights(new, tmp_path / "new", "hf")
+    shutil.copy(tmp_path / "new" / WEIGHTS_FILE, shards)
     for file in sorted(shards.glob("model-0*"))[kept:]:
         file.unlink()
     source = open_source(shards)
     for tensor in tensors(new.config):
         np.testing.assert_array_equal(source.read(tensor), new.read(tensor))
     [said] = caplog.messages
-    assert said.startswith(f"{shards}: model.safetensors is read; not read, though it lies there: {hf.INDEX}")
+    assert said.startswith(f"{shards}: model.safetensors is read; not read, though it lies there: {INDEX_FILE}")
     assert said.count("-of-00005") == min(kept, 3)
 
 
@@ -68,9 +70,9 @@ def test_one_file_goes_before_a_stale_index(tmp_path, shards, tokenizer, caplog,
 def test_resaved_folders_of_the_shared_data(shared_data, name):
     """The file that was saved last is read: its tensors are those of the model both were made from."""
     source = open_source(shared_data / "faults/resaved" / name)
-    wanted = read(shared_data / "faults/resaved" / name / hf.WEIGHTS)
+    wanted = read(shared_data / "faults/resaved" / name / WEIGHTS_FILE)
     for tensor in tensors(source.config):
-        np.testing.assert_array_equal(source._array(tensor.hf), wanted[tensor.hf])
+        np.testing.assert_array_equal(source._stored[tensor.hf].read(tensor.hf), wanted[tensor.hf])
 
 
 def test_another_head_beside_a_tied_config_is_kept(tied, tmp_path, caplog):
@@ -81,27 +83,27 @@ def test_another_head_beside_a_tied_config_is_kept(tied, tmp_path, caplog):
     assert not source.config.tied_embeddings and ["it is kept as a head of its own" in m for m in caplog.messages] == [True]
     np.testing.assert_array_equal(source.read(HEAD_TENSOR), head.T)
     for to in ("hf", "meta", "orbax"):  # and it goes on to every other format
-        convert(source, tmp_path / to, to)
+        convert_weights(source, tmp_path / to, to)
         np.testing.assert_array_equal(open_source(tmp_path / to).read(HEAD_TENSOR), head.T)
 
 
 def test_the_tied_folder_of_the_shared_data(shared_data):
     source = open_source(shared_data / "faults/tied-other-head")
-    wanted = read(source.folder / hf.WEIGHTS)
+    wanted = read(source.folder / WEIGHTS_FILE)
     np.testing.assert_array_equal(source.read(HEAD_TENSOR), wanted["lm_head.weight"].T)
     assert not np.array_equal(wanted["lm_head.weight"], wanted["model.embed_tokens.weight"])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_an_equal_head_is_the_embedding_once_more(tied, caplog, dtype):
-    before = logits(open_source(tied), TOKENS_BT)
+    before = logits_of_source(open_source(tied), TOKENS_BT)
     put(tied, lambda held: held.update({"lm_head.weight": held["model.embed_tokens.weight"].astype(dtype)}))
     if dtype == np.float64:
         with pytest.raises(DataError, match=r"lm_head.weight in .* is F64"):
             open_source(tied)
     else:
         assert open_source(tied).config.tied_embeddings and not caplog.messages
-        np.testing.assert_array_equal(logits(open_source(tied), TOKENS_BT), before)
+        np.testing.assert_array_equal(logits_of_source(open_source(tied), TOKENS_BT), before)
 
 
 def rename(folder: Path, old: str, new: str) -> None:
@@ -123,9 +125,9 @@ def say(folder: Path, **values) -> None:
 
 SHARDED = {
     "one tensor in two files": (lambda f: move(f, keep=True), rf"lies in both {FIRST} and {SECOND} of .*files of two models"),
-    "not where the index says": (lambda f: move(f, keep=False), rf"lies in {FIRST} of .*, and {hf.INDEX} says {SECOND}; files"),
-    "not in the index": (lambda f: edit(f / hf.INDEX, lambda v: v["weight_map"].pop(Q)), f"{hf.INDEX} says nothing of it"),
-    "twice in the index": (lambda f: (f / hf.INDEX).write_text(f'{{"weight_map": {{"{Q}": "{FIRST}", "{Q}": "{SECOND}"}}}}'),
+    "not where the index says": (lambda f: move(f, keep=False), rf"lies in {FIRST} of .*, and {INDEX_FILE} says {SECOND}; files"),
+    "not in the index": (lambda f: edit(f / INDEX_FILE, lambda v: v["weight_map"].pop(Q)), f"{INDEX_FILE} says nothing of it"),
+    "twice in the index": (lambda f: (f / INDEX_FILE).write_text(f'{{"weight_map": {{"{Q}": "{FIRST}", "{Q}": "{SECOND}"}}}}'),
                            f"says {Q} twice, '{FIRST}' and '{SECOND}'"),
     "both formats": (lambda f: ((f / "params.json").write_text("{}"), (f / "consolidated.00.pth").touch()),
                      "holds weights twice, as a Meta folder and as a Hugging Face folder; move one"),
@@ -171,7 +173,7 @@ def refused(folder: Path, change, sentence: str) -> None:
 def test_a_run_into_which_other_weights_were_copied(tmp_path, folders, tied):
     """Its steps can still be named; what is called checkpoints/<number> elsewhere is no step."""
     run = shutil.copytree(folders["orbax"], tmp_path / "run")
-    shutil.copy(tied / hf.WEIGHTS, run)
+    shutil.copy(tied / WEIGHTS_FILE, run)
     with pytest.raises(DataError, match="holds weights twice, as a run directory and as a Hugging Face folder; move"):
         open_source(run)
     assert open_source(run / "checkpoints/0").format == "run directory"
@@ -189,8 +191,8 @@ def test_other_weights_beside_those_that_are_read_are_named(tied, caplog):
 def test_tensors_that_share_their_bytes_are_refused_by_the_library(tied):
     """The format forbids it; a reader that allowed it could not tell a head from an embedding."""
     header = json.dumps({name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for name in "ab"}).encode()
-    (tied / hf.WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    with pytest.raises(SafetensorError), hf.safe_open(tied / hf.WEIGHTS, framework="np"):
+    (tied / WEIGHTS_FILE).write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(SafetensorError), safetensors_files.safe_open(tied / WEIGHTS_FILE, framework="np"):
         pass
     with pytest.raises(DataError, match="is not a whole safetensors file"):
         open_source(tied)
@@ -208,19 +210,19 @@ STRETCH = LLAMA31["rope_scaling"]
 ])
 def test_rotary_settings_in_two_spellings_must_agree(tmp_path, change, named):
     with pytest.raises(DataError, match=named):
-        model_config(LLAMA2 | change, tmp_path / "config.json")
+        config_from_hf(LLAMA2 | change, tmp_path / "config.json")
 
 
 def test_rotary_settings_said_twice_alike(tmp_path):
     both = NEW | {"rope_theta": 500_000, "rope_scaling": STRETCH}
-    assert model_config(both, tmp_path) == model_config(NEW, tmp_path) == model_config(LLAMA31, tmp_path)
+    assert config_from_hf(both, tmp_path) == config_from_hf(NEW, tmp_path) == config_from_hf(LLAMA31, tmp_path)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_a_config_behind_a_byte_order_mark(tied, encoding):
     text = (tied / "config.json").read_text()
     (tied / "config.json").write_text(text, encoding=encoding)
-    assert read_json(tied / "config.json") == json.loads(text) and open_source(tied).config.tied_embeddings
+    assert read_json_object(tied / "config.json") == json.loads(text) and open_source(tied).config.tied_embeddings
 
 
 @pytest.fixture
@@ -234,7 +236,7 @@ def rewrite(folder: Path, number: int, change) -> None:
     file = TorchFile(folder / f"consolidated.{number:02d}.pth")
     held = {name: np.array(file.read(name)) for name in file.shapes()}
     change(held)
-    with TorchWriter(file.path, {name: x.shape for name, x in held.items()}, np.dtype(np.float32)) as writer:
+    with TorchWriter(file.path, {name: x.shape for name, x in held.items()}, dtype=np.dtype(np.float32)) as writer:
         for name, x in held.items():
             writer.write(name, x)
 
@@ -257,17 +259,17 @@ def test_meta_shards_that_disagree_are_refused(meta, tmp_path, case):
     for number, change in changes.items():
         rewrite(meta, number, change)
     with pytest.raises(DataError, match=sentence):
-        convert(open_source(meta), tmp_path / "out", "hf")
+        convert_weights(open_source(meta), tmp_path / "out", "hf")
 
 
 def test_meta_shards_of_two_dtypes_lose_nothing(meta):
     """16 and 32 bits side by side are read as 32."""
     file = TorchFile(meta / "consolidated.01.pth")
     held = {name: np.array(file.read(name)) for name in file.shapes()}
-    with TorchWriter(file.path, {name: x.shape for name, x in held.items()}, np.dtype(np.float16)) as writer:
+    with TorchWriter(file.path, {name: x.shape for name, x in held.items()}, dtype=np.dtype(np.float16)) as writer:
         for name, x in held.items():
             writer.write(name, x)
     source = open_source(meta)
     assert source.dtype == np.float32
     wanted = np.concatenate([TorchFile(meta / "consolidated.00.pth").read(GATE), held[GATE].astype(np.float16)])
-    np.testing.assert_array_equal(source._joined(next(t for t in tensors(source.config) if t.meta == GATE)), wanted)
+    np.testing.assert_array_equal(source._join(next(t for t in tensors(source.config) if t.meta == GATE)), wanted)

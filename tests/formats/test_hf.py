@@ -11,13 +11,14 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from llama_jax.config import MeshConfig, ModelConfig, RopeScaling
-from llama_jax.convert.convert import convert
+from llama_jax.convert.convert import convert_weights
 from llama_jax.errors import DataError
 from llama_jax.formats import hf
 from llama_jax.formats.base import STORED_DTYPES
-from llama_jax.formats.config_json import model_config
+from llama_jax.formats.config_json import config_from_hf
 from llama_jax.formats.loading import abstract_params, load, read_params
 from llama_jax.formats.open import open_source
+from llama_jax.formats.safetensors_files import INDEX_FILE
 from llama_jax.inference.generate import generate
 from llama_jax.inference.sampling import Sampling
 from llama_jax.model.decoder import Transformer
@@ -48,7 +49,7 @@ MEANT31 = ModelConfig(vocab_size=128256, num_kv_heads=8, ffn_dim=14336, max_leng
      ModelConfig(max_length=4096, head_dim=64, tied_embeddings=True)),
 ])
 def test_spellings_of_a_config(tmp_path, values, config):
-    assert model_config(values, tmp_path) == config
+    assert config_from_hf(values, tmp_path) == config
 
 
 @pytest.mark.parametrize("change, named", [
@@ -66,7 +67,7 @@ def test_spellings_of_a_config(tmp_path, values, config):
 ])
 def test_what_is_no_llama_is_named(tmp_path, change, named):
     with pytest.raises(DataError, match=named) as caught:
-        model_config(LLAMA2 | change, tmp_path / "config.json")
+        config_from_hf(LLAMA2 | change, tmp_path / "config.json")
     assert "config.json" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -89,8 +90,8 @@ def test_stories_loads_and_tells_its_story(shared_data, tokenizer):
 
 def test_shards_hold_what_the_index_says(tmp_path, memory, monkeypatch):
     monkeypatch.setattr(hf, "SHARD_BYTES", 100_000)
-    convert(memory, tmp_path / "hf", "hf")
-    index = json.loads((tmp_path / "hf" / hf.INDEX).read_text())
+    convert_weights(memory, tmp_path / "hf", "hf")
+    index = json.loads((tmp_path / "hf" / INDEX_FILE).read_text())
     files = sorted((tmp_path / "hf").glob("*.safetensors"))
     sizes = 0
     for file in files:
@@ -104,7 +105,7 @@ def test_shards_hold_what_the_index_says(tmp_path, memory, monkeypatch):
 
 
 def test_float16_and_mixed_dtypes(tmp_path, memory, folders):
-    convert(memory, tmp_path / "half", "hf", dtype="float16")
+    convert_weights(memory, tmp_path / "half", "hf", dtype="float16")
     source = open_source(tmp_path / "half")
     assert source.dtype == np.float16 and source.config.dtype == "bfloat16"
     shutil.copytree(folders["hf"], tmp_path / "mixed")
@@ -123,7 +124,7 @@ def read(file) -> dict[str, np.ndarray]:
 def folder(tmp_path, memory, monkeypatch):
     """A folder of five files, to be spoilt."""
     monkeypatch.setattr(hf, "SHARD_BYTES", 200_000)
-    convert(memory, tmp_path / "hf", "hf")
+    convert_weights(memory, tmp_path / "hf", "hf")
     return tmp_path / "hf"
 
 
@@ -155,7 +156,7 @@ def add_bias(folder) -> None:
 
 
 def point(folder, name: str) -> None:
-    edit(folder / hf.INDEX, lambda values: values["weight_map"].update({Q: name}))
+    edit(folder / INDEX_FILE, lambda values: values["weight_map"].update({Q: name}))
 
 
 DAMAGE = {
@@ -174,8 +175,8 @@ DAMAGE = {
     "absent file": (lambda f: point(f, "model-7.safetensors"), "names model-7.safetensors, which is not there"),
     "leads up": (lambda f: point(f, "../x.safetensors"), "../x.safetensors leads outside"),
     "absolute": (lambda f: point(f, "/etc/passwd"), "/etc/passwd leads outside"),
-    "no map": (lambda f: (f / hf.INDEX).write_text("{}"), "has no weight_map"),
-    "no JSON": (lambda f: (f / hf.INDEX).write_text("{"), "is not JSON"),
+    "no map": (lambda f: (f / INDEX_FILE).write_text("{}"), "has no weight_map"),
+    "no JSON": (lambda f: (f / INDEX_FILE).write_text("{"), "is not JSON"),
     "no object": (lambda f: (f / "config.json").write_text("[]"), "config.json should hold an object"),
 }
 
@@ -186,7 +187,7 @@ def test_damage_is_named(folder, tmp_path, case):
     damage(folder)
     before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
     with pytest.raises(DataError, match=sentence) as caught:
-        convert(open_source(folder), tmp_path / "out", "hf")
+        convert_weights(open_source(folder), tmp_path / "out", "hf")
     assert "\n" not in str(caught.value) and str(caught.value).endswith((".", "?"))
     assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["hf"]

@@ -16,14 +16,14 @@ import pytest
 
 from llama_jax.config import RopeScaling
 from llama_jax.config.presets import PRESETS
-from llama_jax.convert.convert import convert
-from llama_jax.convert.verify import logits
+from llama_jax.convert.convert import convert_weights
+from llama_jax.convert.verify import logits_of_source
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.formats.base import EMBEDDING_TENSOR
-from llama_jax.formats.config_json import ffn_width, meta_config, meta_settings
 from llama_jax.formats.meta import MetaFolder
 from llama_jax.formats.open import open_source
-from llama_jax.formats.torchfile import TorchFile, TorchWriter, listing
+from llama_jax.formats.params_json import config_from_meta, config_to_meta, meta_ffn_dim
+from llama_jax.formats.torchfile import TorchFile, TorchWriter, state_dict_pickle
 from tests.formats.memory import MemorySource, config_of
 from tests.golden import meta
 
@@ -35,24 +35,24 @@ STRETCHED = {"rope_theta": 500_000.0, "rope_scaling": RopeScaling("llama3"), "ma
 ])
 def test_metas_own_maths_agrees_with_our_load(tmp_path, tokenizer, kv_heads, shards, fields):
     memory = MemorySource(config_of(kv_heads, **fields), tokenizer)
-    convert(memory, tmp_path / "meta", "meta", meta_shards=shards)
+    convert_weights(memory, tmp_path / "meta", "meta", meta_shards=shards)
     tokens_BT = np.random.default_rng(0).integers(0, 512, (2, 40))
     wanted = meta.logits(*meta.load(tmp_path / "meta"), tokens_BT)
     source = open_source(tmp_path / "meta")
     assert source.config.rope_scaling == memory.config.rope_scaling
-    np.testing.assert_allclose(logits(source, tokens_BT), wanted, atol=1e-4)
+    np.testing.assert_allclose(logits_of_source(source, tokens_BT), wanted, atol=1e-4)
 
 
 def test_a_vocabulary_split_by_rows_is_read_too(tmp_path, memory):
     """Llama 3's code divides the embedding by rows, LLaMA's by columns."""
-    convert(memory, tmp_path / "meta", "meta", meta_shards=2)
+    convert_weights(memory, tmp_path / "meta", "meta", meta_shards=2)
     files = sorted((tmp_path / "meta").glob("*.pth"))
     parts = [TorchFile(file) for file in files]
     tensors = [{name: np.array(part.read(name)) for name in part.shapes()} for part in parts]
     whole = np.concatenate([shard["tok_embeddings.weight"] for shard in tensors], 1)
     for file, shard, rows in zip(files, tensors, np.split(whole, 2), strict=True):
         shard["tok_embeddings.weight"] = rows
-        with TorchWriter(file, {name: x.shape for name, x in shard.items()}, np.dtype(np.float32)) as writer:
+        with TorchWriter(file, {name: x.shape for name, x in shard.items()}, dtype=np.dtype(np.float32)) as writer:
             for name, x in shard.items():
                 writer.write(name, x)
     source = open_source(tmp_path / "meta")
@@ -62,9 +62,9 @@ def test_a_vocabulary_split_by_rows_is_read_too(tmp_path, memory):
 @pytest.mark.parametrize("name", [name for name in PRESETS if name not in ("tiny",)])
 def test_params_json_of_every_preset_means_itself(tmp_path, name):
     config = PRESETS[name]
-    values = meta_settings(config)
-    assert ffn_width(config.dim, values["multiple_of"], values.get("ffn_dim_multiplier")) == config.ffn_dim
-    back = meta_config(values, tmp_path, vocab_size=config.vocab_size, ffn_dim=config.ffn_dim, tied=False, dtype="bfloat16")
+    values = config_to_meta(config)
+    assert meta_ffn_dim(config.dim, values["multiple_of"], multiplier=values.get("ffn_dim_multiplier")) == config.ffn_dim
+    back = config_from_meta(values, tmp_path, vocab_size=config.vocab_size, ffn_dim=config.ffn_dim, tied=False, dtype="bfloat16")
     assert replace(back, max_length=config.max_length, remat=config.remat) == config
 
 
@@ -77,7 +77,7 @@ def test_params_json_of_every_preset_means_itself(tmp_path, name):
 ])
 def test_released_params_json(tmp_path, values, ffn):
     vocab = max(values["vocab_size"], 0) or 32_000
-    config = meta_config(values, tmp_path, vocab_size=vocab, ffn_dim=ffn, tied=False, dtype="bfloat16")
+    config = config_from_meta(values, tmp_path, vocab_size=vocab, ffn_dim=ffn, tied=False, dtype="bfloat16")
     assert (config.ffn_dim, config.num_layers) == (ffn, values["n_layers"])
     assert config.rope_scaling.kind == ("llama3" if values.get("use_scaled_rope") else "none")
 
@@ -90,15 +90,15 @@ def test_released_params_json(tmp_path, values, ffn):
 def test_what_metas_format_cannot_hold(config, sentence):
     if sentence:
         with pytest.raises(ConfigError, match=sentence):
-            meta_settings(config)
+            config_to_meta(config)
     else:
-        values = meta_settings(config)
-        assert ffn_width(config.dim, values["multiple_of"], values.get("ffn_dim_multiplier")) == config.ffn_dim
+        values = config_to_meta(config)
+        assert meta_ffn_dim(config.dim, values["multiple_of"], multiplier=values.get("ffn_dim_multiplier")) == config.ffn_dim
 
 
 def test_shards_must_divide(tmp_path, memory):
     with pytest.raises(ConfigError, match=r"cannot be divided into 3 Meta shards; choose another --meta_shards"):
-        convert(memory, tmp_path / "meta", "meta", meta_shards=3)
+        convert_weights(memory, tmp_path / "meta", "meta", meta_shards=3)
     assert not list(tmp_path.iterdir())
 
 
@@ -135,7 +135,7 @@ def rewrite(folder: Path, change) -> None:
     file = TorchFile(folder / "consolidated.00.pth")
     tensors = {name: np.array(file.read(name)) for name in file.shapes()}
     change(tensors)
-    with TorchWriter(folder / "consolidated.00.pth", {n: x.shape for n, x in tensors.items()}, np.dtype(np.float32)) as writer:
+    with TorchWriter(file.path, {n: x.shape for n, x in tensors.items()}, dtype=np.dtype(np.float32)) as writer:
         for name, x in tensors.items():
             writer.write(name, x)
 
@@ -171,7 +171,7 @@ def test_damage_is_named(folder, tmp_path, case):
     damage, sentence = DAMAGE[case]
     damage(folder)
     with pytest.raises(DataError, match=sentence) as caught:
-        convert(open_source(folder), tmp_path / "out", "meta")
+        convert_weights(open_source(folder), tmp_path / "out", "meta")
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
     assert not [entry for entry in tmp_path.iterdir() if "unfinished" in entry.name]
 
@@ -191,7 +191,7 @@ def archive(path: Path, content: bytes, **more: bytes) -> Path:
 
 def tensor_pickle(global_name: bytes, shape=(2,), stride=(1,), count: int = 2, storage: bytes = b"FloatStorage") -> bytes:
     """{"x": rebuild(storage, ...)} with parts that a file can choose."""
-    good = listing({"x": (2,)}, np.dtype(np.float32))
+    good = state_dict_pickle({"x": (2,)}, np.dtype(np.float32))
     number = lambda n: pickle.BININT + struct.pack("<i", n)  # noqa: E731
     tuples = lambda values: pickle.MARK + b"".join(map(number, values)) + pickle.TUPLE  # noqa: E731
     good = good.replace(b"FloatStorage", storage).replace(b"torch._utils\n_rebuild_tensor_v2", global_name)
@@ -261,7 +261,7 @@ def test_files_of_other_kinds(tmp_path):
 
 def test_storages_are_aligned_and_the_pickle_is_a_pickle(tmp_path):
     shapes = {"a": (3, 5), "b": (7,), "c": (1,)}
-    with TorchWriter(tmp_path / "x.pth", shapes, np.dtype(np.float16)) as writer:
+    with TorchWriter(tmp_path / "x.pth", shapes, dtype=np.dtype(np.float16)) as writer:
         for name, shape in shapes.items():
             writer.write(name, np.ones(shape, np.float16))
     content = (tmp_path / "x.pth").read_bytes()
@@ -274,7 +274,8 @@ def test_storages_are_aligned_and_the_pickle_is_a_pickle(tmp_path):
 
 
 def test_big_storages_are_counted_in_long_numbers():
-    assert pickle.LONG1 + b"\x05" + (1 << 32).to_bytes(5, "little") in listing({"x": (1 << 20, 1 << 12)}, np.dtype(np.float32))
+    count = pickle.LONG1 + b"\x05" + (1 << 32).to_bytes(5, "little")
+    assert count in state_dict_pickle({"x": (1 << 20, 1 << 12)}, np.dtype(np.float32))
 
 
 def test_the_tokenizer_of_the_first_releases_lies_above(tmp_path, folders, tokenizer):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llama_jax.errors import ConfigError
-from llama_jax.formats.config_json import rope
+from llama_jax.formats.config_json import rotary_from_hf
 from llama_jax.ops.rotary import rope_tables, rotate
 from tests.golden import make_rope
 
@@ -45,7 +45,7 @@ def test_dtype_is_kept_and_angles_are_float32():
 @pytest.mark.parametrize("name", make_rope.CASES)
 def test_frequencies_are_those_of_transformers(name):
     """At position 1 the angle is the frequency; only where it wraps does the arcus lose it, and none is above pi."""
-    theta, scaling = rope({"rope_parameters": make_rope.CASES[name]}, make_rope.FILE)
+    theta, scaling = rotary_from_hf({"rope_parameters": make_rope.CASES[name]}, make_rope.FILE)
     tables = rope_tables(jnp.array([[1, 1000]]), head_dim=make_rope.HEAD_DIM, theta=theta, **asdict(scaling))
     golden = np.array(json.loads(make_rope.FILE.read_text())[name])
     np.testing.assert_allclose(np.arctan2(tables[1], tables[0])[0, 0], golden, rtol=2e-6)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from llama_jax.config import Config, DataConfig, OptimizerConfig, RopeScaling, TrainingConfig
-from llama_jax.convert.convert import convert
-from llama_jax.convert.verify import logits
+from llama_jax.convert.convert import convert_weights
+from llama_jax.convert.verify import logits_of_source
 from llama_jax.formats import hf
 from llama_jax.formats.base import STORED_DTYPES
 from llama_jax.formats.loading import load
 from llama_jax.formats.mapping import tensors
 from llama_jax.formats.open import open_source
+from llama_jax.formats.safetensors_files import WEIGHTS_FILE
 from llama_jax.formats.torchfile import TorchFile
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.bpe import Tiktoken
@@ -46,9 +47,9 @@ def torch_logits(folder, tokens_BT) -> np.ndarray:
 @pytest.mark.parametrize("name", MODELS)
 def test_transformers_gives_our_logits(tmp_path, tokenizer, monkeypatch, name):
     monkeypatch.setattr(hf, "SHARD_BYTES", 200_000)
-    convert(MemorySource(config_of(**MODELS[name]), tokenizer), tmp_path / "hf", "hf")
+    convert_weights(MemorySource(config_of(**MODELS[name]), tokenizer), tmp_path / "hf", "hf")
     tokens_BT = np.random.default_rng(0).integers(0, 512, (2, 100))
-    ours = logits(open_source(tmp_path / "hf"), tokens_BT)
+    ours = logits_of_source(open_source(tmp_path / "hf"), tokens_BT)
     np.testing.assert_allclose(ours, torch_logits(tmp_path / "hf", tokens_BT), atol=1e-4)
     generation = transformers.GenerationConfig.from_pretrained(tmp_path / "hf")
     assert (generation.bos_token_id, generation.eos_token_id) == (1, 2)
@@ -57,25 +58,25 @@ def test_transformers_gives_our_logits(tmp_path, tokenizer, monkeypatch, name):
 def test_a_folder_that_contradicts_itself_is_read_as_transformers_reads_it(tmp_path, tokenizer, monkeypatch):
     """One file beside older shards and their index; another head in a folder that is said to be tied."""
     monkeypatch.setattr(hf, "SHARD_BYTES", 200_000)
-    convert(MemorySource(config_of(), tokenizer), tmp_path / "resaved", "hf")
+    convert_weights(MemorySource(config_of(), tokenizer), tmp_path / "resaved", "hf")
     monkeypatch.undo()
     new = MemorySource(config_of(), tokenizer, params=random_params(config_of(), 7))
-    convert(new, tmp_path / "new", "hf")
-    shutil.copy(tmp_path / "new" / hf.WEIGHTS, tmp_path / "resaved")
+    convert_weights(new, tmp_path / "new", "hf")
+    shutil.copy(tmp_path / "new" / WEIGHTS_FILE, tmp_path / "resaved")
     shutil.copytree(tmp_path / "new", tmp_path / "tied")
     config = json.loads((tmp_path / "tied/config.json").read_text())
     (tmp_path / "tied/config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
     tokens_BT = np.random.default_rng(0).integers(0, 512, (2, 50))
-    wanted = logits(new, tokens_BT)
+    wanted = logits_of_source(new, tokens_BT)
     for name in ("resaved", "tied"):
-        np.testing.assert_allclose(logits(open_source(tmp_path / name), tokens_BT), wanted, atol=1e-4)
+        np.testing.assert_allclose(logits_of_source(open_source(tmp_path / name), tokens_BT), wanted, atol=1e-4)
         np.testing.assert_allclose(torch_logits(tmp_path / name, tokens_BT), wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["resaved/old-shards-kept", "resaved/resaved-by-transformers-5.24", "tied-other-head"])
 def test_contradictory_folders_of_the_shared_data(shared_data, name):
     tokens_BT = np.random.default_rng(0).integers(0, 512, (2, 50))
-    ours = logits(open_source(shared_data / "faults" / name), tokens_BT)
+    ours = logits_of_source(open_source(shared_data / "faults" / name), tokens_BT)
     np.testing.assert_allclose(ours, torch_logits(shared_data / "faults" / name, tokens_BT), atol=1e-3)
 
 
@@ -93,13 +94,13 @@ def test_we_read_what_transformers_saves(tmp_path, dtype):
     tokens_BT = np.random.default_rng(0).integers(0, 300, (2, 200))
     source = open_source(tmp_path / "hf")
     assert source.dtype.name == dtype
-    np.testing.assert_allclose(logits(source, tokens_BT), torch_logits(tmp_path / "hf", tokens_BT), atol=1e-4)
+    np.testing.assert_allclose(logits_of_source(source, tokens_BT), torch_logits(tmp_path / "hf", tokens_BT), atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_torch_reads_what_we_write_and_we_what_it_saves(tmp_path, tokenizer, dtype):
     memory = MemorySource(config_of(2), tokenizer, STORED_DTYPES[dtype])
-    convert(memory, tmp_path / "meta", "meta", meta_shards=2)
+    convert_weights(memory, tmp_path / "meta", "meta", meta_shards=2)
     for file in sorted((tmp_path / "meta").glob("*.pth")):
         state = torch.load(file, weights_only=True)
         mapped = torch.load(file, weights_only=True, mmap=True)
@@ -148,17 +149,17 @@ def assert_auto_tokenizer_agrees(folder, tokenizer: Tokenizer, texts: list[str])
 
 
 def test_auto_tokenizer_reads_our_sentencepiece(tmp_path, tokenizer, play, shared_data):
-    convert(MemorySource(config_of(), tokenizer), tmp_path / "own", "hf")
+    convert_weights(MemorySource(config_of(), tokenizer), tmp_path / "own", "hf")
     assert_auto_tokenizer_agrees(tmp_path / "own", tokenizer, texts_of(play))
     metas = load_tokenizer(shared_data / "tokenizer/llama-tokenizer.model")
-    convert(MemorySource(config_of(vocab_size=32_000), metas), tmp_path / "meta", "hf")
+    convert_weights(MemorySource(config_of(vocab_size=32_000), metas), tmp_path / "meta", "hf")
     cases = (shared_data / "tokenizer/llama-spm-cases.inp").read_text().split("\n__ggml_vocab_test__\n")
     assert_auto_tokenizer_agrees(tmp_path / "meta", metas, [*texts_of(play), *cases])
 
 
 def test_auto_tokenizer_reads_our_llama_3(tmp_path, ranks, play):
     tokenizer = Tiktoken(ranks)
-    convert(MemorySource(config_of(vocab_size=tokenizer.vocab_size), tokenizer), tmp_path / "hf", "hf")
+    convert_weights(MemorySource(config_of(vocab_size=tokenizer.vocab_size), tokenizer), tmp_path / "hf", "hf")
     assert_auto_tokenizer_agrees(tmp_path / "hf", tokenizer, texts_of(play))
     assert isinstance(open_source(tmp_path / "hf").tokenizer(), Tiktoken)
     generation = transformers.GenerationConfig.from_pretrained(tmp_path / "hf")
@@ -172,7 +173,7 @@ def test_auto_tokenizer_reads_our_llama_3(tmp_path, ranks, play):
 
 def test_training_goes_on_where_transformers_stands(tmp_path, tokenizer, play):
     """20 steps on real text from a Hugging Face folder: the first loss is theirs for the same rows, and then it falls."""
-    convert(MemorySource(config_of(2), tokenizer), tmp_path / "hf", "hf")
+    convert_weights(MemorySource(config_of(2), tokenizer), tmp_path / "hf", "hf")
     model = load(tmp_path / "hf")[0].config
     (tmp_path / "play.txt").write_text(play)
     config = Config(
@@ -202,9 +203,9 @@ def test_training_goes_on_where_transformers_stands(tmp_path, tokenizer, play):
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[0] == pytest.approx(wanted, abs=1e-4)
     assert len(losses) == 20 and losses[-1] < losses[0] - 0.5
-    convert(open_source(tmp_path / "run"), tmp_path / "back", "hf")
+    convert_weights(open_source(tmp_path / "run"), tmp_path / "back", "hf")
     tokens_BT = first_batch["tokens"][:2]
-    ours = logits(open_source(tmp_path / "run"), tokens_BT)
+    ours = logits_of_source(open_source(tmp_path / "run"), tokens_BT)
     np.testing.assert_allclose(torch_logits(tmp_path / "back", tokens_BT), ours, atol=1e-4)
     assert replace(model, dtype="float32") == replace(open_source(tmp_path / "back").config, dtype="float32")
     assert jax.default_backend() == "cpu"

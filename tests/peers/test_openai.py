@@ -45,7 +45,7 @@ def url(folder, tokenizer):
     write_run_config(config, run)
     tokenizer.save(run)
     checkpoints = Checkpoints(run / "checkpoints", CheckpointConfig())
-    checkpoints.save(1, build(config, make_mesh(config.mesh, jax.devices()[:1])).init(), config)
+    checkpoints.save(1, build(config, make_mesh(config.mesh, jax.devices()[:1])).init(), config=config)
     checkpoints.close()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

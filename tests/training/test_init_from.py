@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from llama_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, TrainingConfig
-from llama_jax.convert.convert import convert
+from llama_jax.convert.convert import convert_weights
 from llama_jax.data.corpus import open_corpus
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.formats.base import STORED_DTYPES
@@ -30,7 +30,7 @@ MODEL = config_of(2, num_layers=2)
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory, tokenizer) -> Path:
     folder = tmp_path_factory.mktemp("weights") / "hf"
-    convert(MemorySource(MODEL, tokenizer), folder, "hf")
+    convert_weights(MemorySource(MODEL, tokenizer), folder, "hf")
     return folder
 
 
@@ -72,7 +72,7 @@ def test_a_run_goes_on_from_a_folder(tmp_path, config, weights, tokenizer, capsy
 
 def test_the_weights_are_the_folders_and_the_rest_is_fresh(tmp_path, config, weights):
     """Whatever the format: parameters from the folder, laid out as the run's own; step and moments as at the seed."""
-    convert(open_source(weights), tmp_path / "orbax", "orbax", dtype="bfloat16")
+    convert_weights(open_source(weights), tmp_path / "orbax", "orbax", dtype="bfloat16")
     with jax.set_mesh(mesh := make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):
         fresh = build(config, mesh).init()
         wanted = jax.tree.map(np.asarray, load(weights)[1])
@@ -88,7 +88,7 @@ def half(x: np.ndarray) -> np.ndarray:
 
 
 def test_a_converted_folder_is_no_run_to_resume(tmp_path, config, weights):
-    convert(open_source(weights), tmp_path / "orbax", "orbax")
+    convert_weights(open_source(weights), tmp_path / "orbax", "orbax")
     for init_from in ("", str(weights)):
         with pytest.raises(ConfigError, match=r"holds converted weights, not a run; train from them with --init_from .* another"):
             fit(replace(config, init_from=init_from), tmp_path / "orbax")

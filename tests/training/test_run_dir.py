@@ -21,7 +21,7 @@ def begin(folder: Path, config: Config = RUN, step: int = 0) -> None:
     """A run that has saved `step`."""
     checkpoints, _, _ = open_run_dir(config, folder)
     if step:
-        checkpoints.save(step, {"w": jnp.ones(3)}, config)
+        checkpoints.save(step, {"w": jnp.ones(3)}, config=config)
     checkpoints.close()
 
 
