@@ -36,18 +36,20 @@ PLANS = {
 }
 """Machines for each config."""
 
-HEAD = """# All of configs/, planned
+HEAD = """# Plans of all configs
 
 Made by `python benchmarks/plans.py --output docs/PLANS.md --json plans.json` on {date}, jax {version}, on a machine with
-neither GPU nor TPU. Every row is a config as it stands; accumulation is raised where its micro-batches would not fit.
-Memory is of one device at the fullest moment of a step, in GB of 10^9 bytes: by arithmetic, and as the machine's own compiler
-reports it for the real train step; compiled in so many seconds of CPU time, with so much memory here. The step and what
-follows from it are predictions (docs/PLAN.md says how); nothing was run.
+neither GPU nor TPU. Every row is a config as it is; where its micro-batches would not fit, it has more and smaller ones.
+
+`micro-batches x rows` are micro-batches per step, and rows of each per data-parallel group. `arithmetic` and `compiler` are the
+memory of one device at the fullest moment of a step, in GB of 10^9 bytes: by arithmetic, and as the machine's own compiler
+reports it for the real train step. `compiled in` is the CPU time and memory that compiling took here. The time of a step and
+what follows from it are predictions (docs/PLAN.md says how); nothing was run.
 
 """
 
 COLUMNS = ("config", "parameters", "machine", "mesh", "micro-batches x rows", "attention", "arithmetic", "compiler", "ratio",
-           "usable", "compiled in", "step", "tokens/s a device", "MFU", "days", "device-hours", "MWh", "tCO2eq")
+           "usable", "compiled in", "step", "tokens/s per device", "MFU", "days", "device-hours", "MWh", "tCO2eq")
 
 
 def row(name: str, machine: str, kept: dict, *, compiling: bool = True) -> str:
