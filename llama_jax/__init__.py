@@ -1,16 +1,35 @@
 """LLaMA (arXiv 2302.13971) as a JAX/Flax functional research codebase.
 
 Legend of shape suffixes, as in `x_BTD`, `q_BTNH`, `logits_BTV`:
-    B batch   T query length   S key/cache length   N query heads   K kv heads   G = N / K   H head width
+    B batch   T query length   S key/cache length   N query heads   K key-value heads   G = N / K   H head width
     D model width   F feed-forward width   V vocabulary   L layers   C chunk
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from llama_jax.config.presets import PRESETS
 from llama_jax.version import VERSION as __version__
 
-_ROOMS = {
+if TYPE_CHECKING:
+    from llama_jax.formats.loading import load
+    from llama_jax.inference.continuation import Generated
+    from llama_jax.inference.generate import generate, stream
+    from llama_jax.inference.sampling import Sampling
+    from llama_jax.model.attention import Attention
+    from llama_jax.model.block import Block
+    from llama_jax.model.decoder import Transformer
+    from llama_jax.model.feedforward import FeedForward
+    from llama_jax.model.norms import RMSNorm
+    from llama_jax.ops.attention import attend
+    from llama_jax.ops.masks import Mask
+    from llama_jax.ops.rotary import rope_tables, rotate
+    from llama_jax.scoring.likelihood import Likelihood, loglikelihood, rolling_loglikelihood
+    from llama_jax.training.loss import next_token_loss
+    from llama_jax.training.optimizer import learning_rate, make_optimizer
+    from llama_jax.training.step import make_train_step
+
+_MODULES = {
     "Attention": "model.attention",
     "Block": "model.block",
     "FeedForward": "model.feedforward",
@@ -33,12 +52,22 @@ _ROOMS = {
     "rotate": "ops.rotary",
     "stream": "inference.generate",
 }
-"""Where a name lives that is imported when it is first asked for: the processes that prepare data need no jax."""
+"""The modules of the names that are imported when they are first asked for: processes that prepare data need no jax."""
 
-__all__ = ["PRESETS", "__version__", *_ROOMS]
+__all__ = [
+    "PRESETS", "Attention", "Block", "FeedForward", "Generated", "Likelihood", "Mask", "RMSNorm", "Sampling", "Transformer",
+    "__version__", "attend", "generate", "learning_rate", "load", "loglikelihood", "make_optimizer", "make_train_step",
+    "next_token_loss", "rolling_loglikelihood", "rope_tables", "rotate", "stream",
+]
 
 
-def __getattr__(name: str):
-    if name not in _ROOMS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+if not TYPE_CHECKING:  # a type checker that saw this would take every misspelt name for an attribute
+    def __getattr__(name: str):
+        """Import a public name when it is first asked for (PEP 562)."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+    def __dir__() -> list[str]:
+        """What completion in a notebook offers."""
+        return sorted({*globals(), *__all__})

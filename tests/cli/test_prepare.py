@@ -221,10 +221,3 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(tmp_path, source, fol
     assert {file.name: file.read_bytes() for file in out.iterdir()} == {
         file.name: file.read_bytes() for file in (tmp_path / "one").iterdir()
     }
-
-
-def test_what_the_package_offers_is_there():
-    import llama_jax
-
-    for name in llama_jax.__all__:
-        assert getattr(llama_jax, name) is not None

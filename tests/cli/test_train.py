@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llama_jax.__main__ import run_command
+from llama_jax.cli.find_config import packaged_configs
 from llama_jax.cli.parsing import apply_overrides, parse_train
 from llama_jax.cli.train import run_directory
 from llama_jax.config import Config, to_dict
@@ -89,7 +90,42 @@ def test_help_lists_every_field_with_a_sentence(capsys, monkeypatch):
 def test_help_without_a_config(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
-    assert caught.value.code == 0 and "usage: python train.py --config FILE" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert caught.value.code == 0 and "usage: python train.py --config FILE" in out
+    listed = dict(re.findall(r"^  (\S+) +(\S.*)$", out, re.MULTILINE))
+    for file in sorted((ROOT / "configs").rglob("*.py")):
+        name = file.relative_to(ROOT / "configs").with_suffix("").as_posix()
+        assert file.read_text().startswith(f'"""{listed.pop(name)}\n')
+    assert listed == {}
+
+
+def test_the_package_brings_the_configs_of_the_repository():
+    folder = ROOT / "configs"
+    assert {name: file.resolve() for name, file in packaged_configs().items()} == {
+        file.relative_to(folder).with_suffix("").as_posix(): file for file in folder.rglob("*.py")}
+
+
+@pytest.mark.parametrize("name", ["tiny", "configs/tiny.py", "configs/tiny", "tiny.py"])
+def test_a_packaged_config_by_its_name(runs, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()  # a folder is no config
+    assert main(["--config", name]) == 0
+    assert runs == [(load_config(Path(TINY)), Path("runs/tiny"))]
+
+
+@pytest.mark.parametrize("name", ["tiny.py", "configs/tiny.py"])
+def test_a_file_wins_over_a_name(runs, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / name).write_text("from llama_jax.config import Config\ndef get_config():\n    return Config(name='mine')\n")
+    assert main(["--config", name]) == 0
+    assert runs[0][0].name == "mine"
+
+
+def test_unknown_configs_are_answered_with_the_nearest_and_all(capsys):
+    said = error_of(capsys, "--config", "llama2_7B")
+    assert "no config file llama2_7B, and no packaged config of that name; did you mean llama2_7b" in said
+    assert "; known: 13b, 1b, 33b, 65b, 7b, llama2_13b, " in said
 
 
 @pytest.mark.parametrize("arguments, sentence", [
