@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what to say where they cannot."""
+"""Atomic writes: a file appears whole or not at all, and a failed write is an error that says why."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from llama_jax.errors import DataError
 
 
 def make_folder(folder: Path) -> None:
-    """`folder` and its parents; raises DataError where they cannot be made."""
+    """Make `folder` and its parents where they are missing; raises DataError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -18,12 +18,15 @@ def make_folder(folder: Path) -> None:
 
 
 def check_writable(file: Path) -> None:
-    """Make the folder of an output file and try to write there, before hours are spent on its content; raises DataError."""
+    """Make the folder of an output file and try to write there; raises DataError if that fails.
+
+    Call it before work whose result takes hours, so that a wrong path fails at once.
+    """
     make_folder(file.parent)
     if os.path.isdir(file):
         raise DataError(f"cannot write {file}: it is a folder; name a file.")
-    if not is_special(file):
-        temporary = temporary_of(file)
+    if not _is_special(file):
+        temporary = _temporary_name(file)
         try:
             temporary.touch()
             temporary.unlink()
@@ -32,25 +35,26 @@ def check_writable(file: Path) -> None:
 
 
 def write_atomic(file: Path, data: bytes) -> None:
-    """`data` as `file`; a reader, or the next session after a crash, sees all of it or what was there before."""
+    """Write `data` as `file`: a reader, also after a crash, finds either all of it or what was there before."""
     with atomic_stream(file) as stream:
         stream.write(data)
 
 
 @contextmanager
 def atomic_stream(file: Path) -> Iterator[BinaryIO]:
-    """A stream whose content becomes `file` where the block ends without an error; else `file` stays what it was.
+    """A binary stream whose content replaces `file` when the block ends; after an error, `file` is what it was before.
 
-    A pipe or a device is written to as it is. Raises DataError where nothing can be written.
+    The content is written to a temporary file beside it, synced to disk, and renamed. A pipe or a device cannot be replaced and
+    is written to directly. Raises DataError where nothing can be written.
     """
-    if is_special(file):
+    if _is_special(file):
         try:
             with open(file, "wb") as stream:
                 yield stream
         except OSError as error:
             raise DataError(f"cannot write {file}: {error.strerror or error}.") from None
         return
-    temporary = temporary_of(file)
+    temporary = _temporary_name(file)
     try:
         with open(temporary, "wb") as stream:
             yield stream
@@ -65,12 +69,12 @@ def atomic_stream(file: Path) -> Iterator[BinaryIO]:
         raise DataError(f"cannot write {file}: {error.strerror or error}.") from None
 
 
-def is_special(file: Path) -> bool:
+def _is_special(file: Path) -> bool:
     """Whether `file` is a pipe or a device, which must not be replaced, or a folder, which cannot be."""
     return os.path.exists(file) and not os.path.isfile(file)
 
 
-def temporary_of(file: Path) -> Path:
-    """Where the content of `file` grows: beside the file that it is, or that it links to."""
+def _temporary_name(file: Path) -> Path:
+    """Where new content of `file` is written first: beside the file itself, or beside the one that it links to."""
     file = Path(os.path.realpath(file))
     return file.with_name(file.name + ".tmp")

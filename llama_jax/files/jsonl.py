@@ -1,4 +1,4 @@
-"""JSON lines in and out, with sentences for what is wrong in them."""
+"""JSON lines, read and written as a stream; an error names the file, the line and what is wrong in it."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -11,20 +11,24 @@ from llama_jax.files.encoding import BYTE_ORDER_MARK, check_unicode, is_utf16
 
 
 def read_jsonl(file: Path, keys: tuple[str, ...]) -> list[dict]:
-    """The objects of a file; `keys` must be there and be text. Raises DataError that names the line."""
+    """Read a file of one JSON object per line.
+
+    Raises:
+        DataError: a line is not a JSON object in UTF-8, or lacks a text under one of `keys`.
+    """
     rows = []
     try:
         with file.open("rb") as stream:
-            for number, row in parse_json_lines(_decoded(stream, file), file):
+            for number, row in parse_json_lines(_decode_lines(stream, file), file):
                 for key in keys:
-                    check_text_field(row, key, where=f"{file}, line {number}")
+                    _check_text_field(row, key, where=f"{file}, line {number}")
                 rows.append(row)
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}.") from None
     return rows
 
 
-def _decoded(lines: Iterable[bytes], file: Path) -> Iterator[str]:
+def _decode_lines(lines: Iterable[bytes], file: Path) -> Iterator[str]:
     for number, line in enumerate(lines, 1):
         if number == 1 and is_utf16(line):
             raise DataError(f"{file}, line {number}: not UTF-8 but UTF-16.")
@@ -35,9 +39,10 @@ def _decoded(lines: Iterable[bytes], file: Path) -> Iterator[str]:
 
 
 def parse_json_lines(lines: Iterable[str], file: Path) -> Iterator[tuple[int, Any]]:
-    """(line number from 1, value) of every line that is not blank; raises DataError for what is not JSON.
+    """Yield (line number, value) of every line that is not blank; numbers begin at 1, and `file` is named in errors.
 
-    A byte order mark is left out before any line: files are also joined end to end.
+    A byte order mark is skipped at the begin of any line, because files with one are also joined end to end. Raises DataError
+    where a line is not JSON.
     """
     for number, line in enumerate(lines, 1):
         text = line.removeprefix(BYTE_ORDER_MARK)
@@ -46,17 +51,17 @@ def parse_json_lines(lines: Iterable[str], file: Path) -> Iterator[tuple[int, An
 
 
 def parse_json(text: str, where: str) -> Any:
-    """A JSON value; raises DataError that begins with `where`."""
+    """The value of a JSON text; raises DataError, which begins with `where`, if it is not JSON."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         reason = f"{error.msg} at column {error.colno}"
-    except (ValueError, RecursionError) as error:  # numbers and nesting beyond what Python takes
+    except (ValueError, RecursionError) as error:  # numbers too long, or nesting too deep, for Python
         reason = str(error).splitlines()[0].rstrip(".")
     raise DataError(f"{where}: not JSON ({reason}); mend or remove the line.")
 
 
-def check_text_field(row: Any, key: str, *, where: str) -> None:
+def _check_text_field(row: Any, key: str, *, where: str) -> None:
     """Raise DataError, which begins with `where`, unless `row` is an object with a text under `key`."""
     if not isinstance(row, dict) or not isinstance(row.get(key), str):
         raise DataError(f"{where}: expected an object with the text {key!r}.")
@@ -64,7 +69,7 @@ def check_text_field(row: Any, key: str, *, where: str) -> None:
 
 
 def write_jsonl(file: Path, rows: Iterable[dict]) -> None:
-    """One object per line, written as the rows come; the file appears when it is whole."""
+    """Write one JSON object per line, each as soon as it comes; the file appears only when it is whole."""
     make_folder(file.parent)
     with atomic_stream(file) as stream:
         for row in rows:
@@ -72,5 +77,5 @@ def write_jsonl(file: Path, rows: Iterable[dict]) -> None:
 
 
 def json_line(row: dict) -> str:
-    """A row and its line end. Half a surrogate pair, which UTF-8 cannot say, is written as the JSON escape it came from."""
+    """A row as a line of JSON, line end included. Half a surrogate pair, which UTF-8 cannot encode, is written as an escape."""
     return json.dumps(row, ensure_ascii=False).encode(errors="backslashreplace").decode() + "\n"

@@ -1,4 +1,4 @@
-"""What the files beside a tokenizer say of it: which ids begin and end a text."""
+"""Which tokens begin and end a text, read from the files that Hugging Face puts beside a tokenizer."""
 
 import json
 from dataclasses import dataclass, field
@@ -8,49 +8,67 @@ from typing import Any
 from llama_jax.errors import DataError
 
 TOKENIZER_SIDECARS = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja")
-"""Hugging Face's files that travel with a tokenizer."""
+"""The files that are copied with a tokenizer."""
 
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Of a folder; what no file says is None or empty."""
+    """What the files beside a tokenizer say of its BOS and EOS tokens; what they do not say is None or empty."""
 
     files: dict[str, bytes] = field(default_factory=dict)
-    """The sidecars by name."""
+    """Contents of the TOKENIZER_SIDECARS that are there, by file name."""
     adds_bos: bool | None = None
-    """Whether a text begins with BOS."""
+    """Whether a prompt begins with BOS."""
     bos_token: str | None = None
+    """BOS as the tokenizer writes it."""
     eos_token: str | None = None
+    """EOS as the tokenizer writes it."""
     bos_id: int | None = None
     eos_ids: tuple[int, ...] = ()
-    """Ids that end a text."""
+    """Ids at which generation ends."""
 
 
 def read_special_tokens(folder: Path) -> SpecialTokens:
-    """The rules of a folder; raises DataError for files that are no JSON objects or hold no ids where ids belong.
+    """Read the files beside the tokenizer of `folder`.
 
-    generation_config.json goes before config.json, tokenizer_config.json before special_tokens_map.json.
+    Where two files say it differently, generation_config.json takes precedence over config.json, and tokenizer_config.json over
+    special_tokens_map.json.
+
+    Raises:
+        DataError: a file is not a JSON object, or holds something other than ids where ids belong.
     """
     files = {name: (folder / name).read_bytes() for name in TOKENIZER_SIDECARS if (folder / name).is_file()}
     tokens: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        tokens |= {key: value for key, value in _object(files.get(name), folder / name).items() if value is not None}
+        values = _parse_object(files.get(name), folder / name)
+        tokens |= {key: value for key, value in values.items() if value is not None}
     ids: dict[str, Any] = {}
     for name in ("config.json", "generation_config.json"):
         data = files.get(name) or ((folder / name).read_bytes() if (folder / name).is_file() else None)
-        values = _object(data, folder / name)
+        values = _parse_object(data, folder / name)
         ids |= {key: values[key] for key in ("bos_token_id", "eos_token_id") if values.get(key) is not None}
-    eos_ids = _ids(ids.get("eos_token_id"), folder)
+    eos_ids = _as_ids(ids.get("eos_token_id"), folder)
+    bos_ids = _as_ids(ids.get("bos_token_id"), folder)
     if eos_ids and "generation_config.json" not in files:
+        # config.json is the model's and not copied with a tokenizer, so what it says of the ids is kept in this file
         files["generation_config.json"] = (json.dumps(ids, indent=2) + "\n").encode()
     adds_bos = tokens.get("add_bos_token")
-    return SpecialTokens(files, adds_bos if isinstance(adds_bos, bool) else None, _text(tokens.get("bos_token")),
-                 _text(tokens.get("eos_token")), next(iter(_ids(ids.get("bos_token_id"), folder)), None), eos_ids)
+    return SpecialTokens(
+        files=files,
+        adds_bos=adds_bos if isinstance(adds_bos, bool) else None,
+        bos_token=_as_text(tokens.get("bos_token")),
+        eos_token=_as_text(tokens.get("eos_token")),
+        bos_id=bos_ids[0] if bos_ids else None,
+        eos_ids=eos_ids,
+    )
 
 
-def _object(data: bytes | None, file: Path) -> dict[str, Any]:
+def _parse_object(data: bytes | None, file: Path) -> dict[str, Any]:
+    """The JSON object in `data`, the content of `file`; an empty one where there is no file."""
+    if data is None:
+        return {}
     try:
-        values = json.loads(data) if data is not None else {}
+        values = json.loads(data)
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
@@ -58,14 +76,17 @@ def _object(data: bytes | None, file: Path) -> dict[str, Any]:
     return values
 
 
-def _ids(value: Any, folder: Path) -> tuple[int, ...]:
-    values = value if isinstance(value, list) else [] if value is None else [value]
+def _as_ids(value: Any, folder: Path) -> tuple[int, ...]:
+    """Token ids from a field that holds one id, a list of ids, or null."""
+    if value is None:
+        return ()
+    values = value if isinstance(value, list) else [value]
     if not all(type(item) is int and item >= 0 for item in values):
         raise DataError(f"{folder}: bos_token_id and eos_token_id should be ids or lists of ids, got {value!r}.")
     return tuple(values)
 
 
-def _text(token: Any) -> str | None:
-    """A token, which newer files write as an object."""
+def _as_text(token: Any) -> str | None:
+    """A token's text; newer files write a token as an object with its text under "content"."""
     token = token.get("content") if isinstance(token, dict) else token
     return token if isinstance(token, str) else None

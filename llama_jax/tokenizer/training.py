@@ -1,4 +1,4 @@
-"""Train a SentencePiece tokenizer with the settings of LLaMA's (section 2.1, "Tokenizer")."""
+"""Train a SentencePiece tokenizer with LLaMA's settings (section 2.1, "Tokenizer")."""
 
 import io
 import re
@@ -9,24 +9,28 @@ import sentencepiece
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.tokenizer.sentencepiece import SentencePiece
 
-LONGEST_SENTENCE = 4192
-"""Bytes of one training sentence; longer lines are cut, because the trainer would drop them."""
-MOST_TRAINING_TEXT = 100_000_000
-"""Characters the trainer gets, evenly drawn from what there is: it takes 40 bytes for each."""
-THREADS = 16
-"""Of the trainer. A constant, because the model file records it and its hash should not depend on the machine."""
-FEWEST_PIECES = 3 + 256
-"""unk, bos, eos and the bytes."""
+_LONGEST_SENTENCE = 4192
+"""Bytes of one training sentence. Longer lines are cut, because the trainer would drop them."""
+_MOST_TRAINING_TEXT = 100_000_000
+"""Characters that the trainer gets at most, drawn evenly from the whole text: it takes 40 bytes of memory per character."""
+_THREADS = 16
+"""Threads of the trainer. They are a constant because the model file records them: its hash must not depend on the machine."""
+_FEWEST_PIECES = 3 + 256
+"""Pieces that every model has: unk, bos, eos and the bytes."""
 
 
 def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> SentencePiece:
-    """BPE with digits split, byte fallback and no normalisation; unk 0, bos 1, eos 2, then the 256 bytes.
+    """Train a byte-pair encoding that splits numbers into digits, falls back to bytes, and does not normalise text.
 
-    Raises ConfigError where `vocab_size` cannot hold those, DataError where the text asks for more pieces or fewer.
+    Ids are unk 0, bos 1, eos 2, then the 256 bytes, then the learned pieces.
+
+    Raises:
+        ConfigError: `vocab_size` has no room for learned pieces.
+        DataError: there is no text, or it needs or gives another number of pieces.
     """
-    if vocab_size <= FEWEST_PIECES:
-        raise ConfigError(f"vocab_size must be above {FEWEST_PIECES} (unk, bos, eos and 256 bytes), got {vocab_size}.")
-    sentences = subsample_sentences(training_sentences(texts), MOST_TRAINING_TEXT)
+    if vocab_size <= _FEWEST_PIECES:
+        raise ConfigError(f"vocab_size must be above {_FEWEST_PIECES} (unk, bos, eos and 256 bytes), got {vocab_size}.")
+    sentences = subsample_sentences(_training_sentences(texts), _MOST_TRAINING_TEXT)
     if not sentences:
         raise DataError("the tokenizer got no text to train on; the inputs are empty.")
     output = io.BytesIO()
@@ -42,22 +46,22 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> SentencePiece:
             split_digits=True,
             byte_fallback=True,
             character_coverage=0.99995,
-            max_sentence_length=LONGEST_SENTENCE,
+            max_sentence_length=_LONGEST_SENTENCE,
             unk_id=0,
             bos_id=1,
             eos_id=2,
             pad_id=-1,
             unk_surface=" \u2047 ",
-            num_threads=THREADS,
+            num_threads=_THREADS,
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise DataError(_why_not(str(error), vocab_size)) from None
+        raise DataError(_explain_failure(str(error), vocab_size)) from None
     return SentencePiece(output.getvalue())
 
 
-def _why_not(message: str, vocab_size: int) -> str:
-    """SentencePiece's complaint as a sentence that says what to do."""
+def _explain_failure(message: str, vocab_size: int) -> str:
+    """The trainer's error as a sentence that says what to do."""
     if high := re.search(r"size too high.*<= (\d+)", message):
         return (f"vocab_size {vocab_size} is too large for the text, which gives {high[1]} pieces at most; set it to "
                 f"{high[1]} or less, or give more text.")
@@ -67,15 +71,15 @@ def _why_not(message: str, vocab_size: int) -> str:
     return f"SentencePiece could not learn {vocab_size} pieces: {message.strip().splitlines()[-1]}"
 
 
-def training_sentences(texts: Iterable[str]) -> Iterator[str]:
-    """The non-empty lines of texts, cut to what the trainer takes: 4 bytes a character at most."""
+def _training_sentences(texts: Iterable[str]) -> Iterator[str]:
+    """The lines of `texts`, cut to the length that the trainer takes, where a character is at most 4 bytes."""
     for text in texts:
         for line in text.splitlines():
-            yield from cut_line(line, LONGEST_SENTENCE // 4)
+            yield from cut_line(line, _LONGEST_SENTENCE // 4)
 
 
 def cut_line(line: str, length: int) -> Iterator[str]:
-    """Pieces of at most `length` characters, cut after a space where there is one."""
+    """Parts of at most `length` characters that join to `line`, each cut after a space if it has one; none for an empty line."""
     start = 0
     while start < len(line):
         end = start + length
@@ -87,7 +91,7 @@ def cut_line(line: str, length: int) -> Iterator[str]:
 
 
 def subsample_sentences(sentences: Iterable[str], most: int) -> list[str]:
-    """All sentences, or where they have more than `most` characters every 2nd, 4th, 8th ... of them."""
+    """All sentences, or every 2nd, 4th, 8th ... of them so that they have at most `most` characters together."""
     kept, size, stride = [], 0, 1
     for number, sentence in enumerate(sentences):
         if number % stride:

@@ -1,0 +1,77 @@
+"""From raw text to batches on devices: token shards, mixtures of sources, and a record of what a run has read."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llama_jax.data.batches import batch_of_rows, batch_of_tokens
+    from llama_jax.data.corpus import Corpus, open_corpus
+    from llama_jax.data.loader import batch_sharding, load_batches, load_heldout
+    from llama_jax.data.manifest import Manifest, Shard, read_manifest
+    from llama_jax.data.mixture import Mixture
+    from llama_jax.data.permutation import permutation_keys, permuted
+    from llama_jax.data.position import DataPosition, EpochCut, SourceProgress
+    from llama_jax.data.prepare import prepare_data
+    from llama_jax.data.reader import SourceReader
+    from llama_jax.data.sources import find_text_files, read_documents
+    from llama_jax.data.windows import Span, TokenRow, TokenSource
+
+_MODULES = {
+    "Corpus": "corpus",
+    "DataPosition": "position",
+    "EpochCut": "position",
+    "Manifest": "manifest",
+    "Mixture": "mixture",
+    "Shard": "manifest",
+    "SourceProgress": "position",
+    "SourceReader": "reader",
+    "Span": "windows",
+    "TokenRow": "windows",
+    "TokenSource": "windows",
+    "batch_of_rows": "batches",
+    "batch_of_tokens": "batches",
+    "batch_sharding": "loader",
+    "find_text_files": "sources",
+    "load_batches": "loader",
+    "load_heldout": "loader",
+    "open_corpus": "corpus",
+    "permutation_keys": "permutation",
+    "permuted": "permutation",
+    "prepare_data": "prepare",
+    "read_documents": "sources",
+    "read_manifest": "manifest",
+}
+"""The module of every public name. It is imported when the name is first used: the worker processes of `prepare_data` import
+this package and must not load jax."""
+
+__all__ = [
+    "Corpus",
+    "DataPosition",
+    "EpochCut",
+    "Manifest",
+    "Mixture",
+    "Shard",
+    "SourceProgress",
+    "SourceReader",
+    "Span",
+    "TokenRow",
+    "TokenSource",
+    "batch_of_rows",
+    "batch_of_tokens",
+    "batch_sharding",
+    "find_text_files",
+    "load_batches",
+    "load_heldout",
+    "open_corpus",
+    "permutation_keys",
+    "permuted",
+    "prepare_data",
+    "read_documents",
+    "read_manifest",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

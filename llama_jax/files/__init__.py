@@ -1,0 +1,20 @@
+"""Reading and writing files: whole files or none, JSON lines as a stream, and errors that say what is wrong in a file."""
+
+from llama_jax.files.atomic import atomic_stream, check_writable, make_folder, write_atomic
+from llama_jax.files.encoding import check_unicode, is_unicode, is_utf16
+from llama_jax.files.jsonl import json_line, parse_json, parse_json_lines, read_jsonl, write_jsonl
+
+__all__ = [
+    "atomic_stream",
+    "check_unicode",
+    "check_writable",
+    "is_unicode",
+    "is_utf16",
+    "json_line",
+    "make_folder",
+    "parse_json",
+    "parse_json_lines",
+    "read_jsonl",
+    "write_atomic",
+    "write_jsonl",
+]

@@ -1,0 +1,51 @@
+"""Tokenizers: text to token ids and back, in the formats of SentencePiece, tiktoken and Hugging Face's tokenizers."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llama_jax.tokenizer.base import IncrementalDecoder, Tokenizer
+    from llama_jax.tokenizer.bpe import Tiktoken, TokenizerJson
+    from llama_jax.tokenizer.fertility import measure_fertility
+    from llama_jax.tokenizer.load import NoTokenizer, holds_tokenizer, load_tokenizer
+    from llama_jax.tokenizer.sentencepiece import SentencePiece
+    from llama_jax.tokenizer.special_tokens import SpecialTokens, read_special_tokens
+    from llama_jax.tokenizer.training import train_sentencepiece
+
+_MODULES = {
+    "IncrementalDecoder": "base",
+    "NoTokenizer": "load",
+    "SentencePiece": "sentencepiece",
+    "SpecialTokens": "special_tokens",
+    "Tiktoken": "bpe",
+    "Tokenizer": "base",
+    "TokenizerJson": "bpe",
+    "holds_tokenizer": "load",
+    "load_tokenizer": "load",
+    "measure_fertility": "fertility",
+    "read_special_tokens": "special_tokens",
+    "train_sentencepiece": "training",
+}
+"""The module of every public name. It is imported when the name is first used, so that a process loads only the tokenizer
+library that it needs."""
+
+__all__ = [
+    "IncrementalDecoder",
+    "NoTokenizer",
+    "SentencePiece",
+    "SpecialTokens",
+    "Tiktoken",
+    "Tokenizer",
+    "TokenizerJson",
+    "holds_tokenizer",
+    "load_tokenizer",
+    "measure_fertility",
+    "read_special_tokens",
+    "train_sentencepiece",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
