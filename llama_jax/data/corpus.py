@@ -129,7 +129,7 @@ def _check(tokenizer: Tokenizer, vocab_size: int, *, prepared: Iterable[TokenSou
         raise ConfigError(f"the tokenizer has {tokenizer.vocab_size} pieces but model.vocab_size is {vocab_size}; set "
                           f"--model.vocab_size {tokenizer.vocab_size} or another tokenizer.")
     for source in prepared:
-        source.check(tokenizer.sha256, vocab_size)
+        source.check_fits(tokenizer.sha256, vocab_size)
     if holds_tokenizer(workdir) and (used := load_tokenizer(workdir)).sha256 != tokenizer.sha256:
         raise ConfigError(f"this run was begun with another tokenizer ({workdir / used.FILE}); use another --workdir or the "
                           "old tokenizer.")

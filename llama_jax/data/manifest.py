@@ -1,7 +1,7 @@
-"""A prepared folder: flat little-endian shards and manifest.json, which says what they hold and what made them.
+"""The format of a prepared folder: flat little-endian token shards, and manifest.json, which says what they hold.
 
-Each document lies as BOS, its tokens, EOS. Beside each shard a second file says where its documents begin: where BOS and
-EOS are one token, or a text holds their ids, the tokens alone do not tell.
+Each document is stored as BOS, its tokens, EOS. A second file beside each shard holds the places where its documents begin,
+because the tokens alone do not tell if BOS and EOS are one token, or if a text contains their ids.
 """
 
 import dataclasses
@@ -15,27 +15,29 @@ from llama_jax.errors import DataError
 
 MANIFEST_FILE = "manifest.json"
 TOKEN_DTYPES = ("<u2", "<u4")
-"""Of tokens: two bytes where the vocabulary allows it, else four."""
+"""dtypes of token ids: two bytes where the vocabulary has at most 2^16 ids, else four."""
 START_DTYPE = "<i8"
-"""dtype of a place where a document begins."""
+"""dtype of a place in a shard where a document begins."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One flat file of tokens."""
+    """One flat file of tokens, and what it holds."""
 
     file: str
     tokens: int
+    """Number of tokens, BOS and EOS counted."""
     documents: int
     bytes: int
+    """UTF-8 bytes of the original text."""
     starts: str = ""
-    """File of the places in the shard where a document begins, ascending, each a START; empty in folders that an earlier
-    version wrote."""
+    """Name of the file with the places in the shard where documents begin, ascending, each a START_DTYPE; empty in folders of
+    earlier versions, which had no such file."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a prepared folder holds."""
+    """What a prepared folder holds, and what it was made from."""
 
     tokenizer_sha256: str
     vocab_size: int
@@ -43,32 +45,41 @@ class Manifest:
     bos_id: int
     eos_id: int
     settings: dict
-    """What made it: input files with their sizes, and options."""
+    """Input files, with their sizes and hashes, and options: work with the same settings is not done again."""
     shards: tuple[Shard, ...]
 
     @property
     def tokens(self) -> int:
-        """All tokens, BOS and EOS counted."""
+        """Tokens of all shards, BOS and EOS counted."""
         return sum(shard.tokens for shard in self.shards)
 
     @property
     def documents(self) -> int:
-        """All documents."""
+        """Documents of all shards."""
         return sum(shard.documents for shard in self.shards)
 
     @property
     def bytes(self) -> int:
-        """UTF-8 bytes of the original text."""
+        """UTF-8 bytes of the original text of all shards."""
         return sum(shard.bytes for shard in self.shards)
 
     def to_json(self) -> str:
-        """Fields and totals."""
+        """The content of manifest.json: the fields, and the totals of the shards."""
         totals = {"tokens": self.tokens, "documents": self.documents, "bytes": self.bytes}
         return json.dumps(dataclasses.asdict(self) | totals, indent=1) + "\n"
 
 
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The smallest of TOKEN_DTYPES that can hold every id of a vocabulary."""
+    return np.dtype(TOKEN_DTYPES[0] if vocab_size <= 1 << 16 else TOKEN_DTYPES[1])
+
+
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a prepared folder, its shards' sizes checked; raises DataError."""
+    """Read the manifest of a prepared folder and check it against the sizes of the files.
+
+    Raises:
+        DataError: there is no manifest, it is damaged, or a file has another size than it says.
+    """
     try:
         values = json.loads((folder / MANIFEST_FILE).read_text())
         fields = {field.name: values[field.name] for field in dataclasses.fields(Manifest)}
@@ -98,5 +109,5 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def file_size(file: Path) -> int:
-    """Bytes of a file, 0 where there is none."""
+    """Size of a file in bytes, 0 if there is none."""
     return file.stat().st_size if file.is_file() else 0

@@ -1,7 +1,7 @@
-"""Which row comes when: a mixture of sources by token share, as a pure function of (sources, shares, seed, n).
+"""A mixture of sources by token share: row n is a pure function of (sources, shares, seed, position, n).
 
-A run that goes on counts its rows from the position of its checkpoint; while nothing changes they are the rows that it would
-have read without a stop.
+A resumed run counts its rows from the data position in its checkpoint. While nothing in its config changes, they are the rows
+that it would have read without the stop.
 """
 
 from dataclasses import dataclass
@@ -13,45 +13,51 @@ from llama_jax.data.position import DataPosition
 from llama_jax.data.reader import SourceReader
 from llama_jax.data.windows import TokenRow, TokenSource
 
-WHOLE = 1 << 40
-"""Parts that shares are counted in."""
+_WHOLE = 1 << 40
+"""The sum, up to rounding, of shares as integers."""
 
 
 class RowOrigin(NamedTuple):
-    """Where a row is from."""
+    """Where a row of a mixture comes from."""
 
     source: int
+    """Number of the source."""
     index: int
-    """How many rows of this source came before it."""
+    """How many rows of this source come before it."""
     window: int
-    """Which window of the source; every window once an epoch, in an order of the epoch's own."""
+    """Number of the window of the source. Each window comes once per epoch, in an order that differs between epochs."""
 
 
 @dataclass(frozen=True)
 class SourceTotals:
-    """What training has read of one source."""
+    """How much training has read of one source."""
 
     tokens: int
     epochs: float
+    """How many times its text was read."""
 
 
 class Mixture:
-    """Row n after `position` for any n, without state. All rows are T tokens, so shares of rows are shares of tokens.
+    """Rows 0, 1, 2, ... of a mixture after `position`, without state: any row can be read at any time.
 
-    Raises DataError where `position` speaks of other text than `sources` hold.
+    All rows have T tokens, so that shares of rows are shares of tokens.
     """
 
     def __init__(self, sources: list[TokenSource], shares: list[float], *, seed: int, position: DataPosition | None = None):
+        """Mix `sources` by `shares`, which are normalised, from `position` on; None is the begin of a run.
+
+        Raises DataError if a source holds other text than when it was read.
+        """
         self.sources = sources
         self.shares = self.normalise(shares)
         self._weights = integer_shares(self.shares)
         self._start = position or DataPosition()
         self._readers = [SourceReader(source, progress, seed=seed)
-                         for source, progress in zip(sources, self._start.take_up(sources), strict=True)]
+                         for source, progress in zip(sources, self._start.match_sources(sources), strict=True)]
         self._keys = tuple(reader.progress.key for reader in self._readers)
-        same = (self._keys, tuple(self._weights)) == (self._start.keys, self._start.weights)
-        self._rows = self._start.rows if same else 0
-        self._before = split_rows(self._rows, self._weights)
+        unchanged = (self._keys, tuple(self._weights)) == (self._start.keys, self._start.weights)
+        self._rows_before = self._start.rows if unchanged else 0
+        self._counts_before = split_rows(self._rows_before, self._weights)
 
     @staticmethod
     def normalise(shares: list[float]) -> list[float]:
@@ -59,12 +65,12 @@ class Mixture:
         return [share / sum(shares) for share in shares]
 
     def _counts(self, rows: int) -> list[int]:
-        """How many of the first `rows` rows each source gives."""
-        counts = split_rows(self._rows + rows, self._weights)
-        return [count - before for count, before in zip(counts, self._before, strict=True)]
+        """How many of the first `rows` rows come from each source."""
+        counts = split_rows(self._rows_before + rows, self._weights)
+        return [count - before for count, before in zip(counts, self._counts_before, strict=True)]
 
     def _place(self, n: int) -> tuple[int, int]:
-        """(number of the source, rows of it before) of row n."""
+        """(number of the source, how many rows of it come before) of row n."""
         before, after = self._counts(n), self._counts(n + 1)
         source = next(number for number, count in enumerate(after) if count > before[number])
         return source, before[source]
@@ -74,36 +80,36 @@ class Mixture:
         return RowOrigin(source, index, self._readers[source].window(index))
 
     def row(self, n: int) -> TokenRow:
-        """Row n."""
+        """Row n of the mixture."""
         source, index = self._place(n)
         return self.sources[source].row(self._readers[source].spans(index))
 
     def tokens(self, n: int) -> np.ndarray:
-        """int32 (T + 1,) inputs of row n and its last target."""
+        """int32 tokens of row n, its last target included, shape (T + 1,)."""
         row = self.row(n)
         return np.append(row.tokens, row.targets[-1:])
 
     def position(self, rows: int) -> DataPosition:
-        """What has been read once `rows` rows are."""
+        """The data position after the first `rows` rows, for a checkpoint."""
         read = [reader.after(count) for reader, count in zip(self._readers, self._counts(rows), strict=True)]
         others = [progress for progress in self._start.sources if progress.key not in self._keys]
-        return DataPosition((*read, *others), self._keys, tuple(self._weights), self._rows + rows)
+        return DataPosition((*read, *others), self._keys, tuple(self._weights), self._rows_before + rows)
 
     def ledger(self, rows: int) -> dict[str, SourceTotals]:
-        """What has been read once `rows` rows are, by source name."""
+        """How much has been read of each source, by name, after the first `rows` rows."""
         return {progress.name: SourceTotals(progress.tokens, progress.epochs) for progress in self.position(rows).sources}
 
 
 def integer_shares(shares: list[float]) -> list[int]:
-    """Shares as integers, so that counts of any size are exact and the same everywhere."""
-    return [max(round(share / sum(shares) * WHOLE), 1) for share in shares]
+    """Shares as integers of at least 1, so that row counts of any size are exact and the same on every machine."""
+    return [max(round(share / sum(shares) * _WHOLE), 1) for share in shares]
 
 
 def split_rows(rows: int, weights: list[int]) -> list[int]:
-    """How many of the first `rows` rows each source gives: its share to within a row a source.
+    """How many of the first `rows` rows come from each source: its share, to within one row per source.
 
-    The first source takes its part of all rows, the second its part of what is left, and so on; one more row is always
-    one more row of exactly one source.
+    The first source takes its part of all rows, the second its part of the rows that are left, and so on. One more row is
+    therefore always one more row of exactly one source.
     """
     result, left = [], sum(weights)
     for weight in weights:

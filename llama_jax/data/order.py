@@ -1,7 +1,8 @@
-"""The order in which one epoch of a source is read: its text cut into windows, shuffled.
+"""The shuffled order in which one epoch of a source is read.
 
-Where the length of a row changes in the midst of an epoch, what is left of it, in the order of the text, is cut and
-shuffled anew: nothing is read twice and nothing left out, and rows are as contiguous as what is left allows.
+The text of the source is cut into windows, which are read in the order of a stateless permutation. If the length of a row or the
+seed changes within an epoch, the unread text, in the order of the stream, is cut into new windows and shuffled again: no token is
+read twice and none is skipped, and rows are as contiguous as the unread text allows.
 """
 
 from typing import NamedTuple
@@ -13,12 +14,12 @@ from llama_jax.data.windows import Span
 
 
 class SpanSet(NamedTuple):
-    """Predictions of a stream (see `Span`) as contiguous runs, ascending, with gaps between."""
+    """Some predictions of a stream, as disjoint spans in ascending order."""
 
     begins: np.ndarray
-    """int64 (runs,): where each begins in the stream."""
+    """int64, shape (spans,): where each span begins in the stream."""
     offsets: np.ndarray
-    """int64 (runs + 1,): how many predictions the runs before it hold; the last is the number of all."""
+    """int64, shape (spans + 1,): how many predictions the spans before each hold; the last is the number of all."""
 
     @staticmethod
     def whole(predictions: int) -> "SpanSet":
@@ -26,7 +27,7 @@ class SpanSet(NamedTuple):
         return SpanSet(np.array([0]), np.array([0, predictions]))
 
     def spans(self, first: int, last: int) -> list[Span]:
-        """Predictions number first .. last - 1 of the runs, as spans of the stream."""
+        """Predictions number first .. last - 1 of the set, as spans of the stream."""
         number = int(np.searchsorted(self.offsets, first, side="right")) - 1
         result = []
         while first < last:
@@ -38,13 +39,13 @@ class SpanSet(NamedTuple):
 
 
 class EpochOrder:
-    """Windows of `length` predictions of some runs, in an order drawn from `keys`; the last window may be shorter."""
+    """A set of predictions cut into windows of `length`, in the order of a permutation; the last window may be shorter."""
 
-    def __init__(self, runs: SpanSet, length: int, *, keys: tuple[int, ...]):
-        self.runs, self.length, self.keys = runs, length, keys
+    def __init__(self, available: SpanSet, length: int, *, keys: tuple[int, ...]):
+        self.available, self.length, self.keys = available, length, keys
 
     def __len__(self) -> int:
-        return -(-int(self.runs.offsets[-1]) // self.length)
+        return -(-int(self.available.offsets[-1]) // self.length)
 
     def window(self, place: int) -> int:
         """Number of the window that is read at `place`."""
@@ -53,18 +54,18 @@ class EpochOrder:
     def spans(self, place: int) -> list[Span]:
         """The predictions that are read at `place`."""
         first = self.window(place) * self.length
-        return self.runs.spans(first, min(first + self.length, int(self.runs.offsets[-1])))
+        return self.available.spans(first, min(first + self.length, int(self.available.offsets[-1])))
 
     def rest(self, count: int) -> SpanSet:
-        """What is left once the first `count` places are read; takes a byte of memory a window."""
+        """The predictions that are unread after the first `count` places; takes one byte of memory per window."""
         unread = np.ones(len(self), bool)
         for windows in first_permuted(count, len(self), keys=self.keys):
             unread[windows] = False
         turns = (np.flatnonzero(unread[1:] != unread[:-1]) + 1) * self.length
-        edges = np.union1d(self.runs.offsets, turns)  # between two neighbours all is one run, and read or unread
+        edges = np.union1d(self.available.offsets, turns)  # between two edges all is contiguous, and all read or all unread
         first, last = edges[:-1], edges[1:]
         kept = unread[first // self.length]
         first, last = first[kept], last[kept]
-        number = np.searchsorted(self.runs.offsets, first, side="right") - 1
-        begins = self.runs.begins[number] + first - self.runs.offsets[number]
+        number = np.searchsorted(self.available.offsets, first, side="right") - 1
+        begins = self.available.begins[number] + first - self.available.offsets[number]
         return SpanSet(begins, np.append([0], np.cumsum(last - first)))

@@ -1,7 +1,9 @@
-"""What a run has read of its sources: recorded with every checkpoint, and continued from.
+"""What a run has read of its data: recorded in every checkpoint, and continued from.
 
-The record does not depend on the batch size, the length of a row or the shares: of each source it says which epoch is under
-way and which windows of it were read, so that all of them may change between two sessions of a run.
+The record depends on neither the batch size nor the length of a row nor the shares of the mixture. For each source it says which
+epoch is under way and which of its windows were read, so that all of these may change between two sessions of a run.
+
+The fields of these dataclasses are the keys of the JSON in checkpoints.
 """
 
 from collections.abc import Sequence
@@ -13,80 +15,89 @@ from llama_jax.errors import DataError
 
 @dataclass(frozen=True)
 class EpochCut:
-    """One way in which what was left of an epoch was cut and shuffled, and how much of it was read."""
+    """One way in which the unread rest of an epoch was cut into windows and shuffled, and how many of them were read."""
 
     length: int
     """Tokens T of a row."""
     seed: int
+    """Seed of the order of the windows."""
     windows: int
-    """The first of its order, which were read."""
+    """How many windows were read: the first ones of the order."""
 
 
 @dataclass(frozen=True)
 class SourceProgress:
-    """What has been read of one source."""
+    """What a run has read of one source."""
 
     name: str
     path: str
+    """Absolute path of the prepared folder."""
     digest: str
-    """Of its tokens, see `TokenSource.digest`."""
+    """`TokenSource.digest` of its tokens."""
     key: int
-    """Its number in the seeds of its orders; kept while sources come and go."""
+    """The source's number in the seeds of its orders. It stays the same while other sources are added and removed."""
     tokens: int = 0
-    """In all epochs, padding of their last rows counted."""
+    """Tokens read in all epochs, the padding of last rows counted."""
     epochs: float = 0.0
-    """How often its text was read."""
+    """How many times its text was read."""
     epoch: int = 0
-    """The one under way."""
+    """Number of the epoch under way."""
     cuts: tuple[EpochCut, ...] = ()
-    """Of the epoch under way: each one cuts what the ones before it left."""
+    """The cuts of the epoch under way, each of what the cuts before it left unread."""
 
 
 @dataclass(frozen=True)
 class DataPosition:
-    """What a run has read."""
+    """What a run has read of all its sources."""
 
     sources: tuple[SourceProgress, ...] = ()
-    """All that were read since the run began, those that its config no longer names too."""
+    """Every source read since the run began, those included that its config no longer names."""
     keys: tuple[int, ...] = ()
+    """`SourceProgress.key` of each source of the current mixture."""
     weights: tuple[int, ...] = ()
-    """The mixture under way: keys of its sources in their order, and their shares as integers."""
+    """Share of each source of the current mixture, as an integer."""
     rows: int = 0
-    """Rows read of this mixture."""
+    """Rows read from the current mixture."""
 
     @property
     def tokens(self) -> int:
-        """Read of all sources together."""
+        """Tokens read from all sources together."""
         return sum(progress.tokens for progress in self.sources)
 
-    def take_up(self, sources: Sequence[TokenSource]) -> list[SourceProgress]:
-        """The progress of each of `sources`, which are known by their tokens wherever they lie; others are new.
+    def match_sources(self, sources: Sequence[TokenSource]) -> list[SourceProgress]:
+        """What has been read of each of `sources`; a source is recognised by its tokens, in whatever folder it is now.
 
-        Raises DataError where a folder holds other tokens than when it was read.
+        Raises:
+            DataError: a folder holds other tokens than when it was read.
         """
         left, found = list(self.sources), {}
-        for same_path in (True, False):
+        for same_path in (True, False):  # of two copies of a source, each is matched with its own folder first
             for number, source in enumerate(sources):
-                known = [p for p in left if p.digest == source.digest and (p.path == path_of(source) or not same_path)]
+                known = [p for p in left if p.digest == source.digest and (p.path == _path_of(source) or not same_path)]
                 if known and number not in found:
                     found[number] = known[0]
                     left.remove(known[0])
         for number, source in enumerate(sources):
             if number in found:
                 continue
-            if any(progress.path == path_of(source) for progress in left):
+            if any(progress.path == _path_of(source) for progress in left):
                 raise DataError(f"{source.folder} holds other tokens than those this run has read; put them in another folder, "
                                 "to read them as another source, or use another --workdir.")
-            others = [*self.sources, *found.values()]
-            name, key, again = source.name, number, 2
-            while name in [progress.name for progress in others]:
-                name, again = f"{source.name}-{again}", again + 1
-            if key in [progress.key for progress in others]:
-                key = max(progress.key for progress in others) + 1
-            found[number] = SourceProgress(name, path_of(source), source.digest, key)
+            found[number] = _new_progress(source, number, others=[*self.sources, *found.values()])
         return [found[number] for number in range(len(sources))]
 
 
-def path_of(source: TokenSource) -> str:
-    """Where a source lies, however it was named."""
+def _new_progress(source: TokenSource, number: int, *, others: Sequence[SourceProgress]) -> SourceProgress:
+    """The record of a source that has not been read, with a name and a key that no other source has."""
+    name, again = source.name, 2
+    while name in [progress.name for progress in others]:
+        name, again = f"{source.name}-{again}", again + 1
+    key = number
+    if key in [progress.key for progress in others]:
+        key = max(progress.key for progress in others) + 1
+    return SourceProgress(name, _path_of(source), source.digest, key)
+
+
+def _path_of(source: TokenSource) -> str:
+    """The absolute path of a source, links resolved, so that it is the same however the config names it."""
     return str(source.folder.resolve())

@@ -1,4 +1,4 @@
-"""Text in, token shards out: streamed, on many processes, resumable, atomic.
+"""Prepare data: raw text in, token shards out, streamed through many processes; a stopped preparation can be resumed.
 
 The shards are the same for any number of workers and any interruptions.
 """
@@ -7,33 +7,28 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import multiprocessing
-import os
-import signal
-import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from llama_jax.data.manifest import MANIFEST_FILE, START_DTYPE, TOKEN_DTYPES, Manifest, Shard, file_size, read_manifest
+from llama_jax.data.manifest import MANIFEST_FILE, START_DTYPE, Manifest, Shard, file_size, read_manifest, token_dtype
 from llama_jax.data.sources import find_text_files, read_documents
-from llama_jax.errors import ConfigError, DataError, LlamaError
+from llama_jax.data.workers import EncodedChunk, open_encoder
+from llama_jax.errors import ConfigError, DataError
 from llama_jax.files.atomic import make_folder, write_atomic
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.load import holds_tokenizer, load_tokenizer
 
 PREPARE_PROGRESS = "progress.json"
-CHUNK_BYTES = 1 << 20
-"""Text a worker gets at one time."""
-END_BYTES = 1 << 16
+"""File in an output folder that lists the finished shards while work is under way."""
+CHUNK_SIZE = 1 << 20
+"""Characters of text that a worker gets at one time."""
+_END_BYTES = 1 << 16
+"""Bytes at each end of an input file that its fingerprint hashes."""
 
 ReportChunk = Callable[[Shard], None]
-"""Receives the counts of each chunk of text as it is tokenised."""
+"""A function that is called with the counts of each chunk of text when it is tokenised."""
 
 
 def prepare_data(
@@ -46,9 +41,20 @@ def prepare_data(
     shard_tokens: int = 1 << 26,
     report: ReportChunk | None = None,
 ) -> Manifest:
-    """Tokenise the files that `inputs` name into `output`; goes on where an earlier call was stopped.
+    """Tokenise the files that `inputs` name into shards in `output`, and resume there if an earlier call was stopped.
 
-    workers 0 means one a core. Raises DataError for unreadable inputs or an output that holds something else.
+    Args:
+        inputs: files, folders and embedded texts, see `find_text_files`.
+        tokenizer: gives the ids; it is copied into `output`.
+        output: folder of the shards.
+        text_key: key or column with the text in JSON lines and Parquet files.
+        workers: processes that tokenise; 0 means one per core.
+        shard_tokens: fewest tokens of every shard but the last.
+        report: called with the counts of each chunk.
+
+    Raises:
+        ConfigError: an argument is out of range, or there are no inputs.
+        DataError: an input cannot be read, or `output` holds something else.
     """
     if workers < 0 or shard_tokens < 1:
         raise ConfigError(f"workers must be at least 0 and shard_tokens at least 1, got {workers} and {shard_tokens}.")
@@ -62,16 +68,16 @@ def prepare_data(
 
 
 def fingerprint_files(files: list[Path]) -> dict:
-    """Names, sizes and hashes of both ends of input files, to tell the same work from other work."""
+    """Names, sizes and hashes of both ends of input files, which tell whether two preparations have the same inputs."""
     return {"files": [[file.name, file.stat().st_size, _hash_of_ends(file)] for file in files]}
 
 
 def _hash_of_ends(file: Path) -> str:
     try:
         with file.open("rb") as stream:
-            ends = stream.read(END_BYTES)
-            stream.seek(max(file.stat().st_size - END_BYTES, 0))
-            return hashlib.sha256(ends + stream.read(END_BYTES)).hexdigest()[:16]
+            begin = stream.read(_END_BYTES)
+            stream.seek(max(file.stat().st_size - _END_BYTES, 0))
+            return hashlib.sha256(begin + stream.read(_END_BYTES)).hexdigest()[:16]
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}.") from None
 
@@ -86,7 +92,10 @@ def write_shards(
     shard_tokens: int,
     report: ReportChunk | None = None,
 ) -> Manifest:
-    """The shards of `texts`; work that is finished, or begun, under the same `settings` is not done again."""
+    """Tokenise `texts` into shards in `output`; what an earlier call with the same `settings` finished is not done again.
+
+    The arguments are those of `prepare_data`; `settings` identify the texts. Raises DataError if `output` holds other work.
+    """
     make_folder(output)
     if (output / MANIFEST_FILE).exists():
         manifest = read_manifest(output)
@@ -98,10 +107,10 @@ def write_shards(
     if holds_tokenizer(output) and (held := load_tokenizer(output)).sha256 != tokenizer.sha256:
         raise DataError(f"{output} holds another tokenizer ({held.FILE}), which would be overwritten; name another output.")
     settings_of_progress = settings | {"tokenizer": tokenizer.sha256}
-    dtype = np.dtype(TOKEN_DTYPES[tokenizer.vocab_size > 1 << 16])
+    dtype = token_dtype(tokenizer.vocab_size)
     done = _finished_shards(output, settings_of_progress, dtype=dtype)
     texts = itertools.islice(texts, sum(shard.documents for shard in done), None)
-    with _encoder(tokenizer, workers) as encode:
+    with open_encoder(tokenizer, workers) as encode:
         chunks = _reported(encode(_chunks(texts)), report)
         for tokens, starts, size in _group(chunks, tokenizer, dtype=dtype, shard_tokens=shard_tokens):
             name = f"shard_{len(done):05d}"
@@ -122,7 +131,7 @@ def write_shards(
 
 
 def _finished_shards(output: Path, settings: dict, *, dtype: np.dtype) -> list[Shard]:
-    """Shards that an earlier call finished and that are still whole; those of an earlier version lack `starts`."""
+    """Shards that an earlier call finished and that are still whole; a shard without `starts`, of an earlier version, is not."""
     file = output / PREPARE_PROGRESS
     if not file.exists():
         return []
@@ -131,15 +140,21 @@ def _finished_shards(output: Path, settings: dict, *, dtype: np.dtype) -> list[S
         shards = [Shard(**shard) for shard in progress["shards"]]
         begun = progress["settings"]
     except (ValueError, KeyError, TypeError):
-        return []  # as good as no progress
+        return []  # a damaged list is treated as none: all shards are made again
     if begun != settings:
         raise DataError(f"{output} holds the beginning of other work (see {file}); remove it or name another output.")
-    return list(itertools.takewhile(
-        lambda s: s.starts and file_size(output / s.starts) == s.documents * np.dtype(START_DTYPE).itemsize
-        and file_size(output / s.file) == s.tokens * dtype.itemsize, shards))
+
+    def is_whole(shard: Shard) -> bool:
+        starts_size = shard.documents * np.dtype(START_DTYPE).itemsize
+        tokens_size = shard.tokens * dtype.itemsize
+        return bool(shard.starts) and (file_size(output / shard.starts), file_size(output / shard.file)) == (
+            starts_size, tokens_size)
+
+    return list(itertools.takewhile(is_whole, shards))
 
 
-def _reported(encoded: Iterable[list[tuple[np.ndarray, int]]], report: ReportChunk | None) -> Iterator:
+def _reported(encoded: Iterable[EncodedChunk], report: ReportChunk | None) -> Iterator[EncodedChunk]:
+    """Pass chunks on, after calling `report` with the counts of each."""
     for chunk in encoded:
         if report:
             report(Shard("", sum(len(ids) + 2 for ids, _ in chunk), len(chunk), sum(size for _, size in chunk)))
@@ -147,12 +162,12 @@ def _reported(encoded: Iterable[list[tuple[np.ndarray, int]]], report: ReportChu
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Lists of documents of about CHUNK_BYTES characters; a longer document stands alone."""
+    """Lists of documents of about CHUNK_SIZE characters; a longer document stands alone."""
     chunk, size = [], 0
     for text in texts:
         chunk.append(text)
         size += len(text)
-        if size >= CHUNK_BYTES:
+        if size >= CHUNK_SIZE:
             yield chunk
             chunk, size = [], 0
     if chunk:
@@ -160,61 +175,16 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _group(
-    encoded: Iterable[list[tuple[np.ndarray, int]]], tokenizer: Tokenizer, *, dtype: np.dtype, shard_tokens: int
+    encoded: Iterable[EncodedChunk], tokenizer: Tokenizer, *, dtype: np.dtype, shard_tokens: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Whole documents gathered into shards of at least `shard_tokens`: (tokens, where documents begin, bytes of text)."""
+    """Gather whole documents into shards of at least `shard_tokens`: (tokens, where documents begin, bytes of text)."""
     parts, starts, length, size = [], [], 0, 0
-    for ids, bytes_ in itertools.chain.from_iterable(encoded):
+    for ids, num_bytes in itertools.chain.from_iterable(encoded):
         starts.append(length)
         parts.append(np.concatenate([[tokenizer.bos_id], ids, [tokenizer.eos_id]]).astype(dtype))
-        length, size = length + len(parts[-1]), size + bytes_
+        length, size = length + len(parts[-1]), size + num_bytes
         if length >= shard_tokens:
             yield np.concatenate(parts), np.array(starts, START_DTYPE), size
             parts, starts, length, size = [], [], 0, 0
     if parts:
         yield np.concatenate(parts), np.array(starts, START_DTYPE), size
-
-
-_worker_tokenizer: Tokenizer | None = None
-
-
-def _start_worker(tokenizer: Tokenizer) -> None:
-    """Keep the tokenizer; Ctrl-C is the parent's to handle, and a worker does not outlive a killed one."""
-    global _worker_tokenizer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
-    _worker_tokenizer = tokenizer
-
-
-def _encode(texts: list[str], tokenizer: Tokenizer | None = None) -> list[tuple[np.ndarray, int]]:
-    tokenizer = tokenizer or _worker_tokenizer
-    return [(tokenizer.encode_array(text), len(text.encode())) for text in texts]
-
-
-@contextmanager
-def _encoder(tokenizer: Tokenizer, workers: int):
-    """Yields chunks -> encoded chunks, in order, on `workers` processes (1: this one)."""
-    workers = workers or os.cpu_count() or 1
-    if workers == 1:
-        yield lambda chunks: (_encode(chunk, tokenizer) for chunk in chunks)
-        return
-    spawn = multiprocessing.get_context("spawn")  # threads of jax do not survive a fork
-    pool = ProcessPoolExecutor(workers, spawn, _start_worker, (tokenizer,))
-    try:
-        yield lambda chunks: _bounded_map(pool, chunks, ahead=4 * workers)
-    except BrokenProcessPool:
-        raise LlamaError("a worker process died, perhaps for want of memory; the same command goes on, with fewer "
-                         "workers if it happens again.") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _bounded_map(pool: ProcessPoolExecutor, chunks: Iterable[list[str]], *, ahead: int) -> Iterator:
-    """pool.map with at most `ahead` chunks in flight: map alone would read the whole input into memory."""
-    pending = deque()
-    for chunk in chunks:
-        pending.append(pool.submit(_encode, chunk))
-        if len(pending) >= ahead:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()

@@ -1,4 +1,4 @@
-"""Token streams cut into rows: each token of a prepared folder is predicted once an epoch."""
+"""A prepared folder as one stream of tokens, cut into windows: each token is predicted once per epoch."""
 
 import hashlib
 import json
@@ -12,73 +12,77 @@ import numpy as np
 from llama_jax.data.manifest import START_DTYPE, Manifest, read_manifest
 from llama_jax.errors import DataError
 
-MAPPED = 64
-"""Files of one source that are mapped at one time: each takes a file descriptor."""
-SAMPLES, SAMPLE = 64, 256
-"""Places of a stream, evenly apart, and tokens at each of them, that tell it from another one."""
+_MOST_MAPPED = 64
+"""Files of one source that are memory-mapped at one time, because each takes a file descriptor."""
+_DIGEST_PLACES, _DIGEST_TOKENS = 64, 256
+"""Evenly spaced places of a stream, and tokens at each, that the digest samples."""
 
 Span = tuple[int, int]
 """(begin, end): the predictions of tokens begin + 1 .. end of a stream, each from the token before it."""
 
 
 class TokenRow(NamedTuple):
-    """One training sequence; every field is (T,)."""
+    """One training sequence of T tokens; every field has shape (T,)."""
 
     tokens: np.ndarray
     """int32 inputs."""
     targets: np.ndarray
     """int32 next tokens."""
     starts: np.ndarray
-    """bool; the input begins a document, or is not what follows the input before it."""
+    """bool; True where the input begins a segment: a document, or tokens that do not follow the input before."""
     predicted: np.ndarray
-    """bool; False where the target begins another document or is padding."""
+    """bool; False where the target begins another document or is padding, so that it has no loss."""
 
 
 class TokenSource:
-    """A prepared folder as ceil((tokens - 1) / T) windows of T + 1 tokens; neighbours share one token.
+    """A prepared folder as ceil((tokens - 1) / T) windows of T + 1 tokens, of which neighbors share one.
 
-    The last window is filled up with BOS, which nothing predicts. Raises DataError for a folder that is damaged, or does not
-    tell where its documents begin.
+    The last window is padded with BOS, which no loss counts.
     """
 
     def __init__(self, folder: str | Path, sequence_length: int):
+        """Open the folder for rows of `sequence_length` (T) tokens.
+
+        Raises DataError if the folder is damaged, or does not tell where its documents begin.
+        """
         self.folder = Path(folder)
         self.name = self.folder.name
         self.sequence_length = sequence_length
         self.manifest: Manifest = read_manifest(self.folder)
         self._shards = self.manifest.shards
         self._offsets = np.cumsum([0] + [shard.tokens for shard in self._shards])
-        self._map = lru_cache(MAPPED)(lambda file, dtype: np.memmap(self.folder / file, dtype, "r"))
-        self._worked_out = {}
+        self._map = lru_cache(_MOST_MAPPED)(lambda file, dtype: np.memmap(self.folder / file, dtype, "r"))
+        self._inferred_starts: dict[int, np.ndarray] = {}
         if self.manifest.bos_id == self.manifest.eos_id:
-            self._worked_out = {number: self._starts_by_order(number) for number, shard in enumerate(self._shards)
-                                if not shard.starts}
+            for number, shard in enumerate(self._shards):
+                if not shard.starts:
+                    self._inferred_starts[number] = self._infer_starts(number)
 
     def __len__(self) -> int:
         return -(-self.predictions // self.sequence_length)
 
     @property
     def predictions(self) -> int:
-        """Tokens that follow another one."""
+        """Tokens of the stream that have one before them, from which they are predicted."""
         return self.manifest.tokens - 1
 
     @property
     def predicted_per_byte(self) -> float:
-        """Predicted tokens (all but each document's first) a byte of original text.
+        """Tokens with a loss (all but the first of each document) per byte of original text.
 
-        Bits a byte = nats a token / ln 2 * this.
+        Bits per byte are nats per token / ln 2 * this.
         """
         return (self.manifest.tokens - self.manifest.documents) / self.manifest.bytes
 
     @cached_property
     def digest(self) -> str:
-        """What tells this stream from another: its totals and a sample of its tokens, whatever its folder and its shards."""
+        """A hash of the stream's totals and a sample of its tokens; it depends on neither the folder nor the shards' sizes."""
         m = self.manifest
         facts = [m.tokenizer_sha256, m.bos_id, m.eos_id, m.tokens, m.documents, m.bytes]
         hashed = hashlib.sha256(json.dumps(facts).encode())
-        for n in range(SAMPLES):
-            begin = max(m.tokens - SAMPLE, 0) * n // (SAMPLES - 1)
-            hashed.update(self.read(begin, min(begin + SAMPLE, m.tokens))[0].tobytes())
+        for n in range(_DIGEST_PLACES):
+            begin = max(m.tokens - _DIGEST_TOKENS, 0) * n // (_DIGEST_PLACES - 1)
+            hashed.update(self.read(begin, min(begin + _DIGEST_TOKENS, m.tokens))[0].tobytes())
         return hashed.hexdigest()
 
     def read(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +104,7 @@ class TokenSource:
         return tokens, starts
 
     def row(self, spans: Sequence[Span]) -> TokenRow:
-        """The predictions of `spans`, one after the other, filled up to T; each span begins a segment of its own."""
+        """The predictions of `spans`, one after the other, padded to T; each span begins a segment of its own."""
         missing = self.sequence_length - sum(end - begin for begin, end in spans)
         fields: list[list[np.ndarray]] = [[], [], [], []]
         for number, (begin, end) in enumerate(spans):
@@ -115,7 +119,7 @@ class TokenSource:
         return TokenRow(*map(np.concatenate, fields))
 
     def window(self, index: int) -> np.ndarray:
-        """int32 (T + 1,) tokens of window `index`."""
+        """int32 tokens of window `index`, shape (T + 1,)."""
         row = self.row([self.span(index)])
         return np.append(row.tokens, row.targets[-1:])
 
@@ -124,8 +128,8 @@ class TokenSource:
         begin = index * self.sequence_length
         return begin, min(begin + self.sequence_length, self.predictions)
 
-    def check(self, tokenizer_sha256: str, vocab_size: int) -> None:
-        """Raise DataError where the shards were made by another tokenizer than the run's."""
+    def check_fits(self, tokenizer_sha256: str, vocab_size: int) -> None:
+        """Raise DataError if the shards were made with another tokenizer than the run's, or have ids that its model lacks."""
         m = self.manifest
         if m.vocab_size > vocab_size:
             raise DataError(f"{self.folder} was tokenised with {m.vocab_size} pieces but model.vocab_size is "
@@ -135,16 +139,16 @@ class TokenSource:
                             f"run's is {tokenizer_sha256[:12]}); prepare it again or set --data.tokenizer.")
 
     def _starts(self, number: int) -> np.ndarray | None:
-        """Where documents begin in a shard; None where a comparison with BOS tells it (older shards, BOS is not EOS)."""
+        """Where documents begin in a shard; None where every BOS begins one (shards of earlier versions, if BOS is not EOS)."""
         if file := self._shards[number].starts:
             return self._map(file, START_DTYPE)
-        return self._worked_out.get(number)
+        return self._inferred_starts.get(number)
 
-    def _starts_by_order(self, number: int) -> np.ndarray:
-        """Where documents begin in an older shard whose BOS and EOS are one token.
+    def _infer_starts(self, number: int) -> np.ndarray:
+        """Where documents begin in a shard of an earlier version whose BOS and EOS are one token.
 
-        Each document has one at either end, so every other one is a beginning; where texts hold the token as well, a
-        beginning is what follows an end at once. One of the two must give as many as there are documents.
+        Each document has that token at either end, so every second one begins a document. If texts contain the token too, a
+        document begins where one follows another at once. One of the two rules must give as many places as there are documents.
         """
         shard = self._shards[number]
         marks = np.flatnonzero(self._map(shard.file, self.manifest.dtype) == self.manifest.bos_id)

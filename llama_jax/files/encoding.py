@@ -31,5 +31,5 @@ def check_unicode(text: str, key: str, *, where: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{where}: {key!r} holds half a surrogate pair, {error.object[error.start]!a}, which no text can; "
+        raise DataError(f"{where}: {key!r} holds half a surrogate pair, {error.object[error.start]!a}, which UTF-8 cannot encode; "
                         "mend or remove the line.") from None

@@ -32,7 +32,7 @@ def test_marks_line_ends_and_blank_lines_are_no_content(tmp_path):
 
 
 @pytest.mark.parametrize("content, sentence", [
-    (b'{"a": "x"}\n{"a": "\\ud83d"}', r"line 2: 'a' holds half a surrogate pair, '\\ud83d', which no text can"),
+    (b'{"a": "x"}\n{"a": "\\ud83d"}', r"line 2: 'a' holds half a surrogate pair, '\\ud83d', which UTF-8 cannot encode"),
     ('{"a": "x"}'.encode("utf-16"), "line 1: not UTF-8 but UTF-16"),
     ('{"a": "x"}'.encode("utf-16-le"), "line 1: not UTF-8 but UTF-16"),
     (b'{"a": "\0"}', r"line 1: not JSON \(Invalid control character"),

@@ -40,7 +40,7 @@ def source(tmp_path, texts) -> str:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Many chunks for the workers, as a large corpus has."""
-    monkeypatch.setattr(module, "CHUNK_BYTES", 500)
+    monkeypatch.setattr(module, "CHUNK_SIZE", 500)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
