@@ -1,9 +1,8 @@
-"""Everything a run reads: its tokenizer, its training sources with their shares, and its held-out text.
+"""Everything that a run reads: its tokenizer, its training sources with their shares, and its held-out text.
 
-Raw sources are prepared into the run directory: the end of each is held out, the rest is trained on.
+Raw sources are prepared into the run directory: the end of each is held out, and the rest is trained on.
 """
 
-import os
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,63 +10,66 @@ from pathlib import Path
 from llama_jax.config import DataConfig
 from llama_jax.data.manifest import MANIFEST_FILE
 from llama_jax.data.prepare import PREPARE_PROGRESS
-from llama_jax.data.raw_source import RawSource
-from llama_jax.data.sources import EMBEDDED_PREFIX
+from llama_jax.data.raw_source import RawSource, name_sources
 from llama_jax.data.windows import TokenSource
 from llama_jax.errors import ConfigError, DataError
-from llama_jax.files.atomic import write_atomic
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.load import holds_tokenizer, load_tokenizer
 from llama_jax.tokenizer.training import train_sentencepiece
 
-ORIGIN = "source.txt"
-"""File beside the shards of a raw source, which says what path it was named by; earlier versions wrote none."""
-
 
 @dataclass(frozen=True)
 class Corpus:
-    """What training and the held-out loss read."""
+    """The tokenizer, the training sources and the held-out sources of a run."""
 
     tokenizer: Tokenizer
     sources: list[TokenSource]
     shares: list[float]
-    """As given, or the sources' tokens; they need not add up to 1."""
+    """Share of each source as the config gives it, or else its number of tokens; they need not add up to 1."""
     heldout: list[TokenSource]
     notes: tuple[str, ...] = ()
-    """What the user should know of it."""
+    """Sentences for the user on what is unusual about this data."""
 
 
 def open_corpus(config: DataConfig, vocab_size: int, *, workdir: Path, given: Tokenizer | None = None,
                 padded: bool = False) -> Corpus:
-    """Find or make tokenizer and shards, and check that they fit each other and the model.
+    """Find or make the tokenizer and the shards of a run, and check that they fit each other and the model.
 
-    `given` is the tokenizer of weights that exist already; such models may have more ids than it (`padded`).
-    Raises DataError for data that is missing, damaged or does not fit, ConfigError for a wrong vocabulary size.
+    Args:
+        config: the sources, and how they are cut.
+        vocab_size: ids of the model.
+        workdir: the run directory, into which the tokenizer is saved and raw sources are prepared.
+        given: the tokenizer of the weights that the run starts from, if it starts from any.
+        padded: whether the model may have more ids than the tokenizer, as such weights can.
+
+    Raises:
+        DataError: data is missing, damaged or does not fit.
+        ConfigError: the vocabulary has the wrong size, or the run was begun with another tokenizer.
     """
     paths = [path for path, _ in config.shares()]
     raw = {path: RawSource(path, config.heldout_fraction) for path in paths if not _is_prepared(path)}
     raw_heldout = {path: RawSource(path, 0.0) for path in config.heldout if not _is_prepared(path)}
     prepared = {path: TokenSource(path, config.sequence_length) for path in (*paths, *config.heldout)
                 if _is_prepared(path)}
-    tokenizer = given or _find_tokenizer(config.tokenizer, prepared, workdir) or _train(raw, vocab_size)
-    _check(tokenizer, min(tokenizer.vocab_size, vocab_size) if padded else vocab_size, prepared=prepared.values(),
-           workdir=workdir)
+    tokenizer = given or _find_tokenizer(config.tokenizer, prepared, workdir=workdir) or _train_tokenizer(raw, vocab_size)
+    ids = min(tokenizer.vocab_size, vocab_size) if padded else vocab_size
+    _check_tokenizer(tokenizer, ids, prepared=prepared.values(), workdir=workdir)
     if not holds_tokenizer(workdir):
         tokenizer.save(workdir)
 
-    def shards(source: RawSource, part: str, *, name: str) -> TokenSource:
-        folder = source.prepare(part, tokenizer, folder=workdir / "data" / name / part)
-        if not (origin := folder.parent / ORIGIN).is_file() or origin.read_bytes() != os.fsencode(source.path):
-            write_atomic(origin, os.fsencode(source.path))
+    def open_raw(source: RawSource, part: str, *, name: str) -> TokenSource:
+        folder = workdir / "data" / name / part
+        source.prepare_part(part, tokenizer, folder=folder)
         return TokenSource(folder, config.sequence_length)
 
-    names = _names(paths, raw, workdir=workdir)
-    sources = [prepared.get(path) or shards(raw[path], "train", name=name) for path, name in names.items()]
-    heldout = {name: shards(raw[path], "heldout", name=name) for path, name in names.items()
-               if path in raw and config.heldout_fraction}
-    for path, name in _names(config.heldout, raw_heldout, workdir=workdir).items():
+    names = name_sources(paths, raw, workdir=workdir)
+    sources = [prepared.get(path) or open_raw(raw[path], "train", name=name) for path, name in names.items()]
+    heldout: dict[str, TokenSource] = {}
+    if config.heldout_fraction:
+        heldout = {name: open_raw(raw[path], "heldout", name=name) for path, name in names.items() if path in raw}
+    for path, name in name_sources(config.heldout, raw_heldout, workdir=workdir).items():
         name = f"{name}-heldout" if name in names.values() else name
-        heldout[name] = prepared.get(path) or shards(raw_heldout[path], "train", name=name)
+        heldout[name] = prepared.get(path) or open_raw(raw_heldout[path], "train", name=name)
     for source, name in zip([*sources, *heldout.values()], [*names.values(), *heldout], strict=True):
         source.name = name
     shares = [share or source.manifest.tokens for (_, share), source in zip(config.shares(), sources, strict=True)]
@@ -76,7 +78,7 @@ def open_corpus(config: DataConfig, vocab_size: int, *, workdir: Path, given: To
 
 
 def _config_notes(config: DataConfig, raw: Container[str]) -> tuple[str, ...]:
-    """What is done with a config's shares and held-out fraction that its words do not say; `raw` sources are split."""
+    """Notes on shares that do not add up to 1, and on text that is not held out; only `raw` sources are divided."""
     notes = []
     total = sum(share or 0 for _, share in config.shares())
     if total and abs(total - 1) > 1e-6:
@@ -92,7 +94,7 @@ def _config_notes(config: DataConfig, raw: Container[str]) -> tuple[str, ...]:
 
 
 def _boundary_notes(tokenizer: Tokenizer, prepared: Iterable[TokenSource]) -> Iterator[str]:
-    """Of prepared sources whose documents begin and end otherwise than the tokenizer says; a file beside it decides that."""
+    """Notes on prepared sources whose BOS and EOS are not the tokenizer's, which files beside a tokenizer can change."""
     for source in prepared:
         theirs, ours = (source.manifest.bos_id, source.manifest.eos_id), (tokenizer.bos_id, tokenizer.eos_id)
         if theirs != ours:
@@ -102,29 +104,29 @@ def _boundary_notes(tokenizer: Tokenizer, prepared: Iterable[TokenSource]) -> It
 
 
 def _is_prepared(path: str) -> bool:
-    """Whether `path` is a folder that `prepare` made; raises DataError where it did not finish."""
+    """Whether `path` is a prepared folder; raises DataError if its preparation was not finished."""
     if (Path(path) / PREPARE_PROGRESS).is_file() and not (Path(path) / MANIFEST_FILE).is_file():
         raise DataError(f"{path} is not finished; run the `python -m llama_jax prepare` that began it again.")
     return (Path(path) / MANIFEST_FILE).is_file()
 
 
-def _find_tokenizer(wanted: str, prepared: Iterable[str], workdir: Path) -> Tokenizer | None:
-    """The tokenizer asked for, else the run's own, else the one beside prepared shards."""
+def _find_tokenizer(wanted: str, prepared: Iterable[str], *, workdir: Path) -> Tokenizer | None:
+    """The tokenizer at the path `wanted` if there is one, else the run's own, else the first one beside prepared shards."""
     if wanted:
         return load_tokenizer(wanted)
     places = [workdir, *map(Path, prepared)]
     return next((load_tokenizer(place) for place in places if holds_tokenizer(place)), None)
 
 
-def _train(raw: dict[str, RawSource], vocab_size: int) -> Tokenizer:
-    """A tokenizer of the text that is trained on."""
+def _train_tokenizer(raw: dict[str, RawSource], vocab_size: int) -> Tokenizer:
+    """Train a tokenizer on the text that the model is trained on."""
     if not raw:
         raise DataError("no tokenizer: there is none beside the prepared sources; set --data.tokenizer.")
     return train_sentencepiece((text for source in raw.values() for text in source.part("train")), vocab_size)
 
 
-def _check(tokenizer: Tokenizer, vocab_size: int, *, prepared: Iterable[TokenSource], workdir: Path) -> None:
-    """Before anything is written: does the tokenizer fit the model, the prepared shards, and what the run has used?"""
+def _check_tokenizer(tokenizer: Tokenizer, vocab_size: int, *, prepared: Iterable[TokenSource], workdir: Path) -> None:
+    """Check, before anything is written, that the tokenizer fits the model and the shards and is the one the run began with."""
     if tokenizer.vocab_size != vocab_size:
         raise ConfigError(f"the tokenizer has {tokenizer.vocab_size} pieces but model.vocab_size is {vocab_size}; set "
                           f"--model.vocab_size {tokenizer.vocab_size} or another tokenizer.")
@@ -133,38 +135,3 @@ def _check(tokenizer: Tokenizer, vocab_size: int, *, prepared: Iterable[TokenSou
     if holds_tokenizer(workdir) and (used := load_tokenizer(workdir)).sha256 != tokenizer.sha256:
         raise ConfigError(f"this run was begun with another tokenizer ({workdir / used.FILE}); use another --workdir or the "
                           "old tokenizer.")
-
-
-def _names(paths: Iterable[str], raw: dict[str, RawSource], *, workdir: Path) -> dict[str, str]:
-    """Short and different names of sources, by path, in their order.
-
-    A raw source that this run has prepared keeps its name, whatever now stands beside or before it; another one does not
-    get it, though its file is called alike.
-    """
-    names: dict[str, str] = {}
-    for path in raw:
-        if known := [name for name in _prepared_names(path, workdir)
-                     if name not in names.values() and raw[path].made(workdir / "data" / name / "train")]:
-            names[path] = known[0]
-    for path in paths:
-        if path not in names:
-            name, number = _stem(path), 2
-            while name in names.values() or (path in raw and _is_of_another(path, workdir / "data" / name / ORIGIN)):
-                name, number = f"{_stem(path)}-{number}", number + 1
-            names[path] = name
-    return {path: names[path] for path in paths}
-
-
-def _stem(path: str) -> str:
-    return Path(path.removeprefix(EMBEDDED_PREFIX)).name.split(".")[0] or "source"
-
-
-def _is_of_another(path: str, origin: Path) -> bool:
-    return origin.is_file() and origin.read_bytes() != os.fsencode(path)
-
-
-def _prepared_names(path: str, workdir: Path) -> list[str]:
-    """The names that a run gave to sources called like `path`, first to last."""
-    folders = (workdir / "data").iterdir() if (workdir / "data").is_dir() else ()
-    names = [folder.name for folder in folders if folder.name == _stem(path) or folder.name.startswith(f"{_stem(path)}-")]
-    return sorted(names, key=lambda name: (len(name), name))

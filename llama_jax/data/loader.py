@@ -1,4 +1,4 @@
-"""Batches on devices: each host reads only its own rows, ahead of time, and hands them to the mesh."""
+"""Batches on devices: each host reads only its own rows, ahead of time, and makes global arrays of them on the mesh."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ from llama_jax.parallel.rules import spec
 
 
 def load_batches(mixture: Mixture, mesh: Mesh, *, batch_size: int, start: int, stop: int) -> Iterator[Batch]:
-    """Batches start..stop-1 as global arrays; batch n holds rows n * batch_size onwards of the mixture."""
+    """Yield batches start .. stop - 1 as global arrays; batch n holds rows n * batch_size onwards of the mixture."""
     rows = local_rows(mesh, batch_size)
 
     def host_batch(n: int) -> Batch:
@@ -27,7 +27,10 @@ def load_batches(mixture: Mixture, mesh: Mesh, *, batch_size: int, start: int, s
 
 
 def load_heldout(source: TokenSource, mesh: Mesh, *, batch_size: int, limit: int) -> Iterator[Batch]:
-    """The windows of `source` once, in order, at most `limit` batches (0: all); missing rows have weight 0."""
+    """Yield the windows of `source` once, in order, in at most `limit` batches (0: all of them).
+
+    The last batch is filled with copies of the last window, which have weight 0.
+    """
     rows = local_rows(mesh, batch_size)
     count = -(-len(source) // batch_size)
     for n in range(min(count, limit) if limit else count):
@@ -38,25 +41,29 @@ def load_heldout(source: TokenSource, mesh: Mesh, *, batch_size: int, limit: int
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """How each (B, T) field of a Batch lies on the mesh."""
+    """The sharding of each (B, T) field of a Batch."""
     return NamedSharding(mesh, spec("batch", "seq"))
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
-    """Row numbers of a batch that live, whole or in part, on this process's devices, ascending."""
+    """Numbers of the rows of a batch of which this process's devices hold at least a part, ascending."""
     slices = NamedSharding(mesh, spec("batch")).addressable_devices_indices_map((batch_size,)).values()
     return sorted({row for rows, in slices for row in range(*rows.indices(batch_size))})
 
 
 def _to_devices(batch: Batch, mesh: Mesh, *, batch_size: int) -> Batch:
-    """This host's rows as its part of global (batch_size, T) arrays; of rows that hosts share, each gives its tokens."""
-    sharding, places = batch_sharding(mesh), {row: place for place, row in enumerate(local_rows(mesh, batch_size))}
+    """Make global arrays of shape (batch_size, T) to which this host contributes its rows.
 
-    def one(x: np.ndarray) -> jax.Array:
+    A row whose tokens are divided between hosts is read by each of them, and each contributes its own tokens.
+    """
+    sharding = batch_sharding(mesh)
+    places = {row: place for place, row in enumerate(local_rows(mesh, batch_size))}
+
+    def to_global(x: np.ndarray) -> jax.Array:
         def part(index: tuple[slice, slice]) -> np.ndarray:
             rows = [places[row] for row in range(*index[0].indices(batch_size))]
             return x[rows, index[1]]
 
         return jax.make_array_from_callback((batch_size, x.shape[1]), sharding, part)
 
-    return jax.tree.map(one, batch)
+    return jax.tree.map(to_global, batch)
