@@ -107,8 +107,8 @@ def test_a_damaged_manifest_is_refused(folder_of, change, reason):
 
 def test_another_tokenizer_is_refused(folder_of):
     source = TokenSource(folder_of("x", [[3, 4]]), 4)
-    source.check("some tokenizer", 100)
+    source.check_fits("some tokenizer", 100)
     with pytest.raises(DataError, match=r"made with another tokenizer .*prepare it again or set --data.tokenizer"):
-        source.check("other", 100)
+        source.check_fits("other", 100)
     with pytest.raises(DataError, match=r"with 100 pieces but model.vocab_size is 99; set --model.vocab_size 100"):
-        source.check("some tokenizer", 99)
+        source.check_fits("some tokenizer", 99)

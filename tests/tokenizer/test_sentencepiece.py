@@ -7,11 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_jax.errors import ConfigError, DataError
 from llama_jax.tokenizer import sentencepiece as module
-from llama_jax.tokenizer.fertility import measure_fertility
 from llama_jax.tokenizer.load import load_tokenizer
-from llama_jax.tokenizer.training import cut_line, subsample_sentences, train_sentencepiece
+from llama_jax.tokenizer.training import train_sentencepiece
 
 
 def test_metas_tokenizer_gives_the_listed_ids(shared_data):
@@ -63,10 +61,6 @@ def test_a_letter_outside_the_vocabulary_becomes_its_bytes(tokenizer):
     assert tokenizer.encode("\U0001f600")[-4:] == [3 + byte for byte in "\U0001f600".encode()]
 
 
-def test_training_again_gives_the_same_file(play, tokenizer):
-    assert train_sentencepiece([play], 512).sha256 == tokenizer.sha256
-
-
 WORDS = st.sampled_from([
     "king", "the", " ", "  ", "\n", "Lord,", "\u00e9t\u00e9", "\U0001f600", "zzz", "\ue000", "\u2581",
 ])
@@ -95,76 +89,3 @@ def test_a_tokenizer_that_normalises_is_never_cut(monkeypatch):
     monkeypatch.setattr(tokenizer._processor, "Normalize", lambda text: text.strip())
     text = "some words " * 30
     assert tokenizer.encode(text) == tokenizer._processor.EncodeAsIds(text)
-
-
-@pytest.mark.parametrize("vocab_size, error, sentence", [
-    (100, ConfigError, r"must be above 259 .*got 100"),
-    (270, DataError, r"vocab_size 270 is too small for the text.* need \d+; set it to \d+ or more"),
-    (4000, DataError, r"vocab_size 4000 is too large for the text.* \d+ pieces at most; set it to \d+ or less"),
-])
-def test_a_vocabulary_the_text_cannot_fill_is_refused(vocab_size, error, sentence):
-    with pytest.raises(error, match=sentence) as caught:
-        train_sentencepiece(["the quick brown fox jumps over the lazy dog\n"], vocab_size)
-    assert "\n" not in str(caught.value)
-
-
-def test_the_size_it_asks_for_is_the_size_that_works():
-    with pytest.raises(DataError) as caught:
-        train_sentencepiece(["the quick brown fox jumps over the lazy dog\n"], 4000)
-    most = int(re.search(r"set it to (\d+)", str(caught.value))[1])
-    assert train_sentencepiece(["the quick brown fox jumps over the lazy dog\n"], most).vocab_size == most
-
-
-def test_no_text_is_refused():
-    with pytest.raises(DataError, match="no text to train on"):
-        train_sentencepiece(["", "\n\n"], 300)
-
-
-def test_a_mistake_in_the_text_surfaces_as_itself():
-    def texts():
-        yield "some words\n"
-        raise DataError("line 7 is broken")
-
-    with pytest.raises(DataError, match=r"^line 7 is broken$"):
-        train_sentencepiece(texts(), 300)
-
-
-@given(line=st.text(alphabet="ab \u00e9", max_size=200), length=st.integers(1, 30))
-def test_cut_loses_nothing(line, length):
-    pieces = list(cut_line(line, length))
-    assert "".join(pieces) == line and all(0 < len(piece) <= length for piece in pieces)
-
-
-@given(lengths=st.lists(st.integers(1, 9), max_size=200), most=st.integers(20, 100))
-def test_sample_is_even_and_bounded(lengths, most):
-    sentences = [f"{number:03d}" + "x" * length for number, length in enumerate(lengths)]
-    kept = subsample_sentences(sentences, most)
-    strides = [2**k for k in range(9) if kept == sentences[:: 2**k]]
-    assert strides or not sentences
-    assert sum(map(len, kept)) <= most
-    assert kept == sentences or sum(map(len, sentences)) > most
-
-
-@pytest.mark.parametrize("content", [b"", b"no model", b"\xff" * 1000])
-def test_a_file_that_is_no_model_is_refused(tmp_path, content):
-    (tmp_path / "tokenizer.model").write_bytes(content)
-    with pytest.raises(DataError, match=rf"tokenizer.model is not a SentencePiece model \({len(content)} bytes\)"):
-        load_tokenizer(tmp_path)
-
-
-def test_save_and_load(tmp_path, tokenizer):
-    tokenizer.save(tmp_path / "new")
-    assert load_tokenizer(tmp_path / "new").sha256 == tokenizer.sha256
-    assert [file.name for file in (tmp_path / "new").iterdir()] == ["tokenizer.model"]
-    with pytest.raises(DataError, match=r"no tokenizer at .*missing: expected"):
-        load_tokenizer(tmp_path / "missing")
-
-
-def test_fertility_counts(tokenizer):
-    texts = ["to be or not", "\U0001f600\n"]
-    ids = [tokenizer.encode(text) for text in texts]
-    assert measure_fertility(tokenizer, texts) == {
-        "vocab_size": 512, "bytes": 17, "words": 5, "tokens": len(ids[0]) + len(ids[1]),
-        "bytes_per_token": 17 / (len(ids[0]) + len(ids[1])), "tokens_per_word": (len(ids[0]) + len(ids[1])) / 5,
-        "byte_fallback_share": 5 / (len(ids[0]) + len(ids[1])),
-    }
