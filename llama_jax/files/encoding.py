@@ -31,5 +31,6 @@ def check_unicode(text: str, key: str, *, where: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{where}: {key!r} holds half a surrogate pair, {error.object[error.start]!a}, which UTF-8 cannot encode; "
-                        "mend or remove the line.") from None
+        half = error.object[error.start]
+        raise DataError(f"{where}: {key!r} holds half a surrogate pair, {half!a}, which UTF-8 cannot encode; mend or remove "
+                        "the line.") from None
