@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import defaultdict
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,13 @@ def test_public_names_mean_one_thing():
 @pytest.mark.parametrize("file", [file for file in FILES if file.name == "__init__.py" and file.parent.name != "llama_jax"], ids=named)
 def test_packages_say_what_they_offer(file):
     assert "__all__" in file.read_text()
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.name == "__init__.py"], ids=named)
+def test_what_packages_offer_is_there(file):
+    package = import_module(module_of(file))
+    for name in getattr(package, "__all__", ()):
+        assert getattr(package, name) is not None, name
 
 
 def test_every_folder_is_a_package():

@@ -21,7 +21,7 @@ def run_train(asked: TrainOptions) -> None:
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     config, workdir = asked.fields, run_directory(asked)
-    fit(config, workdir, evaluators(config, workdir))
+    fit(config, workdir, evaluators=evaluators(config, workdir))
 
 
 def run_directory(asked: TrainOptions) -> Path:

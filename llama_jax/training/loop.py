@@ -29,7 +29,7 @@ from llama_jax.training.step_log import StepLog
 from llama_jax.training.stopping import agreed_stop, catch_stop_signals
 
 
-def fit(config: Config, workdir: Path, evaluators: Iterable[Evaluator] = ()) -> TrainState:
+def fit(config: Config, workdir: Path, *, evaluators: Iterable[Evaluator] = ()) -> TrainState:
     """Train to the last step, from the newest checkpoint of `workdir` where there is one.
 
     Args:
@@ -44,7 +44,7 @@ def fit(config: Config, workdir: Path, evaluators: Iterable[Evaluator] = ()) -> 
         ConfigError, DataError: what `open_training_run` finds wrong, before anything is compiled.
         LlamaError: the loss or the gradient is not finite.
     """
-    with open_training_run(config, workdir, evaluators) as run:
+    with open_training_run(config, workdir, evaluators=evaluators) as run:
         try:
             state = _train(run, _initial_state(run))
             if int(state.step) == run.last_step:

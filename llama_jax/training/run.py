@@ -67,7 +67,7 @@ class TrainingRun(NamedTuple):
 
 
 @contextmanager
-def open_training_run(config: Config, workdir: Path, evaluators: Iterable[Evaluator] = ()) -> Iterator[TrainingRun]:
+def open_training_run(config: Config, workdir: Path, *, evaluators: Iterable[Evaluator] = ()) -> Iterator[TrainingRun]:
     """Open all parts of a run, write the head of its log, and close them at the end; the block runs under the run's mesh.
 
     Whatever can be wrong with a config, its data or its checkpoint is found here, before anything is compiled.

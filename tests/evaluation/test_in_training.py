@@ -43,7 +43,7 @@ def test_numbers_in_the_runs_own_files_and_the_same_parameters(eval_data, tokeni
     plain = replace(short_config(), data=data)
     live = replace(short_config(tasks=("openbookqa,",), every=2, data_dir=str(eval_data), limit=2), data=data)
     fit(plain, tmp_path / "plain")
-    fit(live, tmp_path / "live", evaluators(live, tmp_path / "live"))
+    fit(live, tmp_path / "live", evaluators=evaluators(live, tmp_path / "live"))
     lines = [json.loads(line) for line in (tmp_path / "live/metrics.jsonl").read_text().splitlines()]
     found = {line["step"]: line for line in lines if "eval/openbookqa/acc_answer" in line}
     assert set(found) == {2, 4} and all(line["eval/openbookqa/acc_answer"] in (0.0, 0.5, 1.0) for line in found.values())

@@ -44,7 +44,7 @@ def killer(params):
         os.kill(os.getpid(), signal.SIGKILL)
     return {}
 
-fit(load_config(Path(sys.argv[1])), workdir, [killer])
+fit(load_config(Path(sys.argv[1])), workdir, evaluators=[killer])
 """
 
 
@@ -117,7 +117,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
 def test_run_directory(tmp_path):
     config, workdir = replace(small_config(tmp_path, num_steps=20), profile="3:2"), tmp_path / "run"
     heads = []
-    state = fit(config, workdir, [lambda params: heads.append(params["head"].shape) or {"answer": 42.0}])
+    state = fit(config, workdir, evaluators=[lambda params: heads.append(params["head"].shape) or {"answer": 42.0}])
     assert int(state.step) == 20 and heads == [(32, 288)] * 2
     for name in ("config.json", "tokenizer.model", "data", "checkpoints/20", "metrics.jsonl", "loss.png", "samples.txt",
                  "tensorboard"):
@@ -177,9 +177,9 @@ def test_a_line_is_the_mean_since_the_last_one_also_after_a_resume(tmp_path, mon
             raise KeyError("power")
         return {}
 
-    assert int(fit(config, tmp_path / "broken", [stopped_then_lost]).step) == 9
+    assert int(fit(config, tmp_path / "broken", evaluators=[stopped_then_lost]).step) == 9
     with pytest.raises(KeyError):
-        fit(config, tmp_path / "broken", [stopped_then_lost])
+        fit(config, tmp_path / "broken", evaluators=[stopped_then_lost])
     assert Checkpoints(tmp_path / "broken/checkpoints").latest() == 14
     fit(config, tmp_path / "broken")
     assert deterministic(tmp_path / "broken") == whole
@@ -199,7 +199,7 @@ def test_no_pause_is_measured(tmp_path, monkeypatch):
                         lambda self, step, m: (heard.append(("line", step)), line(self, step, m))[1])
     stop_trace = jax.profiler.stop_trace
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: (stop_trace(), time.sleep(1.5)))
-    fit(config, tmp_path / "run", [lambda params: time.sleep(1.5) or {"answer": 1.0}])
+    fit(config, tmp_path / "run", evaluators=[lambda params: time.sleep(1.5) or {"answer": 1.0}])
     lines = [line for line in metric_lines(tmp_path / "run") if "loss" in line]
     assert [line["step"] for line in lines] == list(range(1, 9))
     assert heard == [("restart", 0), ("line", 1), ("line", 2), ("restart", 2), ("line", 3), ("line", 4), ("restart", 4),
@@ -227,7 +227,7 @@ def test_a_stop_request_saves(tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
         return {}
 
-    state = fit(config, workdir, [stop])
+    state = fit(config, workdir, evaluators=[stop])
     step = int(state.step)
     assert 10 <= step < 20
     assert Checkpoints(workdir / "checkpoints").latest() == step

@@ -1,0 +1,52 @@
+"""Planning a run before it is started: memory, time, energy and layout on accelerators that need not be here (docs/PLAN.md).
+
+Names are imported from their modules when they are first used: the process that compiles a train step runs `plan.compiled`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llama_jax.plan.compiled import CompiledStep, compile_for_fleet, compile_train_step
+    from llama_jax.plan.cost import Cost, Energy
+    from llama_jax.plan.fleet import Fleet, parse_machine
+    from llama_jax.plan.hlo import Collective, collectives_of_program, custom_calls_of_program, matmul_flops_of_program
+    from llama_jax.plan.layouts import Choice, configured, fastest, settle
+    from llama_jax.plan.machines import MACHINES, Machine
+    from llama_jax.plan.memory import Memory, estimate
+    from llama_jax.plan.report import print_plan
+
+_MODULE_OF = {
+    "Choice": "layouts",
+    "Collective": "hlo",
+    "CompiledStep": "compiled",
+    "Cost": "cost",
+    "Energy": "cost",
+    "Fleet": "fleet",
+    "MACHINES": "machines",
+    "Machine": "machines",
+    "Memory": "memory",
+    "collectives_of_program": "hlo",
+    "compile_for_fleet": "compiled",
+    "compile_train_step": "compiled",
+    "configured": "layouts",
+    "custom_calls_of_program": "hlo",
+    "estimate": "memory",
+    "fastest": "layouts",
+    "matmul_flops_of_program": "hlo",
+    "parse_machine": "fleet",
+    "print_plan": "report",
+    "settle": "layouts",
+}
+
+__all__ = [
+    "MACHINES", "Choice", "Collective", "CompiledStep", "Cost", "Energy", "Fleet", "Machine", "Memory", "collectives_of_program",
+    "compile_for_fleet", "compile_train_step", "configured", "custom_calls_of_program", "estimate", "fastest",
+    "matmul_flops_of_program", "parse_machine", "print_plan", "settle",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
