@@ -7,13 +7,14 @@ Hours:    about 490 on one card at 60,000 tokens/s
 Data:     prepared folders with Table 1's shares.
 """
 
-from llama_jax.config import CheckpointConfig, Config, DataConfig, MeshConfig, TrainingConfig
+from llama_jax.config import CheckpointConfig, ComputeConfig, Config, DataConfig, MeshConfig, TrainingConfig
 from llama_jax.config.presets import PRESETS, paper_optimizer, paper_sources
 
 
 def get_config() -> Config:
     return Config(
         model=PRESETS["tinyllama-1b"],
+        compute=ComputeConfig(remat="linear"),
         optimizer=paper_optimizer(4.0e-4),
         data=DataConfig(sources=paper_sources(), heldout=("data/heldout",), sequence_length=2048),
         training=TrainingConfig(num_steps=200_000, batch_size=256, accumulation_steps=16, heldout_every=1000, heldout_batches=8),

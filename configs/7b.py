@@ -7,13 +7,14 @@ Hours:    82,432 A100 hours in the paper (Table 15)
 Data:     folders made by `python -m llama_jax prepare`, one a source of Table 1 (2.1).
 """
 
-from llama_jax.config import CheckpointConfig, Config, DataConfig, MeshConfig, TrainingConfig
+from llama_jax.config import CheckpointConfig, ComputeConfig, Config, DataConfig, MeshConfig, TrainingConfig
 from llama_jax.config.presets import PRESETS, paper_optimizer, paper_sources
 
 
 def get_config() -> Config:
     return Config(
         model=PRESETS["llama-7b"],
+        compute=ComputeConfig(remat="linear"),
         optimizer=paper_optimizer(3.0e-4),
         data=DataConfig(sources=paper_sources(), heldout=("data/heldout",), sequence_length=2048),
         training=TrainingConfig(num_steps=238_419, batch_size=2048, heldout_every=1000, heldout_batches=8),

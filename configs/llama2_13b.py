@@ -9,13 +9,14 @@ Data:     prepared folders; its mixture is not published, Table 1 of LLaMA stand
 
 from dataclasses import replace
 
-from llama_jax.config import CheckpointConfig, Config, DataConfig, MeshConfig, TrainingConfig
+from llama_jax.config import CheckpointConfig, ComputeConfig, Config, DataConfig, MeshConfig, TrainingConfig
 from llama_jax.config.presets import PRESETS, paper_optimizer, paper_sources
 
 
 def get_config() -> Config:
     return Config(
         model=PRESETS["llama2-13b"],
+        compute=ComputeConfig(remat="linear"),
         optimizer=replace(paper_optimizer(3.0e-4), eps=1e-5),
         data=DataConfig(sources=paper_sources(), heldout=("data/heldout",), sequence_length=4096),
         training=TrainingConfig(num_steps=476_837, batch_size=1024, heldout_every=1000, heldout_batches=8),

@@ -7,13 +7,14 @@ Hours:    not in this project's sources
 Data:     prepared folders; its mixture is not published, Table 1 of LLaMA stands in.
 """
 
-from llama_jax.config import CheckpointConfig, Config, DataConfig, MeshConfig, TrainingConfig
+from llama_jax.config import CheckpointConfig, ComputeConfig, Config, DataConfig, MeshConfig, TrainingConfig
 from llama_jax.config.presets import PRESETS, paper_optimizer, paper_sources
 
 
 def get_config() -> Config:
     return Config(
         model=PRESETS["llama3-70b"],
+        compute=ComputeConfig(remat="linear"),
         optimizer=paper_optimizer(1.5e-4),
         data=DataConfig(sources=paper_sources(), heldout=("data/heldout",), sequence_length=8192),
         training=TrainingConfig(num_steps=3_576_279, batch_size=512, heldout_every=1000, heldout_batches=8),

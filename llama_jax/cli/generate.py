@@ -16,7 +16,7 @@ from llama_jax.files.atomic import check_writable
 from llama_jax.files.jsonl import json_line, read_jsonl, write_jsonl
 from llama_jax.inference.continuation import Generated
 from llama_jax.inference.generate import generate, stream
-from llama_jax.inference.params import Weights, make_weights
+from llama_jax.inference.params import DecodingParams, decoding_params
 from llama_jax.inference.prompts import encode_prompt
 from llama_jax.inference.sampling import Sampling
 from llama_jax.model.decoder import Transformer
@@ -28,7 +28,7 @@ class _Generator(NamedTuple):
     """What continues a prompt; the first arguments of `generate` and `stream`."""
 
     model: Transformer
-    weights: Weights
+    params: DecodingParams
     tokenizer: Tokenizer
 
 
@@ -46,9 +46,9 @@ def run_generate(asked: GenerateOptions) -> None:
     if asked.prompt is not None:
         encode_prompt(tokenizer, asked.prompt, config=model.config)  # a mistake is told before anything is compiled
     with jax.set_mesh(params["embedding"].sharding.mesh):
-        weights = make_weights(model.config, params, int8=asked.quantize == "int8")
+        decoding = decoding_params(model, params, int8=asked.quantize == "int8")
         del params  # the last reference: the weights in their first form are freed
-        generator = _Generator(model, weights, tokenizer)
+        generator = _Generator(model, decoding, tokenizer)
         if rows is not None:
             _continue_file(asked, rows, generator=generator, sampling=sampling)
         elif asked.interactive:

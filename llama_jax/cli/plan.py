@@ -20,7 +20,7 @@ from llama_jax.plan.compiled import CompiledStep, check_compiler_installed, comp
 from llama_jax.plan.cost import collectives, days, hardware_flops_per_token, matmul_flops, seconds_of, traffic
 from llama_jax.plan.fleet import Fleet, parse_machine
 from llama_jax.plan.layouts import Choice, configured, largest_micro_batch, micro_batches, settle, what_would
-from llama_jax.plan.memory import REMAT, layer_activations
+from llama_jax.plan.memory import POLICIES, layer_activations
 from llama_jax.plan.report import print_plan
 
 ATTEMPTS = 3
@@ -75,18 +75,19 @@ def _figures(config: Config, choice: Choice, *, compiled: CompiledStep | None) -
         "model": {
             "parameters": parameter_count(c), "flops_per_token": train_flops_per_token(c, config.data.sequence_length),
             "hardware_flops_per_token": hardware_flops_per_token(choice.config),
-            "traffic_per_token": traffic(choice.config, choice.mesh, attention) * fleet.count / choice.cost.tokens,
+            "traffic_per_token": traffic(choice.config, choice.mesh, attention=attention) * fleet.count / choice.cost.tokens,
         },
         "layout": {"mesh": dict(choice.mesh), "accumulation_steps": choice.config.training.accumulation_steps,
                    "micro_batch": choice.micro_batch, "largest_micro_batch": largest.micro_batch if largest else 0,
-                   "remat": c.remat, "attention": attention, "configured_total": _configured_total(config, fleet),
+                   "remat": choice.config.compute.remat, "attention": attention,
+                   "configured_total": _configured_total(config, fleet),
                    "as_configured": not _decided_overrides(config, choice.config)},
         "memory": dataclasses.asdict(choice.memory) | {
             "total": choice.memory.total,
-            "activations_by_remat": {policy: c.num_layers * layer_activations(choice.config, choice.mesh, policy)
-                                     for policy in REMAT}},
+            "activations_by_remat": {policy: c.num_layers * layer_activations(choice.config, choice.mesh, remat=policy)
+                                     for policy in POLICIES}},
         "collectives": [
-            {"axis": axis, **dataclasses.asdict(found), "seconds": seconds_of(axis, found, choice.mesh, fleet)}
+            {"axis": axis, **dataclasses.asdict(found), "seconds": seconds_of(axis, found, mesh=choice.mesh, fleet=fleet)}
             for axis, found in collectives(choice.config, choice.mesh)],
         "cost": _costs(choice),
         "compiled": dataclasses.asdict(compiled) if compiled else None,
@@ -135,6 +136,6 @@ def _decided_overrides(config: Config, planned: Config) -> list[str]:
             words += [f"--mesh.{axis}", str(new)]
     if config.training.accumulation_steps != planned.training.accumulation_steps:
         words += ["--training.accumulation_steps", str(planned.training.accumulation_steps)]
-    if config.model.remat != planned.model.remat:
-        words += ["--model.remat", planned.model.remat]
+    if config.compute.remat != planned.compute.remat:
+        words += ["--compute.remat", planned.compute.remat]
     return words

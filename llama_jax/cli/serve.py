@@ -9,7 +9,7 @@ import jax
 from llama_jax.cli.load_model import load_model
 from llama_jax.cli.options import ServeOptions
 from llama_jax.errors import ConfigError
-from llama_jax.inference.params import make_weights
+from llama_jax.inference.params import decoding_params
 
 
 def run_serve(asked: ServeOptions) -> None:
@@ -27,9 +27,9 @@ def run_serve(asked: ServeOptions) -> None:
     model, params, tokenizer = load_model(asked.checkpoint, asked.tensor)
     mesh = params["embedding"].sharding.mesh
     with jax.set_mesh(mesh):
-        weights = make_weights(model.config, params, int8=asked.quantize == "int8")
+        decoding = decoding_params(model, params, int8=asked.quantize == "int8")
         del params  # the last reference: the weights in their first form are freed
-        engine = Engine(model.config, weights, tokenizer, slots=asked.slots, queue=asked.queue, mesh=mesh)
+        engine = Engine(model, decoding, tokenizer=tokenizer, slots=asked.slots, queue=asked.queue, mesh=mesh)
         key = asked.api_key or os.environ.get("LLAMA_JAX_API_KEY", "")
         limits = Limits(body_bytes=asked.max_body, samples=asked.max_samples, api_key=key)
         name = asked.model_name or Path(asked.checkpoint).resolve().name

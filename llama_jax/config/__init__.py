@@ -1,19 +1,21 @@
-"""Every choice of a run: frozen dataclasses that check themselves, their JSON form, and the presets."""
+"""Every choice of a run: frozen dataclasses that check themselves, their JSON form, config files and the presets."""
 
 from llama_jax.config.fields import from_dict, nearest, to_dict
+from llama_jax.config.file import config_from_dict, load_config
+from llama_jax.config.model import ComputeConfig, ModelConfig, RopeScaling
+from llama_jax.config.presets import PRESETS, paper_optimizer, paper_sources
 from llama_jax.config.schema import (
     CheckpointConfig,
     Config,
     DataConfig,
     EvalConfig,
     MeshConfig,
-    ModelConfig,
     OptimizerConfig,
-    RopeScaling,
     TrainingConfig,
 )
 
 __all__ = [
-    "CheckpointConfig", "Config", "DataConfig", "EvalConfig", "MeshConfig", "ModelConfig", "OptimizerConfig", "RopeScaling",
-    "TrainingConfig", "from_dict", "nearest", "to_dict",
+    "PRESETS", "CheckpointConfig", "ComputeConfig", "Config", "DataConfig", "EvalConfig", "MeshConfig", "ModelConfig",
+    "OptimizerConfig", "RopeScaling", "TrainingConfig", "config_from_dict", "from_dict", "load_config", "nearest",
+    "paper_optimizer", "paper_sources", "to_dict",
 ]

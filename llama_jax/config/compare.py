@@ -4,12 +4,13 @@ import json
 from dataclasses import replace
 
 from llama_jax.config.fields import to_dict
-from llama_jax.config.schema import Config, ModelConfig, RopeScaling
+from llama_jax.config.model import ModelConfig, RopeScaling
+from llama_jax.config.schema import Config
 from llama_jax.errors import ConfigError
 from llama_jax.ops.rotary import STRETCHES
 
-FREE_TO_CHANGE = ("attention", "remat", "scan_layers", "dtype", "max_length")
-"""Model fields that do not touch the parameters and may differ between a run's sessions."""
+FREE_TO_CHANGE = ("max_length",)
+"""Model fields that leave the parameters as they are and may differ between two sessions of a run."""
 
 
 def check_same_model(saved: Config, wanted: Config) -> None:
@@ -43,3 +44,8 @@ def changes(saved: Config, wanted: Config) -> list[str]:
     """Lines `field: before -> now` of every field that differs."""
     before, now = flat(to_dict(saved)), flat(to_dict(wanted))
     return [f"{key}: {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
+
+
+def different_from_default(model: ModelConfig) -> list[tuple[str, str]]:
+    """(name, value as JSON) of the model fields that are not the default's, sorted: a new field leaves it as it was."""
+    return sorted(meaning(model).items() - meaning(ModelConfig()).items())

@@ -1,14 +1,48 @@
-"""Config files: Python with a `get_config()`, or JSON."""
+"""Config files: Python with a `get_config()`, or JSON, also of earlier versions."""
 
 import importlib.util
 import json
+import re
 import traceback
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from llama_jax.config.fields import from_dict
 from llama_jax.config.schema import Config
 from llama_jax.errors import ConfigError
+
+MOVED_FIELDS = {
+    "model.dtype": "compute.dtype",
+    "model.attention": "compute.attention",
+    "model.remat": "compute.remat",
+    "model.scan_layers": "compute.scan_layers",
+    "training.loss_chunk": "compute.loss_chunk",
+}
+"""Old name of a field -> its name now. JSON written by an earlier version is read; what people type or write is an error that
+names the new field."""
+
+
+def config_from_dict(values: Any) -> Config:
+    """The Config that JSON values describe, of this or an earlier version; raises ConfigError for anything else."""
+    moved = {section: dict(fields) if isinstance(fields, dict) else fields for section, fields in values.items()} \
+        if isinstance(values, dict) else values
+    for old, new in MOVED_FIELDS.items():
+        (old_section, name), (section, new_name) = old.split("."), new.split(".")
+        if not (isinstance(moved, dict) and isinstance(moved.get(old_section), dict) and name in moved[old_section]):
+            continue
+        target = moved.setdefault(section, {})
+        if isinstance(target, dict):
+            if new_name in target:
+                raise ConfigError(f"{old} and {new} are the same field; remove {old}, its name in earlier versions.")
+            target[new_name] = moved[old_section].pop(name)
+    return from_dict(Config, moved)
+
+
+def moved_hint(name: str) -> str:
+    """A sentence that says where the field `name` (dotted, or the last part alone) stands now; empty if it never moved."""
+    new = next((new for old, new in MOVED_FIELDS.items() if name in (old, old.rpartition(".")[2])), "")
+    return f"it stands under {new.partition('.')[0]} now: {new}" if new else ""
 
 
 def load_config(path: Path) -> Config:
@@ -18,7 +52,7 @@ def load_config(path: Path) -> Config:
     if path.suffix not in (".py", ".json"):
         raise ConfigError(f"--config wants a .py or .json file, got {path}.")
     try:
-        config = from_dict(Config, json.loads(path.read_bytes())) if path.suffix == ".json" else run_config(path)
+        config = config_from_dict(json.loads(path.read_bytes())) if path.suffix == ".json" else run_config(path)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     except OSError as error:
@@ -40,7 +74,9 @@ def run_config(path: Path) -> Config:
     except Exception as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else 0
-        raise ConfigError(f"line {line} raises {type(error).__name__}: {error}") from None
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        hint = moved_hint(unknown[1]) if unknown else ""
+        raise ConfigError(f"line {line} raises {type(error).__name__}: {error}{'; ' * bool(hint)}{hint}") from None
     if not isinstance(config, Config):
         raise ConfigError("it should define get_config() that returns a llama_jax.config.Config.")
     return config

@@ -1,37 +1,38 @@
-"""Shapes of the LLaMA family by name: Table 2 of the paper, its successors, and the small ones."""
+"""Architectures of the LLaMA family by name: Table 2 of the paper, its successors, and two small ones."""
 
-from llama_jax.config.schema import ModelConfig, OptimizerConfig
+from llama_jax.config.model import ModelConfig
+from llama_jax.config.schema import OptimizerConfig
 
 
-def _llama(dim: int, num_heads: int, num_layers: int, ffn_dim: int, norm_eps: float = 1e-5) -> ModelConfig:
+def _llama(dim: int, num_heads: int, *, num_layers: int, ffn_dim: int, norm_eps: float = 1e-5) -> ModelConfig:
     return ModelConfig(dim=dim, num_heads=num_heads, num_kv_heads=num_heads, num_layers=num_layers, ffn_dim=ffn_dim,
-                       norm_eps=norm_eps, remat="linear")
+                       norm_eps=norm_eps)
 
 
-def _llama2(dim: int, num_heads: int, num_kv_heads: int, num_layers: int, ffn_dim: int) -> ModelConfig:
+def _llama2(dim: int, num_heads: int, *, num_kv_heads: int, num_layers: int, ffn_dim: int) -> ModelConfig:
     return ModelConfig(dim=dim, num_heads=num_heads, num_kv_heads=num_kv_heads, num_layers=num_layers,
-                       ffn_dim=ffn_dim, max_length=4096, remat="linear")
+                       ffn_dim=ffn_dim, max_length=4096)
 
 
-def _llama3(dim: int, num_heads: int, num_layers: int, ffn_dim: int) -> ModelConfig:
+def _llama3(dim: int, num_heads: int, *, num_layers: int, ffn_dim: int) -> ModelConfig:
     return ModelConfig(vocab_size=128_256, dim=dim, num_heads=num_heads, num_kv_heads=8, num_layers=num_layers,
-                       ffn_dim=ffn_dim, max_length=8192, rope_theta=500_000.0, remat="linear")
+                       ffn_dim=ffn_dim, max_length=8192, rope_theta=500_000.0)
 
 
 PRESETS: dict[str, ModelConfig] = {
-    "llama-7b": _llama(4096, 32, 32, 11_008, norm_eps=1e-6),
-    "llama-13b": _llama(5120, 40, 40, 13_824),
-    "llama-33b": _llama(6656, 52, 60, 17_920),
-    "llama-65b": _llama(8192, 64, 80, 22_016),
-    "llama2-7b": _llama2(4096, 32, 32, 32, 11_008),
-    "llama2-13b": _llama2(5120, 40, 40, 40, 13_824),
-    "llama2-70b": _llama2(8192, 64, 8, 80, 28_672),
-    "llama3-8b": _llama3(4096, 32, 32, 14_336),
-    "llama3-70b": _llama3(8192, 64, 80, 28_672),
-    "tinyllama-1b": ModelConfig(dim=2048, num_heads=32, num_kv_heads=4, num_layers=22, ffn_dim=5632, remat="linear"),
-    "tiny": ModelConfig(vocab_size=1024, dim=128, num_heads=2, num_kv_heads=2, num_layers=4, ffn_dim=384,
-                        max_length=128, dtype="float32", scan_layers=False),
+    "llama-7b": _llama(4096, 32, num_layers=32, ffn_dim=11_008, norm_eps=1e-6),
+    "llama-13b": _llama(5120, 40, num_layers=40, ffn_dim=13_824),
+    "llama-33b": _llama(6656, 52, num_layers=60, ffn_dim=17_920),
+    "llama-65b": _llama(8192, 64, num_layers=80, ffn_dim=22_016),
+    "llama2-7b": _llama2(4096, 32, num_kv_heads=32, num_layers=32, ffn_dim=11_008),
+    "llama2-13b": _llama2(5120, 40, num_kv_heads=40, num_layers=40, ffn_dim=13_824),
+    "llama2-70b": _llama2(8192, 64, num_kv_heads=8, num_layers=80, ffn_dim=28_672),
+    "llama3-8b": _llama3(4096, 32, num_layers=32, ffn_dim=14_336),
+    "llama3-70b": _llama3(8192, 64, num_layers=80, ffn_dim=28_672),
+    "tinyllama-1b": ModelConfig(dim=2048, num_heads=32, num_kv_heads=4, num_layers=22, ffn_dim=5632),
+    "tiny": ModelConfig(vocab_size=1024, dim=128, num_heads=2, num_kv_heads=2, num_layers=4, ffn_dim=384, max_length=128),
 }
+"""Architectures by name; `Transformer(PRESETS[name])` computes them in bfloat16, see `ComputeConfig`."""
 
 
 def paper_optimizer(peak_lr: float) -> OptimizerConfig:

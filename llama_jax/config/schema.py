@@ -1,4 +1,4 @@
-"""Every choice of a run: frozen dataclasses that check themselves."""
+"""Every choice of a run beside the model: optimizer, data, length, mesh, checkpoints; and `Config`, which holds them all."""
 
 import dataclasses
 import os
@@ -6,87 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from llama_jax.config.fields import require as _require
+from llama_jax.config.model import ComputeConfig, ModelConfig
 from llama_jax.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class RopeScaling:
-    """How rotary frequencies are stretched for contexts longer than those trained on."""
-
-    kind: Literal["none", "linear", "llama3"] = "none"
-    """linear divides every frequency by factor (Chen et al. 2023); llama3 only the slow ones (arXiv 2407.21783)."""
-    factor: float = 8.0
-    """Of the stretch."""
-    low_freq_factor: float = 1.0
-    """llama3: pairs that turn fewer times than this in original_length are divided by factor."""
-    high_freq_factor: float = 4.0
-    """llama3: pairs that turn more times than this in original_length stay as they are."""
-    original_length: int = 8192
-    """llama3: context length in tokens before the stretch."""
-
-    def __post_init__(self):
-        _require(1 <= self.factor < float("inf"), f"model.rope_scaling.factor must be at least 1, got {self.factor}.")
-        _require(0 < self.low_freq_factor < self.high_freq_factor < float("inf") and self.original_length > 0,
-                 "model.rope_scaling wants 0 < low_freq_factor < high_freq_factor and a positive original_length, got "
-                 f"{self.low_freq_factor}, {self.high_freq_factor} and {self.original_length}.")
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Shape and numerics of one Transformer (section 2.2, Table 2)."""
-
-    vocab_size: int = 32_000
-    """Number of tokens V; must equal the tokenizer's."""
-    dim: int = 4096
-    """Width D of the residual stream."""
-    num_layers: int = 32
-    """Number of blocks L."""
-    num_heads: int = 32
-    """Query heads N."""
-    num_kv_heads: int = 32
-    """Key and value heads K; equal to num_heads is multi-head, 1 is multi-query, between is grouped-query attention."""
-    ffn_dim: int = 11_008
-    """Hidden width F of the feed-forward."""
-    head_dim: int = 0
-    """Width H of a head; 0 means dim / num_heads."""
-    max_length: int = 2048
-    """Context length in tokens."""
-    rope_theta: float = 10_000.0
-    """Base of the rotary frequencies."""
-    rope_scaling: RopeScaling = field(default_factory=RopeScaling)
-    norm_eps: float = 1e-5
-    """Epsilon inside RMSNorm's square root."""
-    tied_embeddings: bool = False
-    """Use the embedding matrix as output head."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Compute dtype; parameters, norms, softmax and logits are float32 always."""
-    attention: Literal["auto", "reference", "chunked", "cudnn", "splash"] = "auto"
-    """Attention backend: auto picks the best and says which; reference keeps T x T weights, the others never do: chunked on
-    every platform, cudnn on NVIDIA GPUs, splash on TPUs."""
-    remat: Literal["none", "full", "linear", "offload"] = "none"
-    """What the backward pass recomputes: nothing, every block, or all but the outputs of linear layers (section 2.4), kept
-    on the device or (offload) in the host's memory."""
-    scan_layers: bool = True
-    """Compile one block and loop over it; False unrolls the layers (faster for small models, slower to compile)."""
-
-    def __post_init__(self):
-        for name in ("vocab_size", "dim", "num_layers", "num_heads", "num_kv_heads", "ffn_dim", "max_length"):
-            _require(getattr(self, name) > 0, f"model.{name} must be positive, got {getattr(self, name)}.")
-        _require(self.num_heads % self.num_kv_heads == 0,
-                 f"model.num_heads must be a multiple of model.num_kv_heads, got {self.num_heads} query heads "
-                 f"and {self.num_kv_heads} kv heads.")
-        _require(self.head_dim > 0 or (self.head_dim == 0 and self.dim % self.num_heads == 0),
-                 f"model.dim must be a multiple of model.num_heads (or set model.head_dim), got {self.dim} and "
-                 f"{self.num_heads}.")
-        _require(self.head_size % 2 == 0,
-                 f"the width of a head must be even (rotary embeddings turn pairs), got {self.head_size}.")
-        _require(self.rope_theta > 0 and self.norm_eps > 0, "model.rope_theta and model.norm_eps must be positive, got "
-                 f"{self.rope_theta} and {self.norm_eps}.")
-
-    @property
-    def head_size(self) -> int:
-        """Width H of a head."""
-        return self.head_dim or self.dim // self.num_heads
 
 
 @dataclass(frozen=True)
@@ -188,8 +109,6 @@ class TrainingConfig:
     separate_documents: bool = True
     """Tokens see only their own document, as in Llama 3; False: all that came before them in the row, at positions that
     run on (no published LLaMA code says what LLaMA did)."""
-    loss_chunk: int = 1024
-    """Tokens a device for which float32 logits exist at one time."""
     log_every: int = 10
     """Steps between metric lines, each with the mean loss since the last."""
     heldout_every: int = 0
@@ -202,7 +121,7 @@ class TrainingConfig:
     """Tokens sampled for each prompt; 0: no samples."""
 
     def __post_init__(self):
-        for name in ("num_steps", "batch_size", "accumulation_steps", "loss_chunk", "log_every"):
+        for name in ("num_steps", "batch_size", "accumulation_steps", "log_every"):
             _require(getattr(self, name) > 0, f"training.{name} must be positive, got {getattr(self, name)}.")
         for name in ("seed", "z_loss", "heldout_every", "heldout_batches", "sample_tokens"):
             _require(getattr(self, name) >= 0, f"training.{name} must be at least 0, got {getattr(self, name)}.")
@@ -277,6 +196,7 @@ class Config:
     profile: str = ""
     """Steps to trace for a profiler, as STEP:COUNT; written to DIR/profile."""
     model: ModelConfig = field(default_factory=ModelConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)

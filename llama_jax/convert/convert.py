@@ -17,7 +17,7 @@ from llama_jax.formats.base import STORED_DTYPES, WeightSource, require_finite, 
 from llama_jax.formats.hf import write_hf
 from llama_jax.formats.mapping import Tensor, tensors
 from llama_jax.formats.meta import write_meta
-from llama_jax.formats.run import write_run
+from llama_jax.formats.run import config_around_model, write_run
 from llama_jax.model.accounting import parameter_count
 from llama_jax.tokenizer.base import Tokenizer
 
@@ -56,8 +56,8 @@ def convert_weights(
     with _complete_or_absent(target, source.folder, needed=parameter_count(config) * stored.itemsize) as folder:
         weights = _cast_tensors(source, config, dtype=stored, report=report)
         if to == "orbax":
-            write_run(folder, config, dtype=stored, weights=weights, tokenizer=tokenizer, name=target.name,
-                      origin=str(source.folder))
+            whole = config_around_model(config, source.compute, name=target.name, origin=str(source.folder))
+            write_run(folder, whole, dtype=stored, weights=weights, tokenizer=tokenizer)
         elif to == "hf":
             write_hf(folder, config, dtype=stored, weights=weights, tokenizer=tokenizer)
         else:

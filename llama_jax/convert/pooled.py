@@ -22,7 +22,7 @@ class PooledSource:
         self._source = source
         self.folder = source.folder
         self.format = source.format
-        self.dtype = source.dtype
+        self.dtype, self.compute = source.dtype, source.compute
         self.padded = source.padded
         self.tokenizer = source.tokenizer
         self.config = replace(source.config, num_kv_heads=kv_heads)

@@ -1,11 +1,12 @@
 """Whether two folders hold the same model: the logits of both on random tokens."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from llama_jax.config import ComputeConfig
 from llama_jax.formats.base import WeightSource
 from llama_jax.formats.loading import abstract_params, read_params
 from llama_jax.model.decoder import Transformer
@@ -41,6 +42,6 @@ def compare_logits(source: WeightSource, target: WeightSource) -> LogitDifferenc
 def logits_of_source(source: WeightSource, tokens_BT: np.ndarray) -> np.ndarray:
     """float32 logits (B, T, V) of a source's model, computed in float32 on the first device."""
     # how the source was trained (backend, rematerialisation, unrolled layers) is left out of the comparison
-    model = Transformer(replace(source.config, dtype="float32", attention="auto", scan_layers=True, remat="none"))
+    model = Transformer(source.config, ComputeConfig(dtype="float32"))
     params = read_params(source, abstract_params(source.config))
     return np.asarray(jax.jit(model.apply)({"params": params}, tokens_BT))

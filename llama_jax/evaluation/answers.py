@@ -13,7 +13,7 @@ from llama_jax.evaluation.fingerprint import model_fingerprint
 from llama_jax.evaluation.task import GenerationAnswer, GenerationRequest, LikelihoodAnswer, LikelihoodRequest, RollingRequest
 from llama_jax.formats.run import find_checkpoint
 from llama_jax.inference.generate import generate_encoded
-from llama_jax.inference.params import Weights, make_weights
+from llama_jax.inference.params import DecodingParams, decoding_params
 from llama_jax.inference.prompts import EncodedPrompt, encode_prompt
 from llama_jax.inference.sampling import Sampling
 from llama_jax.model.decoder import Transformer
@@ -55,12 +55,12 @@ class Answerer:
     @cached_property
     def fingerprint(self) -> str:
         """What decides an answer beside the request, as one text: every parameter, the config and the tokenizer."""
-        return model_fingerprint(self.model.config, self.params, tokenizer=self.tokenizer)
+        return model_fingerprint(self.model, self.params, tokenizer=self.tokenizer)
 
     @cached_property
-    def weights(self) -> Weights:
-        """Parameters as decoding wants them."""
-        return make_weights(self.model.config, self.params)
+    def decoding_params(self) -> DecodingParams:
+        """The parameters as decoding reads them."""
+        return decoding_params(self.model, self.params)
 
     def scores(self, requests: Sequence[LikelihoodRequest | RollingRequest], known: Container[int] = (),
                report: _ReportShare | None = None) -> Iterator[dict[int, tuple[LikelihoodAnswer, int]]]:
@@ -120,8 +120,8 @@ class Answerer:
             batch = max(ways, rows // count // ways * ways)
             heard = (lambda n, count=count: report(n / len(padded) * count / asked.num_samples)) if report else None
             block = [EncodedPrompt(ids, place, begin) for ids, place in padded]
-            results = generate_encoded(self.model, self.weights, tokenizer=self.tokenizer, prompts=block, sampling=sampling,
-                                       batch_size=batch, report=heard)
+            results = generate_encoded(self.model, self.decoding_params, tokenizer=self.tokenizer, prompts=block,
+                                       sampling=sampling, batch_size=batch, report=heard)
             for number, result in enumerate(results[: len(prompts) * count]):
                 made[number // count].append((result.text, result.finish_reason))
                 tokens[number // count] += len(result.tokens)

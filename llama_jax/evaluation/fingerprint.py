@@ -13,25 +13,27 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from llama_jax.config import ModelConfig
+from llama_jax.config.compare import different_from_default
+from llama_jax.model.decoder import Transformer
 from llama_jax.tokenizer.base import Tokenizer
 
-_VERSION = "2"
+_VERSION = "3"
 """Begins every fingerprint. To be raised whenever the same model would answer the same request otherwise (another way of
 drawing tokens or of cutting texts), so that answers of earlier programs are not taken for this one's. Fingerprints of
-version 1 were bare hashes of the norms and one embedding column."""
+version 1 were bare hashes of the norms and one embedding column; those of version 2 held all fields of the config, so that a
+new field changed them."""
 
 _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 """By bytes per element."""
 
 
-def model_fingerprint(config: ModelConfig, params: Any, *, tokenizer: Tokenizer) -> str:
-    """Hash of all parameters (name, shape, dtype and bits of each), of the config and of the tokenizer with its rules.
+def model_fingerprint(model: Transformer, params: Any, *, tokenizer: Tokenizer) -> str:
+    """Hash of all parameters (name, shape, dtype and bits of each), the architecture, the compute dtype and the tokenizer.
 
     The same on every mesh, and for the same weights in any format of folder.
     """
     rules = [tokenizer.sha256, tokenizer.bos_id, list(tokenizer.begin), list(tokenizer.eos_ids)]
-    seen = sha256(f"{config} {rules}".encode())
+    seen = sha256(f"{different_from_default(model.config)} {model.compute.dtype} {rules}".encode())
     for name, shape, dtype, *sums in parameter_checksums(params):
         seen.update(f"{name} {shape} {dtype} {sums}\n".encode())
     return f"{_VERSION}-{seen.hexdigest()}"

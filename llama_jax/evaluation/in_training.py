@@ -33,11 +33,11 @@ def evaluators(config: Config, workdir: Path) -> list[Callable[[Any], dict[str, 
         raise ConfigError("eval.tasks works in runs of one process; evaluate the checkpoints with eval.py.")
     settings = Settings()
     jobs = prepare_tasks(names, config.eval.data_dir, settings, config.eval.limit)
-    model = replace(config.model, attention="auto")  # what serves training rows need not know the masks of scoring
+    compute = replace(config.compute, attention="auto")  # what serves training rows need not know the masks of scoring
     tokenizer = cache(lambda: load_tokenizer(workdir))  # the run may have yet to train it
 
     def measure(params: Any) -> dict[str, float]:
-        answerer = Answerer(Transformer(model), params, tokenizer())
+        answerer = Answerer(Transformer(config.model, compute), params, tokenizer())
         results = evaluate_tasks(jobs, answerer, settings=settings, cache=AnswerCache(None, ""), progress=lambda name, new: None)
         headlines = [(result.job.task.name, *result.headline(settings)) for result in results]
         return {f"eval/{task}/{metric}": estimate.value for task, metric, estimate in headlines if estimate}

@@ -65,7 +65,7 @@ class LlamaJax(LM):
 
     def get_model_info(self) -> dict[str, Any]:
         """For that harness's results."""
-        return {"model_sha": self._answerer.fingerprint, "model_dtype": self._answerer.model.config.dtype}
+        return {"model_sha": self._answerer.fingerprint, "model_dtype": self._answerer.model.compute.dtype}
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
         """Take the harness's cache of answers (--use_cache). It files them by request alone: one that holds another

@@ -6,7 +6,7 @@ from typing import Protocol
 import ml_dtypes
 import numpy as np
 
-from llama_jax.config import ModelConfig
+from llama_jax.config import ComputeConfig, ModelConfig
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.formats.mapping import TABLE, Tensor
 from llama_jax.tokenizer.base import Tokenizer
@@ -32,7 +32,9 @@ class WeightSource(Protocol):
     format: str
     """Name of the format as messages show it, such as "Hugging Face folder"."""
     config: ModelConfig
-    """The model whose weights these are."""
+    """The architecture of the model whose weights these are."""
+    compute: ComputeConfig
+    """How the model is computed where nothing else is asked for: in the dtype of its weights, or as the run computed it."""
     padded: bool
     """Whether the model's vocabulary may be larger than the tokenizer's; folders of other projects often pad theirs."""
     dtype: np.dtype
@@ -53,9 +55,9 @@ def lossless_dtype(dtypes: set[np.dtype]) -> np.dtype:
     return next(iter(dtypes)) if len(dtypes) == 1 else STORED_DTYPES["float32"]
 
 
-def compute_dtype(dtype: np.dtype) -> str:
-    """The dtype that a model computes in whose weights are stored in `dtype`."""
-    return "float32" if dtype == STORED_DTYPES["float32"] else "bfloat16"
+def compute_for(dtype: np.dtype) -> ComputeConfig:
+    """How a model computes whose weights are stored in `dtype`: in float32, or in bfloat16 where they are stored in 16 bits."""
+    return ComputeConfig(dtype="float32" if dtype == STORED_DTYPES["float32"] else "bfloat16")
 
 
 def require_finite(array: np.ndarray, name: str) -> np.ndarray:

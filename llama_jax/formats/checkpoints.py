@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from llama_jax.config import CheckpointConfig, Config, from_dict, to_dict
+from llama_jax.config import CheckpointConfig, Config, config_from_dict, to_dict
 from llama_jax.errors import DataError, LlamaError
 
 _PROGRESS_ITEM = "progress"
@@ -59,7 +59,7 @@ class Checkpoints:
         """The config saved with a step, with every default filled in."""
         with checkpoint_errors(self.folder / str(step)):
             saved = self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
-            return from_dict(Config, saved["config"])
+            return config_from_dict(saved["config"])
 
     def restore(self, step: int, abstract_state: Any) -> Any:
         """The state of a step, laid out as `abstract_state` (ShapeDtypeStructs with shardings) says."""

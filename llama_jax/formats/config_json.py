@@ -17,7 +17,7 @@ _NEUTRAL_VALUES = {
 """Keys that change the model's computation, and the values (beside null) with which it still is a LLaMA."""
 
 
-def config_from_hf(values: dict[str, Any], file: Path, *, dtype: str = "bfloat16") -> ModelConfig:
+def config_from_hf(values: dict[str, Any], file: Path) -> ModelConfig:
     """The ModelConfig of a config.json, in its old and its new spelling.
 
     Raises DataError, naming the key, where it describes something else than a LLaMA.
@@ -46,7 +46,6 @@ def config_from_hf(values: dict[str, Any], file: Path, *, dtype: str = "bfloat16
         rope_scaling=scaling,
         norm_eps=fields.get("rms_norm_eps", float, default=1e-6),
         tied_embeddings=fields.get("tie_word_embeddings", bool, default=False),
-        dtype=dtype,
     )
 
 

@@ -18,7 +18,7 @@ from llama_jax.formats.base import (
     EMBEDDING_TENSOR,
     HEAD_TENSOR,
     STORED_DTYPES,
-    compute_dtype,
+    compute_for,
     lossless_dtype,
     require_finite,
 )
@@ -73,7 +73,7 @@ class HFFolder:
         if index is not None:
             self._check_index(index)
         self.dtype = lossless_dtype({_DTYPES[self._stored[tensor.hf].dtype] for tensor in tensors(self.config)})
-        self.config = replace(self.config, dtype=compute_dtype(self.dtype))
+        self.compute = compute_for(self.dtype)
         warn_of_unread_weights(folder, files, index=index)
 
     @staticmethod

@@ -7,21 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from flax import traverse_util
 from jax.sharding import Mesh
 
 from llama_jax.config import MeshConfig, ModelConfig
 from llama_jax.formats.base import WeightSource, check_vocabulary
-from llama_jax.formats.checkpoints import Checkpoints, abstract_arrays
+from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.formats.mapping import TABLE, Tensor, Weight
 from llama_jax.formats.open import open_source
 from llama_jax.formats.run import RunFolder
 from llama_jax.model.decoder import Transformer
+from llama_jax.model.tree import abstract_tree
 from llama_jax.parallel.mesh import check_model, make_mesh
-from llama_jax.parallel.rules import AXES, shardings
+from llama_jax.parallel.rules import AXES
 from llama_jax.tokenizer.base import Tokenizer
 
 
@@ -42,9 +41,9 @@ def load_source(
     tokenizer = source.tokenizer()
     check_vocabulary(source, tokenizer)
     # the backend that trained may need another machine, and cannot mask every prompt
-    config = replace(source.config, attention="auto")
-    params = load_params(source, abstract_params(config, mesh), report=report)
-    return Transformer(config), params, tokenizer
+    compute = replace(source.compute, attention="auto")
+    params = load_params(source, abstract_params(source.config, mesh), report=report)
+    return Transformer(source.config, compute), params, tokenizer
 
 
 def load_params(source: WeightSource, target: Any, *, report: Callable[[int], None] = lambda count: None) -> Any:
@@ -100,8 +99,7 @@ def abstract_params(config: ModelConfig, mesh: MeshConfig | None = None) -> Any:
     """ShapeDtypeStructs of the parameters, float32, with their shardings on `mesh`, or on the first device."""
     real_mesh = _mesh_of_first_devices(mesh or MeshConfig(data=1))
     check_model(config, real_mesh)
-    boxed = jax.eval_shape(Transformer(config).init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
-    return abstract_arrays(nn.unbox(boxed), shardings(boxed, real_mesh))
+    return abstract_tree(config, real_mesh)
 
 
 def _mesh_of_first_devices(config: MeshConfig) -> Mesh:

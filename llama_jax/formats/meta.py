@@ -11,7 +11,7 @@ import numpy as np
 
 from llama_jax.config import ModelConfig
 from llama_jax.errors import ConfigError, DataError
-from llama_jax.formats.base import EMBEDDING_TENSOR, HEAD_TENSOR, compute_dtype, lossless_dtype, require_finite
+from llama_jax.formats.base import EMBEDDING_TENSOR, HEAD_TENSOR, compute_for, lossless_dtype, require_finite
 from llama_jax.formats.json_fields import read_json_object
 from llama_jax.formats.mapping import TABLE, Tensor, from_ours, tensors, to_ours, turn
 from llama_jax.formats.params_json import config_from_meta, config_to_meta
@@ -53,8 +53,8 @@ class MetaFolder:
             vocab_size=self._whole_shape(shapes, EMBEDDING_TENSOR)[0],
             ffn_dim=self._whole_shape(shapes, gate)[0],
             tied=tied,
-            dtype=compute_dtype(self.dtype),
         )
+        self.compute = compute_for(self.dtype)
         self._check_tensors(shapes)
 
     @staticmethod

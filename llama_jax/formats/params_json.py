@@ -19,7 +19,7 @@ _FACTOR, _HIGH_FREQ_FACTOR = 8.0, 4.0
 
 
 def config_from_meta(
-    values: dict[str, Any], file: Path, *, vocab_size: int, ffn_dim: int, tied: bool, dtype: str
+    values: dict[str, Any], file: Path, *, vocab_size: int, ffn_dim: int, tied: bool
 ) -> ModelConfig:
     """The ModelConfig of a params.json; vocab_size, ffn_dim and tied are what only the tensors tell.
 
@@ -54,7 +54,6 @@ def config_from_meta(
         max_length=fields.get("max_seq_len", int, default=length),
         norm_eps=fields.get("norm_eps", float, default=1e-5),
         tied_embeddings=tied,
-        dtype=dtype,
     )
     _check_against_tensors(fields, config)
     return config

@@ -11,7 +11,7 @@ import numpy as np
 import tensorstore
 from flax import traverse_util
 
-from llama_jax.config import CheckpointConfig, Config, ModelConfig, to_dict
+from llama_jax.config import CheckpointConfig, ComputeConfig, Config, ModelConfig, to_dict
 from llama_jax.errors import DataError
 from llama_jax.files.atomic import write_atomic
 from llama_jax.formats.base import STORED_DTYPES, lossless_dtype, require_finite
@@ -33,7 +33,7 @@ class RunFolder:
             config = checkpoints.config(self.step)
         finally:
             checkpoints.close()
-        self.config = config.model
+        self.config, self.compute = config.model, config.compute
         self.padded = bool(config.init_from)  # a run that began with random weights has as many ids as its tokenizer
         self._path = self.folder / "checkpoints" / str(self.step)
         weights = dict.fromkeys(tensor.weight for tensor in tensors(self.config))
@@ -106,25 +106,23 @@ def find_checkpoint(path: Path) -> tuple[Path, int]:
 
 def write_run(
     folder: Path,
-    config: ModelConfig,
+    config: Config,
     *,
     dtype: np.dtype,
     weights: Iterable[tuple[Tensor, np.ndarray]],
     tokenizer: Tokenizer | None,
-    name: str,
-    origin: str,
 ) -> None:
-    """Write a run directory called `name` with step 0 alone, which says that its weights come from the folder `origin`.
+    """Write a run directory that holds a config (`config_around_model`) and step 0 alone.
 
-    `weights` are all tensors of the model in this project's axes, in the order of `tensors(config)` and in `dtype`.
+    `weights` are all tensors of the model in this project's axes, in the order of `tensors(config.model)` and in `dtype`.
     """
-    whole = _config_of_run(config, name=name, origin=origin)
-    shapes = {weight: _stacked_shape(weight, config) for weight in dict.fromkeys(tensor.weight for tensor in tensors(config))}
+    wanted = dict.fromkeys(tensor.weight for tensor in tensors(config.model))
+    shapes = {weight: _stacked_shape(weight, config.model) for weight in wanted}
     # orbax saves whole arrays only. It is given arrays of one number, for the sake of the files that it writes around them;
     # then each array is made anew and filled a layer at a time, so that memory never holds all layers.
     scalars = traverse_util.unflatten_dict({weight.ours: jax.numpy.zeros((), dtype) for weight in shapes}, sep=".")
     with closing(Checkpoints(folder / "checkpoints", CheckpointConfig())) as checkpoints:
-        checkpoints.save(0, {"params": scalars}, config=whole)
+        checkpoints.save(0, {"params": scalars}, config=config)
     step = folder / "checkpoints/0"
     weight, array = None, None
     for tensor, ours in weights:
@@ -134,16 +132,16 @@ def write_run(
         place = array[tensor.layer] if weight.stacked else array
         place.write(np.ascontiguousarray(ours)).result()
     _write_shapes_into_metadata(step, shapes)
-    write_atomic(folder / "config.json", (json.dumps(to_dict(whole), indent=1) + "\n").encode())
+    write_atomic(folder / "config.json", (json.dumps(to_dict(config), indent=1) + "\n").encode())
     if tokenizer is not None:
         tokenizer.save(folder)
 
 
-def _config_of_run(config: ModelConfig, *, name: str, origin: str) -> Config:
-    """A whole Config around a model, for the config.json of a run directory."""
+def config_around_model(model: ModelConfig, compute: ComputeConfig, *, name: str, origin: str) -> Config:
+    """A whole Config around a model, for the config.json of a run called `name` whose weights come from the folder `origin`."""
     default = Config()
-    length = min(default.data.sequence_length, config.max_length)
-    return replace(default, name=name, init_from=origin, model=config, data=replace(default.data, sequence_length=length))
+    data = replace(default.data, sequence_length=min(default.data.sequence_length, model.max_length))
+    return replace(default, name=name, init_from=origin, model=model, compute=compute, data=data)
 
 
 def _stacked_shape(weight: Weight, config: ModelConfig) -> tuple[int, ...]:

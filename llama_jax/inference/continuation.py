@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from llama_jax.inference.decode import Made
+from llama_jax.inference.decode import DecodedTokens
 from llama_jax.inference.detokenizer import TextStream
 from llama_jax.inference.sampling import Sampling
 from llama_jax.tokenizer.base import IncrementalDecoder, Tokenizer
@@ -35,7 +35,7 @@ class Continuation:
         self.ended = False
         """Whether an end-of-text token or a stop string has ended it; a budget that is used up does not count."""
 
-    def add(self, made: Made, row: int, *, last: bool) -> str:
+    def add(self, made: DecodedTokens, row: int, *, last: bool) -> str:
         """Take the tokens that a decode call made for a row, and return the new text.
 
         Args:

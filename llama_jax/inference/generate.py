@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llama_jax.config import ModelConfig
 from llama_jax.errors import ConfigError
 from llama_jax.inference.continuation import Continuation, Generated
-from llama_jax.inference.decode import Made, decode, prefill, start
-from llama_jax.inference.params import Weights, make_weights
+from llama_jax.inference.decode import DecodedTokens, decode, prefill, start
+from llama_jax.inference.params import DecodingParams, decoding_params
 from llama_jax.inference.prompts import EncodedPrompt, TextOrIds, as_prompt_list, bucket_length, encode_prompt, pad_prompts
 from llama_jax.inference.sampling import Draw, Sampling
 from llama_jax.model.decoder import Transformer
@@ -27,37 +26,38 @@ BATCH_STEPS = 32
 class DecodingBatch:
     """Prompts that are prefilled together and decoded together, with `sampling.num_samples` rows per prompt."""
 
-    def __init__(self, config: ModelConfig, weights: Weights, *, prompts: Sequence[EncodedPrompt], sampling: Sampling,
+    def __init__(self, model: Transformer, params: DecodingParams, *, prompts: Sequence[EncodedPrompt], sampling: Sampling,
                  eos_ids: tuple[int, ...], pieces: int | None = None):
         """Prefill the prompts.
 
         Args:
-            config: The model's shape.
-            weights: Its parameters.
+            model: The model.
+            params: Its parameters, as decoding reads them.
             prompts: Ids of each prompt, at least one.
             sampling: How every row is drawn.
             eos_ids: Ids that end a row.
             pieces: Number of ids that may be drawn, where the model's vocabulary is padded beyond the tokenizer's.
         """
-        self._config, self._weights, self._eos_ids, self._pieces = config, weights, eos_ids, pieces
+        self._model, self._params, self._eos_ids, self._pieces = model, params, eos_ids, pieces
+        config = model.config
         ids = [prompt.ids for prompt in prompts]
         budgets = [min(sampling.max_new_tokens, config.max_length - len(prompt.ids)) for prompt in prompts]
         tokens_BT, counts_B = pad_prompts(ids, limit=config.max_length)
         slots = bucket_length(max(map(len, ids)) + max(budgets), limit=config.max_length)
-        cache, logits_BV = prefill(config, weights, tokens_BT, counts_B, slots=slots)
+        cache, logits_BV = prefill(model, params, tokens_BT=tokens_BT, counts_B=counts_B, slots=slots)
         draw = Draw.of([(sampling, prompt.prompt_index, prompt.first_sample + n) for prompt in prompts
                         for n in range(sampling.num_samples)])
         budget_B = jnp.repeat(jnp.asarray(budgets, jnp.int32), sampling.num_samples)
-        self._rows = start(cache, logits_BV, budget_B, draw)
+        self._rows = start(cache, logits_BV, budget_B=budget_B, draw=draw)
 
     @property
     def done(self) -> np.ndarray:
         """bool (B,): rows that get no more tokens."""
         return np.asarray(self._rows.done_B)
 
-    def advance(self, limit: int) -> Made:
+    def advance(self, limit: int) -> DecodedTokens:
         """Decode up to `limit` (at most `BATCH_STEPS`) more tokens per row; the result holds numpy arrays."""
-        self._rows, made = decode(self._config, self._weights, self._rows, jnp.int32(limit), eos_ids=self._eos_ids,
+        self._rows, made = decode(self._model, self._params, rows=self._rows, limit=jnp.int32(limit), eos_ids=self._eos_ids,
                                   length=BATCH_STEPS, pieces=self._pieces)
         return jax.device_get(made)
 
@@ -77,7 +77,7 @@ def generate(
 
     Args:
         model: The model.
-        params: Its parameter tree, or the `Weights` made from it.
+        params: Its parameter tree, or the `DecodingParams` made from it.
         tokenizer: Its tokenizer.
         prompts: Texts, before which BOS is set, or token ids, which are taken as they are; or one such prompt.
         sampling: How tokens are drawn; by default as `Sampling()` says.
@@ -100,8 +100,7 @@ def generate_encoded(
     """`generate` from prompts that are encoded and checked, and that say which random numbers they draw."""
     if batch_size < 1:
         raise ConfigError(f"batch_size must be positive, got {batch_size}.")
-    config = model.config
-    weights = params if isinstance(params, Weights) else make_weights(config, params)
+    params = decoding_params(model, params)
     results: dict[int, list[Generated]] = {}
     # prompts of one batch have nearly one length, so that little of it is padding
     by_length = sorted(range(len(prompts)), key=lambda number: len(prompts[number].ids))
@@ -109,7 +108,7 @@ def generate_encoded(
         numbers = by_length[begin : begin + batch_size]
         rounded_up = 1 << (len(numbers) - 1).bit_length()  # few batch sizes, and so few compilations
         padding = [EncodedPrompt([])] * (rounded_up - len(numbers))
-        generated = _generate_batch(config, weights, tokenizer=tokenizer,
+        generated = _generate_batch(model, params, tokenizer=tokenizer,
                                     prompts=[*(prompts[number] for number in numbers), *padding], sampling=sampling)
         for place, number in enumerate(numbers):
             first = place * sampling.num_samples
@@ -119,12 +118,12 @@ def generate_encoded(
     return [result for number in range(len(prompts)) for result in results[number]]
 
 
-def _generate_batch(config: ModelConfig, weights: Weights, *, tokenizer: Tokenizer, prompts: Sequence[EncodedPrompt],
+def _generate_batch(model: Transformer, params: DecodingParams, *, tokenizer: Tokenizer, prompts: Sequence[EncodedPrompt],
                     sampling: Sampling) -> list[Generated]:
     """Continuations of one batch; empty prompts pad the batch, and nothing is generated for them."""
     rows = [Continuation(tokenizer, prompt.ids, sampling=sampling) for prompt in prompts for _ in range(sampling.num_samples)]
     readable = [prompt if prompt.ids else EncodedPrompt([0]) for prompt in prompts]  # a prefill reads at least one id
-    batch = DecodingBatch(config, weights, prompts=readable, sampling=sampling, eos_ids=tokenizer.eos_ids,
+    batch = DecodingBatch(model, params, prompts=readable, sampling=sampling, eos_ids=tokenizer.eos_ids,
                           pieces=tokenizer.vocab_size)
     batch.finish(np.repeat([not prompt.ids for prompt in prompts], sampling.num_samples))
     while True:
@@ -147,8 +146,8 @@ def stream(
     """
     sampling = replace(sampling or Sampling(), num_samples=1)
     ids = encode_prompt(tokenizer, prompt, config=model.config)
-    weights = params if isinstance(params, Weights) else make_weights(model.config, params)
-    batch = DecodingBatch(model.config, weights, prompts=[EncodedPrompt(ids, prompt_index)], sampling=sampling,
+    params = decoding_params(model, params)
+    batch = DecodingBatch(model, params, prompts=[EncodedPrompt(ids, prompt_index)], sampling=sampling,
                           eos_ids=tokenizer.eos_ids, pieces=tokenizer.vocab_size)
     continuation = Continuation(tokenizer, ids, sampling=sampling)
     done = False
@@ -166,10 +165,10 @@ def generate_long_text(
 
     Each time the context is full, decoding begins anew after the last half of it. `prompt_index` is that of `EncodedPrompt`.
     """
-    weights, text = make_weights(model.config, params), prompt
+    params, text = decoding_params(model, params), prompt
     ids, left = encode_prompt(tokenizer, prompt, config=model.config), sampling.max_new_tokens
     for part in range(left):  # each part draws the random numbers of another sample
-        [made] = generate_encoded(model, weights, tokenizer=tokenizer, prompts=[EncodedPrompt(ids, prompt_index, part)],
+        [made] = generate_encoded(model, params, tokenizer=tokenizer, prompts=[EncodedPrompt(ids, prompt_index, part)],
                                   sampling=replace(sampling, max_new_tokens=left, num_samples=1))
         text, left = text + made.text, left - len(made.tokens)
         if made.finish_reason == "stop" or left <= 0:

@@ -1,31 +1,52 @@
 """One block of the decoder: attention and feed-forward, each behind a norm and added to the residual stream."""
 
+from typing import Any
+
+import jax
 from flax import linen as nn
 from jax import Array
 
-from llama_jax.config import ModelConfig
-from llama_jax.model.attention import Attention, KeysValues
+from llama_jax.config import ComputeConfig, ModelConfig
+from llama_jax.model.attention import Attention, KeysValues, LayerCache
 from llama_jax.model.feedforward import FeedForward
-from llama_jax.model.norms import RMSNorm
-from llama_jax.ops.masks import Mask
+from llama_jax.model.norms import make_norm
+from llama_jax.model.positions import position_encoding
+from llama_jax.ops.masks import CAUSAL, Mask
 from llama_jax.parallel.rules import constrain
+
+REMAT_POLICIES = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "linear": jax.checkpoint_policies.save_only_these_names("linear"),
+    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[], names_which_can_be_offloaded=["linear"], offload_src="device", offload_dst="pinned_host"
+    ),
+}
+"""What the backward pass of a block keeps, by the names that `compute.remat` takes beside none: its input alone, or also the
+outputs of its linear layers (section 2.4), on the device or in the host's memory."""
 
 
 class Block(nn.Module):
     """Pre-norm residual block: x + attention(norm(x)), then x + feedforward(norm(x)) (section 2.2)."""
 
     config: ModelConfig
-    keeps_kv: bool = False
-    """Return what Attention says of keys and values too: inference keeps it."""
+    compute: ComputeConfig = ComputeConfig()
+
+    def __call__(self, x_BTD: Array, tables: Any, mask: Mask = CAUSAL) -> Array:
+        """The residual stream (B, T, D) after this block; `tables` are the position encoding's (`model.positions`)."""
+        return self.with_keys_values(x_BTD, tables, mask=mask)[0]
 
     @nn.compact
-    def __call__(
-        self, x_BTD: Array, rope: tuple[Array, Array], mask: Mask, cached: tuple[Array, Array, Array] | None = None
-    ) -> tuple[Array, KeysValues | None]:
-        eps = self.config.norm_eps
-        h_BTD = RMSNorm(eps, name="attention_norm")(x_BTD)
-        out_BTD, kv = Attention(self.config, name="attention")(h_BTD, rope, mask, cached)
+    def with_keys_values(
+        self, x_BTD: Array, tables: Any, *, mask: Mask = CAUSAL, cache: LayerCache | None = None
+    ) -> tuple[Array, KeysValues]:
+        """The residual stream, and keys and values: see `Attention.with_keys_values`."""
+        c = self.config
+        attention = Attention(c.num_heads, c.num_kv_heads, c.head_size, position_encoding(c), self.compute.attention,
+                              residual_layers=c.num_layers, name="attention")
+        feedforward = FeedForward(c.ffn_dim, c.feedforward, residual_layers=c.num_layers, name="feedforward")
+        h_BTD = make_norm(c, name="attention_norm")(x_BTD)
+        out_BTD, keys_values = attention.with_keys_values(h_BTD, tables, mask=mask, cache=cache)
         x_BTD += out_BTD
-        h_BTD = RMSNorm(eps, name="feedforward_norm")(x_BTD)
-        x_BTD += FeedForward(self.config, name="feedforward")(h_BTD)
-        return constrain(x_BTD, "batch", "stream", "features"), kv if self.keeps_kv else None
+        h_BTD = make_norm(c, name="feedforward_norm")(x_BTD)
+        x_BTD += feedforward(h_BTD)
+        return constrain(x_BTD, "batch", "stream", "features"), keys_values

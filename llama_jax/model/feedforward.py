@@ -1,32 +1,33 @@
-"""Feed-forward: SwiGLU (Shazeer 2020)."""
+"""The feed-forward layer."""
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from llama_jax.config import ModelConfig
 from llama_jax.model.initializers import matrix
+from llama_jax.ops.feedforward import FEEDFORWARDS
 from llama_jax.ops.linear import linear
-from llama_jax.parallel.rules import constrain
+from llama_jax.parallel.rules import constrain_last
 
 
 class FeedForward(nn.Module):
-    """(Swish(x W_gate) * x W_up) W_down, (B, T, D) -> (B, T, D)."""
+    """(..., D) -> (..., D) through a hidden layer of `width` F: by default (Swish(x W_gate) * x W_up) W_down (Shazeer 2020)."""
 
-    config: ModelConfig
+    width: int
+    kind: str = "swiglu"
+    """One of `ops.feedforward.FEEDFORWARDS`."""
+    residual_layers: int = 0
+    """Blocks L of the model whose residual stream this adds to (see `model.initializers`); 0: stands alone."""
 
     @nn.compact
-    def __call__(self, x_BTD: Array) -> Array:
-        c = self.config
-        w_gate_DF = self.param("w_gate", matrix("embed", "mlp"), (c.dim, c.ffn_dim), jnp.float32)
-        w_up_DF = self.param("w_up", matrix("embed", "mlp"), (c.dim, c.ffn_dim), jnp.float32)
-        down_init = matrix("mlp", "embed", residual_layers=c.num_layers)
-        w_down_FD = self.param("w_down", down_init, (c.ffn_dim, c.dim), jnp.float32)
-        x_BTD = constrain(x_BTD, "batch", "seq", "features")
-        gate_BTF, up_BTF = (
-            checkpoint_name(constrain(linear(x_BTD, w), "batch", "seq", "mlp"), "linear") for w in (w_gate_DF, w_up_DF)
-        )
-        out_BTD = constrain(linear(jax.nn.silu(gate_BTF) * up_BTF, w_down_FD), "batch", "stream", "features")
-        return checkpoint_name(out_BTD, "linear")
+    def __call__(self, x: Array) -> Array:
+        D, F = x.shape[-1], self.width
+        kind = FEEDFORWARDS[self.kind]
+        weights = [self.param(name, matrix("embed", "mlp"), (D, F), jnp.float32) for name in kind.projections]
+        down_init = matrix("mlp", "embed", residual_layers=self.residual_layers)
+        w_down_FD = self.param("w_down", down_init, (F, D), jnp.float32)
+        x = constrain_last(x, "features")
+        projected = [checkpoint_name(constrain_last(linear(x, w_DF), "mlp"), "linear") for w_DF in weights]
+        out = constrain_last(linear(kind.combine(*projected), w_down_FD), "features", tokens="stream")
+        return checkpoint_name(out, "linear")

@@ -1,4 +1,4 @@
-"""Attention over any backend: `choose` picks one, or says why the one asked for cannot serve; `attend` checks, and calls it."""
+"""Attention over any backend: `choose` picks one, or says why the one asked for cannot serve; `attend` checks and calls it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +9,9 @@ from jax import Array
 
 from llama_jax.errors import ConfigError
 from llama_jax.ops import chunked, cudnn, reference, splash
+from llama_jax.ops.bias import NO_BIAS, Bias
 from llama_jax.ops.masks import Mask
-from llama_jax.ops.spec import Problem
+from llama_jax.ops.spec import AttentionSpec
 
 
 @dataclass(frozen=True)
@@ -18,84 +19,92 @@ class Backend:
     """One way to compute attention."""
 
     attend: Callable[..., Array]
-    """(q_BTNH, k_BSKH, v_BSKH, mask) -> (B, T, N, H); with `first` where `Problem.sliced` is not among what it lacks."""
+    """(q_BTNH, k_BSKH, v_BSKH, mask, bias=...) -> (B, T, N, H); takes `first` too where it serves an `AttentionSpec.sliced`."""
     knows: frozenset[str]
-    """Fields of `Mask` that it heeds. A mask that says more is refused."""
-    lacks: Callable[[Problem], str] = lambda problem: ""
-    """What else keeps it from a problem, as the end of a sentence; empty where it can serve."""
+    """Fields of `Mask` and `Bias` that it heeds. It is refused where another one says something."""
+    lacks: Callable[[AttentionSpec], str] = lambda spec: ""
+    """What else keeps it from serving, as the end of a sentence; empty where it can."""
+    fused_on: tuple[str, ...] = ()
+    """Platforms (jax's names) on which it is one kernel of the hardware's own, and the first choice."""
 
 
 BACKENDS = {
-    "reference": Backend(reference.attend_reference, reference.KNOWS),
+    "cudnn": Backend(cudnn.attend_cudnn, cudnn.KNOWS, cudnn.lacks, fused_on=("gpu", "cuda")),
+    "splash": Backend(splash.attend_splash, splash.KNOWS, splash.lacks, fused_on=("tpu",)),
     "chunked": Backend(chunked.attend_chunked, chunked.KNOWS),
-    "cudnn": Backend(cudnn.attend_cudnn, cudnn.KNOWS, cudnn.lacks),
-    "splash": Backend(splash.attend_splash, splash.KNOWS, splash.lacks),
+    "reference": Backend(reference.attend_reference, reference.KNOWS),
 }
-
-FUSED = ("cudnn", "splash")
-"""Backends that are one kernel of some hardware."""
-
-PREFERRED = (*FUSED, "chunked", "reference")
-"""The order in which auto asks them."""
-
-NATIVE = {"gpu": "cudnn", "cuda": "cudnn", "tpu": "splash"}
-"""The fused backend that a platform would want."""
+"""The backends by the names that `compute.attention` takes, in the order in which auto tries them."""
 
 DTYPES = ("bfloat16", "float16", "float32")
-"""What attention is computed in; its scores and softmax are float32."""
+"""Dtypes of queries, keys and values; scores and softmax are float32 in any case."""
 
 
-def lacks(name: str, problem: Problem) -> str:
-    """What keeps a backend from a problem, as the end of a sentence; empty where it can serve."""
-    unknown = problem.mask - BACKENDS[name].knows
+def is_fused(name: str) -> bool:
+    """Whether a backend is a fused kernel, which keeps its scores out of the device's memory."""
+    return bool(BACKENDS[name].fused_on)
+
+
+def lacks(name: str, spec: AttentionSpec) -> str:
+    """What keeps a backend from serving, as the end of a sentence; empty where it can."""
+    unknown = spec.described - BACKENDS[name].knows
     if not unknown:
-        return BACKENDS[name].lacks(problem)
+        return BACKENDS[name].lacks(spec)
     others = [other for other, backend in BACKENDS.items() if unknown <= backend.knows]
-    return f"it knows no {Mask.words(unknown)}, which {' and '.join(others) or 'no backend'} can serve"
+    words = " and ".join(filter(None, (Mask.words(unknown), Bias.words(unknown))))
+    return f"it knows no {words}, which {' and '.join(others) or 'no backend'} can serve"
 
 
-def choose(impl: str, problem: Problem) -> tuple[str, str]:
-    """The backend that `impl` means for a problem, and why; raises ConfigError where the one asked for cannot serve."""
+def choose(impl: str, spec: AttentionSpec) -> tuple[str, str]:
+    """The backend that `impl` (a name of BACKENDS, or auto) means here, and why.
+
+    Raises ConfigError where the one asked for cannot serve.
+    """
     if impl == "auto":
-        return _best(problem)
+        return _best(spec)
     if impl not in BACKENDS:
         raise ConfigError(f"unknown attention backend {impl!r}; known: auto, {', '.join(BACKENDS)}.")
-    if reason := lacks(impl, problem):
-        able = any(not lacks(name, problem) for name in PREFERRED)
-        raise ConfigError(f"model.attention {impl} cannot serve: {reason}{'; auto picks one that can' if able else ''}.")
+    if reason := lacks(impl, spec):
+        able = any(not lacks(name, spec) for name in BACKENDS)
+        raise ConfigError(f"compute.attention {impl} cannot serve: {reason}{'; auto picks one that can' if able else ''}.")
     return impl, "asked for"
 
 
-def _best(problem: Problem) -> tuple[str, str]:
-    reasons = {name: lacks(name, problem) for name in PREFERRED}
-    able = [name for name in PREFERRED if not reasons[name]]
+def _best(spec: AttentionSpec) -> tuple[str, str]:
+    reasons = {name: lacks(name, spec) for name in BACKENDS}
+    able = [name for name in BACKENDS if not reasons[name]]
     if not able:
         raise ConfigError("no attention backend can serve: "
                           + "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) + ".")
-    if able[0] in FUSED:
-        return able[0], f"the fused kernel for {problem.hardware}"
-    native = NATIVE.get(problem.device.platform)
-    missed = f"; not {native}: {reasons[native]}" if native else ""
+    if is_fused(able[0]):
+        return able[0], f"the fused kernel for {spec.hardware}"
+    fused = [name for name, backend in BACKENDS.items() if spec.device.platform in backend.fused_on]
+    missed = "".join(f"; not {name}: {reasons[name]}" for name in fused)
     return able[0], f"runs on every platform, keeps no T x T weights and skips masked tiles{missed}"
 
 
-def attend(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, impl: str, *, first: Array | None = None) -> Array:
-    """Attention of T queries over S keys under `mask`, (B, T, N, H) in q's dtype, on one device.
+def attend(
+    q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, impl: str, *, bias: Bias = NO_BIAS,
+    first: Array | None = None,
+) -> Array:
+    """Attention of T queries over S keys under a mask and a bias, (B, T, N, H) in q's dtype, on one device.
 
     N must be a multiple of K: each kv head serves N / K query heads. `impl` is a name of BACKENDS, or auto. `first` is given
-    where the queries are a slice of the row that begins there (`Problem.sliced`); else T = S. A token that sees nothing, not
-    even itself, gets zeros. Raises ConfigError for shapes that do not fit each other, and where the backend asked for
-    cannot serve: a mask of which it does not know every field is never computed as if that field were absent.
+    where the queries are the slice of a row that begins at that index; else T = S. A query that sees nothing, not even itself,
+    gets zeros. Raises ConfigError for shapes that do not fit each other, and where the backend asked for cannot serve: a mask
+    or bias with a field that it does not know is never computed as if that field were absent.
     """
-    name, _ = choose(impl, problem_of(q_BTNH, k_BSKH, v_BSKH, mask, sliced=first is not None))
+    name, _ = choose(impl, spec_of_arrays(q_BTNH, k_BSKH, v_BSKH, mask=mask, bias=bias, sliced=first is not None))
     if q_BTNH.size == 0:  # no rows or no tokens
         return q_BTNH
     if first is None:
-        return BACKENDS[name].attend(q_BTNH, k_BSKH, v_BSKH, mask)
-    return BACKENDS[name].attend(q_BTNH, k_BSKH, v_BSKH, mask, first=first)
+        return BACKENDS[name].attend(q_BTNH, k_BSKH, v_BSKH, mask, bias=bias)
+    return BACKENDS[name].attend(q_BTNH, k_BSKH, v_BSKH, mask, bias=bias, first=first)
 
 
-def problem_of(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, *, sliced: bool = False) -> Problem:
+def spec_of_arrays(
+    q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, *, mask: Mask, bias: Bias = NO_BIAS, sliced: bool = False
+) -> AttentionSpec:
     """What these arrays ask of a backend; raises ConfigError where they do not fit each other."""
     shapes = f"q {q_BTNH.shape}, k {k_BSKH.shape}, v {v_BSKH.shape}"
     if q_BTNH.ndim != 4 or k_BSKH.ndim != 4 or k_BSKH.shape != v_BSKH.shape:
@@ -107,17 +116,21 @@ def problem_of(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, *, slice
     dtypes = [jnp.dtype(x.dtype).name for x in (q_BTNH, k_BSKH, v_BSKH)]
     if len(set(dtypes)) > 1 or dtypes[0] not in DTYPES:
         raise ConfigError(f"attention wants q, k and v of one dtype out of {', '.join(DTYPES)}, got {', '.join(dtypes)}.")
-    for name in sorted(mask.used):
-        said = getattr(mask, name)
-        if name.endswith("_BT") and (said.shape not in ((B, S), (1, S)) or not jnp.issubdtype(said.dtype, jnp.integer)):
-            raise ConfigError(f"mask.{name} wants integers, one for each of {B} x {S} tokens, got {said.dtype} {said.shape}.")
-    return Problem(device_in_use(), S, H, q_BTNH.dtype, mask.used, sliced)
+    for label, description in (("mask", mask), ("bias", bias)):
+        for name in sorted(description.used):
+            said = getattr(description, name)
+            if name.endswith("_BT") and (said.shape not in ((B, S), (1, S)) or not jnp.issubdtype(said.dtype, jnp.integer)):
+                raise ConfigError(f"{label}.{name} wants integers, one for each of {B} x {S} tokens, got {said.dtype} "
+                                  f"{said.shape}.")
+            if name.endswith("_N") and said.shape != (N,):
+                raise ConfigError(f"{label}.{name} wants one number for each of {N} query heads, got {said.shape}.")
+    return AttentionSpec(device_in_use(), S, H, q_BTNH.dtype, mask.used | bias.used, sliced)
 
 
 def device_in_use() -> jax.Device:
-    """The device that what is traced now will run on: one of the mesh in use, else jax's default.
+    """The device on which the computation that is being traced will run: one of the mesh in use, else jax's default.
 
-    A mesh that is described only, because a program is compiled for elsewhere, tells the platform and the kind.
+    For a program that is compiled for devices elsewhere the mesh describes them: their platform and their kind.
     """
     described = jax.sharding.get_abstract_mesh().abstract_device
     if described is None:

@@ -1,9 +1,9 @@
 """The portable blockwise backend: online softmax over tiles, causal tiles only, forward and backward.
 
 Neither the T x T weights nor the scores above the diagonal exist at any time (section 2.4; Rabe & Staats 2021;
-Dao et al. 2022) but for short rows, whose forward pass writes the tiles out and may hold their weights together. Tiles are
-C x C; query tile i visits key tiles 0..i.
-Inside, queries are (B, K, G, T, H) and keys (B, K, T, H), so that every product is a plain batched matmul.
+Dao et al. 2022), except in short rows, whose forward pass is unrolled and may hold the weights of all its tiles at once. Tiles
+are C x C; query tile i visits key tiles 0..i.
+Inside this module queries are (B, K, G, T, H) and keys (B, K, T, H), so that every product is a plain batched matmul.
 """
 
 from functools import partial
@@ -12,33 +12,36 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from llama_jax.ops.bias import NO_BIAS, Bias
 from llama_jax.ops.masks import Mask
 from llama_jax.ops.reference import MASKED
 
-KNOWS = frozenset({"segment_ids_BT", "ends_BT"})
-"""Fields of a mask that `Mask.block` draws."""
+KNOWS = frozenset({"segment_ids_BT", "ends_BT", "slopes_N", "positions_BT"})
+"""Fields of `Mask` and `Bias` that it heeds: all that their `block` computes."""
 
 LOWEST = MASKED / 2
 """Where the running maximum of a query's scores begins: below it lies only what is masked, whose weights are then exactly 0,
 also those of a query that sees nothing."""
 
-LEAST = 1e-30
-"""What weights are divided by at least, so that a query that sees nothing gets zeros."""
+SMALLEST_SUM = 1e-30
+"""Least sum of weights that is divided by, so that a query that sees nothing gets zeros."""
 
 SHORT = 512
-"""Tokens of rows whose forward pass needs no online softmax: a tile of queries meets all its keys at once, in fewer steps."""
+"""Rows of at most so many tokens need no online softmax: their forward pass gives a tile of queries all its keys at once."""
 
 dot = partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 def attend_chunked(
-    q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, *, first: Array | None = None, chunk: int | None = None
+    q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, *, bias: Bias = NO_BIAS,
+    first: Array | None = None, chunk: int | None = None,
 ) -> Array:
-    """As `attend_reference`, in tiles of `chunk` tokens (default: a quarter of T, within 64 and 512).
+    """As `attend_reference`, in tiles of `chunk` tokens (default: a quarter of T, between 64 and 512).
 
-    A length that does not divide is padded at its end, but not a slice of a row: its tiles divide it.
+    A length that `chunk` does not divide is padded at its end. A slice of a row (`first`) is not padded: its tiles divide it.
     """
-    mask.only(KNOWS, "attention in chunks")
+    mask.only(KNOWS, "the chunked backend")
+    bias.only(KNOWS, "the chunked backend")
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
     chunk = min(T, chunk or min(512, max(64, T // 4)))
@@ -52,87 +55,98 @@ def attend_chunked(
     q_BKGTH = pad(q_BTNH.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4), 3)
     k_BKSH, v_BKSH = (pad(x.transpose(0, 2, 1, 3), 2) for x in (k_BSKH, v_BSKH))
     mask = jax.tree.map(lambda ids_BT: pad(ids_BT, 1), mask)
-    out_BKGTH = _attend(q_BKGTH, k_BKSH, v_BKSH, mask, None if first is None else first // chunk, chunk)
+    first_tile = None if first is None else first // chunk
+    out_BKGTH = _attend(q_BKGTH, k_BKSH, v_BKSH, mask, bias.padded(padding), first_tile, chunk)
     return out_BKGTH[:, :, :, :T].transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 
 
-def _tile(x: Array, index: Array, chunk: int, axis: int) -> Array:
+def _tile(x: Array, index: Array, *, chunk: int, axis: int) -> Array:
+    """Tile number `index` of x along an axis."""
     return lax.dynamic_slice_in_dim(x, index * chunk, chunk, axis)
 
 
-def _scores(q: Array, k: Array, mask: Mask, q_first: Array | int, k_first: Array | int) -> Array:
-    """Scaled and masked float32 scores (B, K, G, T, S) of some queries of a row and some keys, by where they begin in it."""
-    T, S = q.shape[3], k.shape[2]
-    visible = Mask.block(q_first + jnp.arange(T), k_first + jnp.arange(S), mask.tile(q_first, T), mask.tile(k_first, S))
-    return jnp.where(visible[:, None, None], dot("BKGTH,BKSH->BKGTS", q, k) * q.shape[-1] ** -0.5, MASKED)
+def _scores(q: Array, k: Array, *, mask: Mask, bias: Bias, q_first: Array | int, k_first: Array | int) -> Array:
+    """Scaled, biased and masked float32 scores (B, K, G, T, S) of a block of a row: T queries from index q_first on, S keys from
+    index k_first on."""
+    (K, G, T), S = q.shape[1:4], k.shape[2]
+    q_index, k_index = q_first + jnp.arange(T), k_first + jnp.arange(S)
+    visible = Mask.block(q_index, k_index, q=mask.tile(q_first, T), k=mask.tile(k_first, S))
+    scores = dot("BKGTH,BKSH->BKGTS", q, k) * q.shape[-1] ** -0.5
+    added_BNTS = bias.block(q_index, k_index)
+    if added_BNTS is not None:
+        scores += added_BNTS.reshape(-1, K, G, T, S)
+    return jnp.where(visible[:, None, None], scores, MASKED)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _attend(q: Array, k: Array, v: Array, mask: Mask, first: Array | None, chunk: int) -> Array:
-    return _forward(q, k, v, mask, first, chunk)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(6,))
+def _attend(q: Array, k: Array, v: Array, mask: Mask, bias: Bias, first: Array | None, chunk: int) -> Array:
+    """Attention over tiles; `first` is the number of the tile in which the queries begin."""
+    return _forward(q, k, v, mask, bias, first, chunk)[0]
 
 
-def _forward(q: Array, k: Array, v: Array, mask: Mask, first: Array | None, chunk: int):
+def _forward(q: Array, k: Array, v: Array, mask: Mask, bias: Bias, first: Array | None, chunk: int):
     B, K, G, T, H = q.shape
     if first is None and T <= SHORT:
-        tiles = [_short_tile(q, k, v, mask, begin, begin + chunk) for begin in range(0, T, chunk)]
+        tiles = [_short_tile(q, k, v, mask=mask, bias=bias, begin=begin, end=begin + chunk) for begin in range(0, T, chunk)]
         out, log_norm = (jnp.concatenate(parts, axis=3) for parts in zip(*tiles, strict=True))
-        return out, (q, k, v, mask, first, out, log_norm)
+        return out, (q, k, v, mask, bias, first, out, log_norm)
 
     def query_tile(i: Array) -> tuple[Array, Array]:
-        q_i = _tile(q, i, chunk, 3)
+        q_i = _tile(q, i, chunk=chunk, axis=3)
         i = i if first is None else first + i
 
         def key_tile(j: Array, carry):
             total, top, norm = carry
-            scores = _scores(q_i, _tile(k, j, chunk, 2), mask, i * chunk, j * chunk)
+            scores = _scores(q_i, _tile(k, j, chunk=chunk, axis=2), mask=mask, bias=bias, q_first=i * chunk, k_first=j * chunk)
             new_top = jnp.maximum(top, scores.max(-1))
             weights = jnp.exp(scores - new_top[..., None])
             shrink = jnp.exp(top - new_top)
-            value = dot("BKGTS,BKSH->BKGTH", weights.astype(v.dtype), _tile(v, j, chunk, 2))
+            value = dot("BKGTS,BKSH->BKGTH", weights.astype(v.dtype), _tile(v, j, chunk=chunk, axis=2))
             return total * shrink[..., None] + value, new_top, norm * shrink + weights.sum(-1)
 
         start = (jnp.zeros((B, K, G, chunk, H), jnp.float32), jnp.full((B, K, G, chunk), LOWEST, jnp.float32),
                  jnp.zeros((B, K, G, chunk), jnp.float32))
         total, top, norm = lax.fori_loop(0, i + 1, key_tile, start)
-        norm = jnp.maximum(norm, LEAST)
+        norm = jnp.maximum(norm, SMALLEST_SUM)
         return (total / norm[..., None]).astype(q.dtype), top + jnp.log(norm)
 
     out, log_norm = lax.map(query_tile, jnp.arange(T // chunk))
     out = jnp.moveaxis(out, 0, 3).reshape(B, K, G, T, H)
     log_norm = jnp.moveaxis(log_norm, 0, 3).reshape(B, K, G, T)
-    return out, (q, k, v, mask, first, out, log_norm)
+    return out, (q, k, v, mask, bias, first, out, log_norm)
 
 
-def _short_tile(q: Array, k: Array, v: Array, mask: Mask, begin: int, end: int) -> tuple[Array, Array]:
-    """Outputs of the queries begin .. end - 1, and the logarithms of what their weights were divided by."""
-    scores = _scores(q[:, :, :, begin:end], k[:, :, :end], mask, begin, 0)
+def _short_tile(q: Array, k: Array, v: Array, *, mask: Mask, bias: Bias, begin: int, end: int) -> tuple[Array, Array]:
+    """Outputs of the queries begin .. end - 1, and the logarithms of the sums that their softmax divides by."""
+    scores = _scores(q[:, :, :, begin:end], k[:, :, :end], mask=mask, bias=bias, q_first=begin, k_first=0)
     top = jnp.maximum(scores.max(-1), LOWEST)
     weights = jnp.exp(scores - top[..., None])
-    norm = jnp.maximum(weights.sum(-1), LEAST)
+    norm = jnp.maximum(weights.sum(-1), SMALLEST_SUM)
     value = dot("BKGTS,BKSH->BKGTH", weights.astype(v.dtype), v[:, :, :end])
     return (value / norm[..., None]).astype(q.dtype), top + jnp.log(norm)
 
 
 def _backward(chunk: int, saved, d_out: Array):
-    q, k, v, mask, first, out, log_norm = saved
+    q, k, v, mask, bias, first, out, log_norm = saved
     T, H = q.shape[3:]
     start = 0 if first is None else first
     scale = H**-0.5
     delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), -1)
 
     def key_tile(dq: Array, j: Array):
-        k_j, v_j = _tile(k, j, chunk, 2), _tile(v, j, chunk, 2)
+        k_j, v_j = _tile(k, j, chunk=chunk, axis=2), _tile(v, j, chunk=chunk, axis=2)
 
         def query_tile(i: Array, carry):
             dq, dk, dv = carry
-            q_i, d_out_i = _tile(q, i, chunk, 3), _tile(d_out, i, chunk, 3)
-            weights = jnp.exp(_scores(q_i, k_j, mask, (start + i) * chunk, j * chunk) - _tile(log_norm, i, chunk, 3)[..., None])
+            q_i, d_out_i = _tile(q, i, chunk=chunk, axis=3), _tile(d_out, i, chunk=chunk, axis=3)
+            scores = _scores(q_i, k_j, mask=mask, bias=bias, q_first=(start + i) * chunk, k_first=j * chunk)
+            weights = jnp.exp(scores - _tile(log_norm, i, chunk=chunk, axis=3)[..., None])
             dv += dot("BKGTS,BKGTH->BKSH", weights.astype(v.dtype), d_out_i)
             d_weights = dot("BKGTH,BKSH->BKGTS", d_out_i, v_j)
-            d_scores = (weights * (d_weights - _tile(delta, i, chunk, 3)[..., None]) * scale).astype(q.dtype)
+            delta_i = _tile(delta, i, chunk=chunk, axis=3)
+            d_scores = (weights * (d_weights - delta_i[..., None]) * scale).astype(q.dtype)
             dk += dot("BKGTS,BKGTH->BKSH", d_scores, q_i)
-            dq_i = _tile(dq, i, chunk, 3) + dot("BKGTS,BKSH->BKGTH", d_scores, k_j)
+            dq_i = _tile(dq, i, chunk=chunk, axis=3) + dot("BKGTS,BKSH->BKGTH", d_scores, k_j)
             return lax.dynamic_update_slice_in_dim(dq, dq_i, i * chunk, 3), dk, dv
 
         zero = jnp.zeros(k_j.shape, jnp.float32)
@@ -142,7 +156,7 @@ def _backward(chunk: int, saved, d_out: Array):
 
     dq, (dk, dv) = lax.scan(key_tile, jnp.zeros(q.shape, jnp.float32), jnp.arange(k.shape[2] // chunk))
     dk, dv = (jnp.moveaxis(x, 0, 2).reshape(k.shape) for x in (dk, dv))
-    return dq.astype(q.dtype), dk, dv, None, None
+    return dq.astype(q.dtype), dk, dv, None, None, None
 
 
 _attend.defvjp(_forward, _backward)

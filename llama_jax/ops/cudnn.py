@@ -1,8 +1,9 @@
 """cuDNN's fused attention through jax.nn, on NVIDIA GPUs.
 
-jax's door to cuDNN knows causality but no documents, and a mask would be a T x T bias with a gradient. So a document's
-number travels in the heads: its bits, as +1 and -1, are features of queries and keys beside the H real ones. Where all bits agree
-they add the same constant to every score, which softmax ignores; each bit that differs takes at least 256 away.
+jax's interface to cuDNN knows causality but no documents, and a mask would be a T x T bias with a gradient. So the number of
+a token's document travels in the heads: its bits, as +1 and -1, are features of queries and keys beside the H real ones. Between
+tokens of one document these features add the same constant to every score, which softmax ignores; every bit in which two
+documents differ lowers the score by at least 256.
 """
 
 import math
@@ -12,46 +13,49 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from llama_jax.ops.bias import NO_BIAS, Bias
 from llama_jax.ops.masks import Mask
-from llama_jax.ops.spec import Problem
+from llama_jax.ops.spec import AttentionSpec
 
 KNOWS = frozenset({"segment_ids_BT"})
-"""Fields of a mask that it heeds."""
+"""Fields of `Mask` and `Bias` that it heeds."""
 
 BITS = 16
-"""Bits of a document's number, each a feature of a head; a multiple of 8, as cuDNN's widths are."""
+"""Bits of a document's number, each of which is one more feature of a head; a multiple of 8, as cuDNN's head widths are."""
 
 GAP = 256.0
-"""Least a score loses over one differing bit: exp(-256) is 0 in float32. The scores of one token are taken to differ by less."""
+"""How much one differing bit lowers a score at least. exp(-256) is 0 in float32, so the weight is exactly 0 as long as the scores
+of one query differ by less than this."""
 
 
-def lacks(problem: Problem) -> str:
-    """What keeps cuDNN from this problem, as the end of a sentence; empty where it can serve."""
-    capability = compute_capability(problem.device)
+def lacks(spec: AttentionSpec) -> str:
+    """What keeps cuDNN from serving, as the end of a sentence; empty where it can."""
+    capability = compute_capability(spec.device)
     if capability is None:
-        return f"it needs an NVIDIA GPU, and this is {problem.hardware}"
+        return f"it needs an NVIDIA GPU, and this is {spec.hardware}"
     if capability < 8:
-        return f"it needs compute capability 8.0 (A100 and later), and {problem.hardware} has {capability}"
-    if problem.dtype not in (jnp.bfloat16, jnp.float16):
-        return f"it needs model.dtype bfloat16, got {jnp.dtype(problem.dtype).name}"
-    if problem.sliced:
+        return f"it needs compute capability 8.0 (A100 and later), and {spec.hardware} has {capability}"
+    if spec.dtype not in (jnp.bfloat16, jnp.float16):
+        return f"it needs compute.dtype bfloat16, got {jnp.dtype(spec.dtype).name}"
+    if spec.sliced:
         return "it needs whole rows: num_kv_heads must be a multiple of mesh.tensor x mesh.sequence"
-    segments = "segment_ids_BT" in problem.mask
-    if segments and problem.length > 2**BITS:
-        return f"it tells documents apart in rows of at most {2**BITS:,} tokens, got {problem.length:,}"
-    width = problem.head_dim + (BITS if segments else 0)
+    segments = "segment_ids_BT" in spec.described
+    if segments and spec.length > 2**BITS:
+        return f"it tells documents apart in rows of at most {2**BITS:,} tokens, got {spec.length:,}"
+    width = spec.head_dim + (BITS if segments else 0)
     widest = 256 if capability >= 9 else 128
-    if problem.head_dim % 8 or width > widest:
+    if spec.head_dim % 8 or width > widest:
         documents = f" and {BITS} for the documents (none with --training.separate_documents False)" if segments else ""
-        return (f"its heads are multiples of 8 and at most {widest} wide on {problem.hardware}, got "
-                f"{problem.head_dim}{documents}")
+        return (f"its heads are multiples of 8 and at most {widest} wide on {spec.hardware}, got "
+                f"{spec.head_dim}{documents}")
     return ""
 
 
 def compute_capability(device: jax.Device) -> float | None:
-    """Of an NVIDIA GPU; None for anything else, such as AMD's, which name an architecture there.
+    """Compute capability of an NVIDIA GPU, such as 9.0; None for any other device (AMD's GPUs name an architecture there).
 
-    A device that is described only (`device_in_use`) does not tell: whoever compiles for one asked its mesh before.
+    Infinite for a device that a mesh only describes (`device_in_use`), because it does not tell: `training.compiled.build` has
+    asked the real devices before.
     """
     if device.platform not in ("gpu", "cuda"):
         return None
@@ -61,14 +65,18 @@ def compute_capability(device: jax.Device) -> float | None:
     return float(told) if re.fullmatch(r"\d+\.\d+", told) else None
 
 
-def attend_cudnn(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask) -> Array:
-    """As `attend_reference`, without T x T anything; rows have at most 2^BITS tokens where documents are apart."""
+def attend_cudnn(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, *, bias: Bias = NO_BIAS) -> Array:
+    """As `attend_reference`, without T x T arrays; rows have at most 2^BITS tokens where the mask separates documents."""
+    bias.only(KNOWS, "the cuDNN backend")
     return attend_fused(q_BTNH, k_BSKH, v_BSKH, mask, implementation="cudnn")
 
 
 def attend_fused(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, *, implementation: str) -> Array:
-    """jax.nn's causal attention with the documents in the heads; "xla" computes on any platform what cuDNN is given."""
-    mask.only(KNOWS, "cuDNN's attention")
+    """jax.nn's causal attention with the documents encoded in the heads.
+
+    `implementation` is jax.nn's: "xla" computes on any platform what "cudnn" would be given.
+    """
+    mask.only(KNOWS, "the cuDNN backend")
     H = q_BTNH.shape[-1]
     scale = H**-0.5
     if mask.segment_ids_BT is not None:
@@ -87,5 +95,5 @@ def attend_fused(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, *, imp
 
 
 def numbered(ids_BT: Array) -> Array:
-    """The documents of each row numbered from 0 on, whatever ids they have: BITS bits then tell them apart."""
+    """The documents of each row numbered from 0 on, whatever ids they have, so that BITS bits are enough."""
     return jax.vmap(lambda ids_T: jnp.unique(ids_T, return_inverse=True, size=len(ids_T))[1])(ids_BT)

@@ -1,43 +1,60 @@
-"""A layer's keys and values in a cache: writing new tokens, and attention over all that is held."""
+"""Attention of a decode step: writing new keys and values into a layer's cache, and attending over everything it holds."""
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from llama_jax.ops.bias import NO_BIAS, Bias
 from llama_jax.ops.reference import MASKED
 
+KNOWS = frozenset({"slopes_N", "positions_BT"})
+"""Fields of `Mask` and `Bias` that attention over a cache heeds. It is causal and nothing else: a row of the cache is one text
+from its beginning, so that positions are indices."""
 
-def write(held_BKSH: Array, new_BTKH: Array, lengths_B: Array) -> Array:
-    """With each row's T new tokens in its slots from lengths_B on; the caller sees to it that S has them."""
+
+def write_to_cache(held_BKSH: Array, new_BTKH: Array, *, lengths_B: Array) -> Array:
+    """The cached keys or values with each row's T new ones in its slots from lengths_B on, which the caller has kept free."""
+    B, K, _, H = held_BKSH.shape
+    chex.assert_shape([new_BTKH, lengths_B], [(B, None, K, H), (B,)])
     new_BKTH = new_BTKH.swapaxes(1, 2).astype(held_BKSH.dtype)
-    return lax.platform_dependent(held_BKSH, new_BKTH, lengths_B, cpu=write_heads, default=write_rows)
+    return lax.platform_dependent(held_BKSH, new_BKTH, lengths_B, cpu=_write_heads, default=_write_rows)
 
 
-def write_rows(held_BKSH: Array, new_BKTH: Array, lengths_B: Array) -> Array:
-    """One update a row."""
-    return jax.vmap(partial(lax.dynamic_update_slice_in_dim, axis=1))(held_BKSH, new_BKTH, lengths_B)
+def _write_rows(*arrays: Array) -> Array:
+    """One update per row."""
+    return jax.vmap(partial(lax.dynamic_update_slice_in_dim, axis=1))(*arrays)
 
 
-def write_heads(held_BKSH: Array, new_BKTH: Array, lengths_B: Array) -> Array:
-    """One update a head: XLA's CPU does that of a single row twice, once for each reader, and in copies of the cache."""
+def _write_heads(held_BKSH: Array, new_BKTH: Array, *rest: Array) -> Array:
+    """One update per head: XLA's CPU would do the update of a whole row twice, once per reader, and in copies of the cache."""
+    [lengths_B] = rest
     put = jax.vmap(jax.vmap(partial(lax.dynamic_update_slice_in_dim, axis=0)))
     return put(held_BKSH, new_BKTH, jnp.broadcast_to(lengths_B[:, None], held_BKSH.shape[:2]))
 
 
-def attend_cached(q_BTNH: Array, k_BKSH: Array, v_BKSH: Array, lengths_B: Array) -> Array:
-    """(B, T, N, H) in q's dtype: causal attention of T new tokens over a cache they are written in; softmax in float32.
+def attend_over_cache(
+    q_BTNH: Array, k_BKSH: Array, v_BKSH: Array, *, lengths_B: Array, bias: Bias = NO_BIAS
+) -> Array:
+    """(B, T, N, H) in q's dtype: causal attention of T new tokens over a cache that holds them already; softmax in float32.
 
-    Row b held lengths_B[b] tokens before; slots behind the new ones are not seen. Query head n reads kv head n // (N / K);
+    Row b held lengths_B[b] tokens before; slots behind the new tokens are not seen. Query head n reads kv head n // (N / K);
     nothing is repeated in memory.
     """
+    bias.only(KNOWS, "attention over a cache")
     B, T, N, H = q_BTNH.shape
     K, S = k_BKSH.shape[1:3]
+    chex.assert_shape([k_BKSH, v_BKSH, lengths_B], [(B, K, S, H), (B, K, S, H), (B,)])
     q_BKRH = q_BTNH.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4).reshape(B, K, -1, H)  # R: group by query
     last_BT = lengths_B[:, None] + jnp.arange(T)[None, :]
     seen_BTS = jnp.arange(S)[None, None, :] <= last_BT[:, :, None]
     scores_BKRS = jnp.einsum("BKSH,BKRH->BKRS", k_BKSH, q_BKRH, preferred_element_type=jnp.float32) * H**-0.5
+    if bias.slopes_N is not None:
+        distance_BTS = (last_BT[:, :, None] - jnp.arange(S)[None, None]).astype(jnp.float32)
+        added_BNTS = -bias.slopes_N[None, :, None, None] * distance_BTS[:, None]
+        scores_BKRS += added_BNTS.reshape(B, K, -1, S)
     seen_BKRS = jnp.tile(seen_BTS, (1, N // K, 1))[:, None]
     weights_BKRS = jax.nn.softmax(jnp.where(seen_BKRS, scores_BKRS, MASKED), axis=-1).astype(v_BKSH.dtype)
     out_BKRH = jnp.einsum("BKRS,BKSH->BKRH", weights_BKRS, v_BKSH, preferred_element_type=jnp.float32)

@@ -1,4 +1,4 @@
-"""x @ w whose three products (forward, dx, dw) all accumulate in float32, in the form each platform runs fastest."""
+"""Matrix products x @ w whose forward and backward passes accumulate in float32, in the form each platform runs fastest."""
 
 import math
 from dataclasses import dataclass
@@ -10,22 +10,23 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 PARTS = 4
-"""Of one vector's product with a matrix on a CPU."""
+"""On a CPU the product of one vector with a matrix is added up from this many parts."""
 
 
-def _dot(a: Array, b: Array, a_axes: tuple[int, ...], b_axes: tuple[int, ...]) -> Array:
-    return lax.dot_general(a, b, ((a_axes, b_axes), ((), ())), preferred_element_type=jnp.float32)
+def _dot(a: Array, b: Array, *, axes: tuple[tuple[int, ...], tuple[int, ...]]) -> Array:
+    """Contract `axes` (of a, of b) and accumulate in float32."""
+    return lax.dot_general(a, b, (axes, ((), ())), preferred_element_type=jnp.float32)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Int8:
-    """A matrix in 8 bits: values * scales, with one scale for each output channel."""
+    """A matrix quantized to 8 bits: values * scales, with one scale per output channel."""
 
     values: Array
     """int8, shaped like the matrix."""
     scales: Array
-    """float32, shaped like the matrix's outputs."""
+    """float32, shaped like the matrix's output axes."""
 
 
 def quantize(w: Array, *, contract: int = 1) -> Int8:
@@ -44,17 +45,17 @@ def linear(x: Array, w: Array | Int8, *, contract: int = 1, out_dtype: DTypeLike
     """
     if isinstance(w, Int8):
         axes = tuple(range(x.ndim - contract, x.ndim)), tuple(range(contract))
-        out = _dot(x, w.values.astype(x.dtype), *axes)
+        out = _dot(x, w.values.astype(x.dtype), axes=axes)
         return (out * jnp.expand_dims(w.scales, tuple(range(out.ndim - w.scales.ndim)))).astype(out_dtype or x.dtype)
     return _linear(x, w, contract, jnp.dtype(out_dtype or x.dtype))
 
 
-def _product(x: Array, w: Array, contract: int) -> Array:
-    return _dot(x, w, tuple(range(x.ndim - contract, x.ndim)), tuple(range(contract)))
+def _product(x: Array, w: Array, *, contract: int) -> Array:
+    return _dot(x, w, axes=(tuple(range(x.ndim - contract, x.ndim)), tuple(range(contract))))
 
 
-def _vector_product(x: Array, w: Array, contract: int) -> Array:
-    """As _product where x is a single vector, added up from parts: so XLA's CPU reads w a fifth faster."""
+def _vector_product(x: Array, w: Array, *, contract: int) -> Array:
+    """As `_product` of a single vector, added up from parts: XLA's CPU then reads w a fifth faster."""
     x_PK = x.reshape(PARTS, -1)
     parts_PO = jnp.einsum("PK,PKO->PO", x_PK, w.reshape(*x_PK.shape, -1), preferred_element_type=jnp.float32)
     return parts_PO.sum(axis=0).reshape(x.shape[: x.ndim - contract] + w.shape[contract:])
@@ -79,16 +80,16 @@ def weight_gradient(x: Array, g: Array, *, batch: int) -> Array:
     def explicit_transpose(x: Array, g: Array) -> Array:
         # XLA's CPU matmul is up to twice as fast when its first operand is not transposed on the fly.
         inner_first = lax.optimization_barrier(x.transpose(*range(batch, x.ndim), *axes))
-        return _dot(inner_first, g, tuple(range(x.ndim - batch, x.ndim)), axes)
+        return _dot(inner_first, g, axes=(tuple(range(x.ndim - batch, x.ndim)), axes))
 
-    return lax.platform_dependent(x, g, cpu=explicit_transpose, default=lambda x, g: _dot(x, g, axes, axes))
+    return lax.platform_dependent(x, g, cpu=explicit_transpose, default=lambda x, g: _dot(x, g, axes=(axes, axes)))
 
 
 def _backward(contract: int, out_dtype: jnp.dtype, saved, g: Array):
     x, w = saved
     g = g.astype(x.dtype)
     outputs = tuple(range(g.ndim - w.ndim + contract, g.ndim))
-    dx = _dot(g, w.astype(x.dtype), outputs, tuple(range(contract, w.ndim)))
+    dx = _dot(g, w.astype(x.dtype), axes=(outputs, tuple(range(contract, w.ndim))))
     return dx.astype(x.dtype), weight_gradient(x, g, batch=x.ndim - contract).astype(w.dtype)
 
 

@@ -4,30 +4,37 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from llama_jax.ops.bias import NO_BIAS, Bias
 from llama_jax.ops.masks import Mask
 
-KNOWS = frozenset({"segment_ids_BT", "ends_BT"})
-"""Fields of a mask that `Mask.block` draws."""
+KNOWS = frozenset({"segment_ids_BT", "ends_BT", "slopes_N", "positions_BT"})
+"""Fields of `Mask` and `Bias` that it heeds: all that their `block` computes."""
 
 MASKED = -1e30
-"""Score of what may not be seen; finite, so that a row of them has no NaN in its gradient."""
+"""Score of a key that may not be seen; finite, so that a row of them has no NaN in its gradient."""
 
 
-def attend_reference(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, *, first: Array | None = None) -> Array:
-    """softmax(q k^T / sqrt(H)) v over what the mask lets through, (B, T, N, H); softmax in float32.
+def attend_reference(
+    q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, *, bias: Bias = NO_BIAS, first: Array | None = None
+) -> Array:
+    """softmax(q k^T / sqrt(H) + bias) v over the keys that the mask lets through, (B, T, N, H); softmax in float32.
 
-    The mask describes S tokens. The queries are those from `first` on, where it is given, else all (T = S).
-    Query head n reads kv head n // (N / K) (Ainslie et al. 2023); nothing is repeated in memory.
+    Mask and bias describe all S tokens of a row. `first`, where it is given, is the index of the first query (T <= S); else the
+    queries are all tokens (T = S). Query head n reads kv head n // (N / K) (Ainslie et al. 2023); nothing is repeated in memory.
     """
-    mask.only(KNOWS, "attention by reference")
+    mask.only(KNOWS, "the reference backend")
+    bias.only(KNOWS, "the reference backend")
     B, T, N, H = q_BTNH.shape
-    K = k_BSKH.shape[2]
+    S, K = k_BSKH.shape[1:3]
     q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
-    scores = jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32) * H**-0.5
-    S = k_BSKH.shape[1]
-    visible_BTS = mask.materialize(S) if first is None else mask.materialize(S, first, T)
+    scores_BKGTS = jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32) * H**-0.5
+    index = jnp.arange(S)
+    added_BNTS = bias.block(index if first is None else first + jnp.arange(T), index)
+    if added_BNTS is not None:
+        scores_BKGTS += added_BNTS.reshape(-1, K, N // K, T, S)
+    visible_BTS = mask.materialize(S) if first is None else mask.materialize(S, first=first, count=T)
     visible = visible_BTS[:, None, None]
-    weights = jax.nn.softmax(jnp.where(visible, scores, MASKED), axis=-1)
-    weights = jnp.where(visible.any(-1, keepdims=True), weights, 0.0)  # a query that sees nothing would weigh all alike
+    weights = jax.nn.softmax(jnp.where(visible, scores_BKGTS, MASKED), axis=-1)
+    weights = jnp.where(visible.any(-1, keepdims=True), weights, 0.0)  # a query that sees nothing would weigh all keys alike
     out = jnp.einsum("BKGTS,BSKH->BTKGH", weights.astype(v_BSKH.dtype), v_BSKH, preferred_element_type=jnp.float32)
     return out.astype(q_BTNH.dtype).reshape(B, T, N, H)

@@ -1,34 +1,63 @@
-"""What attention is asked for: all that decides whether a backend can serve."""
+"""What attention is asked for: everything that decides whether a backend can serve."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import jax
 from jax.typing import DTypeLike
 
+from llama_jax.errors import ConfigError
+
+
+class Description:
+    """Base of `Mask` and `Bias`: dataclasses of arrays, in which a field that is None says nothing.
+
+    What any other field says must be known to the code that reads it; `only` refuses the rest.
+    """
+
+    @property
+    def used(self) -> frozenset[str]:
+        """Names of the fields that say something."""
+        return frozenset(field.name for field in dataclasses.fields(self) if getattr(self, field.name) is not None)
+
+    def only(self, known: frozenset[str], reader: str) -> None:
+        """Raise ConfigError where a field that is not among the `known` ones says something that `reader` would ignore."""
+        if unknown := self.used - known:
+            raise ConfigError(f"{reader} knows no {self.words(unknown)}; such attention goes through `attend`, with a backend "
+                              "that knows it, or auto.")
+
+    @classmethod
+    def words(cls, names: frozenset[str]) -> str:
+        """What fields mean, each with its name, for error messages; names of other descriptions are passed over."""
+        meanings = {field.name: field.metadata.get("words", "") for field in dataclasses.fields(cls)}
+        label = cls.__name__.lower()
+        return " and ".join(f"{meanings[name]} ({label}.{name})" if meanings[name] else f"{label}.{name}"
+                            for name in sorted(names & meanings.keys()))
+
 
 @dataclass(frozen=True)
-class Problem:
+class AttentionSpec:
     """Self-attention of rows of one length on one kind of device."""
 
     device: jax.Device
-    """A device it runs on, or is compiled for: it need not be here."""
+    """A device it runs on, or is compiled for: it need not be present."""
     length: int
-    """Tokens T a row."""
+    """Tokens T per row."""
     head_dim: int
     """Width H of a head."""
     dtype: DTypeLike
-    """Of queries, keys and values."""
-    mask: frozenset[str] = frozenset()
-    """Names of the fields of `Mask` that say something: a backend serves where it knows them all."""
+    """Dtype of queries, keys and values."""
+    described: frozenset[str] = frozenset()
+    """Names of the fields of `Mask` and `Bias` that say something: a backend serves where it knows them all."""
     sliced: bool = False
-    """A device has a slice of a row's queries against all of its keys."""
+    """Each device has a slice of a row's queries, and all of its keys."""
 
     @property
     def hardware(self) -> str:
-        """The device for people."""
+        """The kind of device, for log lines and errors."""
         return self.device.device_kind
 
 
-def mask_of(separate_documents: bool) -> frozenset[str]:
+def described_by_training(separate_documents: bool) -> frozenset[str]:
     """The fields of `Mask` that training rows use."""
     return frozenset({"segment_ids_BT"} if separate_documents else ())

@@ -4,38 +4,56 @@ from functools import partial
 
 import jax
 from jax import Array, lax
+from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
 
-from llama_jax.ops.attention import attend, choose, problem_of
+from llama_jax.ops.attention import attend, choose, spec_of_arrays
+from llama_jax.ops.bias import NO_BIAS, Bias
 from llama_jax.ops.masks import Mask
-from llama_jax.parallel.rules import constrain, fitting, ways
+from llama_jax.parallel.rules import axis_sizes, constrain, fitting, mesh_in_use, ways
 
 
-def attend_over_mesh(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, impl: str) -> Array:
+def attend_over_mesh(
+    q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, impl: str, *, bias: Bias = NO_BIAS
+) -> Array:
     """As `attend`, every device of the mesh in use on its own rows and heads.
 
     Attention needs whole rows, which a sequence axis cuts. Where heads divide over that axis too, devices exchange tokens
-    for heads (Jacobs et al. 2023); else each keeps its slice of the queries and gathers the keys of the row.
+    for heads (Jacobs et al. 2023); else each device keeps its slice of the queries and gathers the keys of the row.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return attend(q_BTNH, k_BSKH, v_BSKH, mask, impl)
-    sliced = is_sliced(q_BTNH.shape[2], k_BSKH.shape[2], mesh) and q_BTNH.shape[1] % ways("seq", mesh) == 0
-    impl, _ = choose(impl, problem_of(q_BTNH, k_BSKH, v_BSKH, mask, sliced=sliced))  # asked before anything is split
+    mesh = mesh_in_use()
+    if mesh is None:
+        return _attend_beside_explicit_axes(q_BTNH, k_BSKH, v_BSKH, mask, impl, bias=bias)
+    sliced = is_sliced(q_BTNH.shape[2], k_BSKH.shape[2], mesh=mesh) and q_BTNH.shape[1] % ways("seq", mesh) == 0
+    impl, _ = choose(impl, spec_of_arrays(q_BTNH, k_BSKH, v_BSKH, mask=mask, bias=bias, sliced=sliced))  # before the split
     tokens, heads = ("seq", "kv_heads") if sliced else (None, "exchanged_heads")
     keys = fitting(k_BSKH.shape, "batch", None, heads, None)
     fits = heads if keys[2] else None  # queries lie with their keys
     queries = fitting(q_BTNH.shape, "batch", tokens, fits, None)
-    ids = jax.tree.map(lambda ids_BT: fitting(ids_BT.shape, "batch", None), mask)
+    of_tokens = jax.tree.map(lambda ids_BT: fitting(ids_BT.shape, "batch", None), mask)
+    of_heads = jax.tree.map(lambda x: fitting(x.shape, "batch", None) if x.ndim == 2 else PartitionSpec(queries[2]), bias)
 
-    @partial(jax.shard_map, in_specs=(queries, keys, keys, ids), out_specs=queries, check_vma=False)
-    def on_device(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask) -> Array:
+    @partial(jax.shard_map, in_specs=(queries, keys, keys, of_tokens, of_heads), out_specs=queries, check_vma=False,
+             axis_names=set(axis_sizes(mesh)))
+    def on_device(q_BTNH: Array, *rest) -> Array:
+        k_BSKH, v_BSKH, mask, bias = rest
         first = lax.axis_index("sequence") * q_BTNH.shape[1] if sliced else None
-        return attend(q_BTNH, k_BSKH, v_BSKH, mask, impl, first=first)
+        return attend(q_BTNH, k_BSKH, v_BSKH, mask, impl, bias=bias, first=first)
 
-    return constrain(on_device(q_BTNH, k_BSKH, v_BSKH, mask), "batch", "seq", "heads", "head_dim")
+    return constrain(on_device(q_BTNH, k_BSKH, v_BSKH, mask, bias), "batch", "seq", "heads", "head_dim")
 
 
-def is_sliced(num_heads: int, num_kv_heads: int, mesh) -> bool:
+def _attend_beside_explicit_axes(
+    q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, impl: str, *, bias: Bias
+) -> Array:
+    """`attend`; where shardings are part of array types (`AxisType.Explicit`), the compiler splits it as it likes in between."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if AxisType.Explicit not in mesh.axis_types:
+        return attend(q_BTNH, k_BSKH, v_BSKH, mask, impl, bias=bias)
+    as_queries = jax.typeof(q_BTNH).sharding
+    return jax.sharding.auto_axes(partial(attend, impl=impl, bias=bias), out_sharding=as_queries)(q_BTNH, k_BSKH, v_BSKH, mask)
+
+
+def is_sliced(num_heads: int, num_kv_heads: int, *, mesh: Mesh | AbstractMesh) -> bool:
     """Whether the sequence axis leaves each device a slice of the queries, because heads do not divide over it too."""
     exchanged = ways("exchanged_heads", mesh)
     return ways("seq", mesh) > 1 and (num_heads % exchanged > 0 or num_kv_heads % exchanged > 0)

@@ -33,10 +33,10 @@ def check_model(config: ModelConfig, mesh: Mesh) -> None:
     """Raise ConfigError where a parameter axis does not divide by the mesh axes it is split over."""
     fields = {"num_heads": "heads", "num_kv_heads": "kv_heads", "ffn_dim": "mlp", "vocab_size": "vocab", "dim": "embed"}
     for name, logical in fields.items():
-        _check_divides(f"model.{name}", getattr(config, name), logical, mesh)
+        _check_divides(f"model.{name}", getattr(config, name), logical=logical, mesh=mesh)
 
 
-def check_batch(batch_size: int, accumulation_steps: int, mesh: Mesh) -> None:
+def check_batch(batch_size: int, accumulation_steps: int, *, mesh: Mesh) -> None:
     """Raise ConfigError where a micro-batch does not divide over the devices that split rows."""
     rows = batch_size // accumulation_steps
     if rows % ways("batch", mesh):
@@ -47,10 +47,10 @@ def check_batch(batch_size: int, accumulation_steps: int, mesh: Mesh) -> None:
 
 def check_length(length: int, mesh: Mesh) -> None:
     """Raise ConfigError where the tokens of a row do not divide over the devices that split the residual stream."""
-    _check_divides("data.sequence_length", length, "stream", mesh)
+    _check_divides("data.sequence_length", length, logical="stream", mesh=mesh)
 
 
-def _check_divides(name: str, size: int, logical: str, mesh: Mesh) -> None:
+def _check_divides(name: str, size: int, *, logical: str, mesh: Mesh) -> None:
     axes = [axis for axis in mesh_axes(logical) if mesh.shape[axis] > 1] or mesh_axes(logical)[:1]
     if size % ways(logical, mesh):
         product = " x ".join(f"mesh.{axis}" for axis in axes)

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from llama_jax.parallel.rules import as_tuple, fitting, mesh_axes, ways
+from llama_jax.parallel.rules import as_tuple, axis_sizes, fitting, mesh_axes, mesh_in_use, ways
 
 
-def look_up(table_VD: Array, tokens_BT: Array, dtype: DTypeLike) -> Array:
+def look_up(table_VD: Array, tokens_BT: Array, *, dtype: DTypeLike) -> Array:
     """Rows of the table, (B, T, D) in `dtype`; their gradients add up in the table's own float32.
 
     An id that the table does not have, negative ones too, finds NaN: a compiled program cannot raise, and another token's row
@@ -18,9 +18,9 @@ def look_up(table_VD: Array, tokens_BT: Array, dtype: DTypeLike) -> Array:
     A vocabulary split over `tensor` is not gathered: a device takes zeros for tokens that are not its own, and the sum over
     devices leaves each with its tokens of the residual stream.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return rows_of(table_VD, tokens_BT).astype(dtype)
+    mesh = mesh_in_use()
+    if mesh is None:
+        return _rows_of(table_VD, tokens_BT).astype(dtype)
     tokens = fitting(tokens_BT.shape, "batch", "seq")
     split = {axis for axes in tokens for axis in as_tuple(axes)}
     # a device gathers columns only from devices with other tokens than its own, whose gradients it has to sum anyway
@@ -29,13 +29,13 @@ def look_up(table_VD: Array, tokens_BT: Array, dtype: DTypeLike) -> Array:
     scattered = bool(table[0]) and tokens_BT.shape[1] % ways("stream", mesh) == 0
     stream = fitting(tokens_BT.shape, "batch", "stream") if scattered else tokens
 
-    @partial(jax.shard_map, in_specs=(table, tokens), out_specs=stream)
+    @partial(jax.shard_map, in_specs=(table, tokens), out_specs=stream, axis_names=set(axis_sizes(mesh)))
     def on_device(table_VD: Array, tokens_BT: Array) -> Array:
         # in this order, so that its gradient is scattered as it is summed, and only then summed over the other devices
         table_VD = lax.pcast(table_VD, tuple(split - set(as_tuple(table[1]))), to="varying")
         table_VD = lax.all_gather(table_VD, as_tuple(table[1]), axis=1, tiled=True)
         if not table[0]:
-            return rows_of(table_VD, tokens_BT).astype(dtype)
+            return _rows_of(table_VD, tokens_BT).astype(dtype)
         own_BT = tokens_BT - lax.axis_index("tensor") * table_VD.shape[0]
         here_BT = (own_BT >= 0) & (own_BT < table_VD.shape[0])
         elsewhere_BT = jnp.where((tokens_BT >= 0) & (tokens_BT < vocabulary), 0.0, jnp.nan).astype(dtype)
@@ -48,6 +48,6 @@ def look_up(table_VD: Array, tokens_BT: Array, dtype: DTypeLike) -> Array:
     return on_device(table_VD, tokens_BT)
 
 
-def rows_of(table_VD: Array, ids: Array) -> Array:
+def _rows_of(table_VD: Array, ids: Array) -> Array:
     """table_VD[ids], with NaN for ids outside [0, V) where that would take the nearest row, or count from the end."""
     return jnp.asarray(table_VD).at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from llama_jax.config import Config, from_dict, to_dict
+from llama_jax.config import Config, config_from_dict, to_dict
 from llama_jax.errors import ConfigError, LlamaError
 from llama_jax.parallel.xla_flags import OVERLAP_FLAGS
 from llama_jax.plan.fleet import Fleet, parse_machine
@@ -145,7 +145,7 @@ def _resources_used() -> tuple[float, int]:
 def main() -> None:
     """Answer one request from stdin, {config, machine}, with a CompiledStep as one line of JSON."""
     request = json.load(sys.stdin)
-    config, fleet = from_dict(Config, request["config"]), parse_machine(request["machine"])
+    config, fleet = config_from_dict(request["config"]), parse_machine(request["machine"])
     print(json.dumps(dataclasses.asdict(compile_train_step(config, compile_only_devices(fleet)))))
 
 

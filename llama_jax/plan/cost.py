@@ -5,11 +5,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from llama_jax.config import Config
-from llama_jax.model.accounting import train_flops_per_token
-from llama_jax.ops.attention import FUSED
+from llama_jax.model.accounting import (
+    attention_flops_per_token,
+    head_parameters,
+    layer_matrices,
+    train_flops_per_token,
+)
+from llama_jax.ops.attention import is_fused
+from llama_jax.parallel.rules import ways
 from llama_jax.plan.fleet import Fleet
 from llama_jax.plan.hlo import Collective
-from llama_jax.plan.memory import Sizes, layer_activations, layer_count, micro_rows, shard_count, split
+from llama_jax.plan.memory import (
+    Sizes,
+    bytes_per_number,
+    gathered_layer_parameters,
+    layer_activations,
+    micro_rows,
+    parameters_per_device,
+)
 
 PUE = 1.1
 """Power usage effectiveness of section 6 of the paper."""
@@ -90,75 +103,74 @@ def days(tokens: float, tokens_per_second: float) -> float:
 
 def hardware_flops_per_token(config: Config) -> float:
     """Model FLOPs and what the remat policy computes again: the whole forward pass, or its attention alone."""
-    c, T = config.model, config.data.sequence_length
-    model = train_flops_per_token(c, T)
-    attention = 2.0 * c.num_layers * T * c.num_heads * c.head_size
-    head = 2.0 * c.dim * c.vocab_size
-    return model + {"none": 0.0, "linear": attention, "offload": attention, "full": model / 3 - head}[c.remat]
+    model = train_flops_per_token(config.model, config.data.sequence_length)
+    attention = attention_flops_per_token(config.model, config.data.sequence_length)
+    head = 2.0 * head_parameters(config.model)
+    recomputed = {"none": 0.0, "linear": attention, "offload": attention, "full": model / 3 - head}
+    return model + recomputed[config.compute.remat]
 
 
 def matmul_flops(config: Config, devices: int) -> float:
     """FLOPs of one device's step in matmuls with parameters, recomputed ones included: what is left without attention."""
     c, T = config.model, config.data.sequence_length
-    passes = 4 / 3 if c.remat == "full" else 1.0
-    attention = 6.0 * c.num_layers * T * c.num_heads * c.head_size
-    head = 6.0 * c.dim * c.vocab_size
-    layers = train_flops_per_token(c, T) - attention - head
+    passes = 4 / 3 if config.compute.remat == "full" else 1.0
+    head = 6.0 * head_parameters(c)
+    layers = train_flops_per_token(c, T) - 3.0 * attention_flops_per_token(c, T) - head
     return (layers * passes + head) * config.training.batch_size * T / devices
 
 
-def traffic(config: Config, mesh: Sizes, attention: str) -> float:
+def traffic(config: Config, mesh: Sizes, *, attention: str) -> float:
     """Bytes that one device's memory moves in a step besides what matmuls hide.
 
     Activations: each tensor of a block is written and read about once forward and once backward. Scores, where attention is
     not fused: 12 bytes each forward (float32 out and in, weights out and in), again where it is recomputed, 26 backward.
     """
-    c, t = config.model, config.training
-    size = 2 if c.dtype == "bfloat16" else 4
+    c, t, remat = config.model, config.training, config.compute.remat
     rows, T = micro_rows(config, mesh), config.data.sequence_length
-    activations = c.num_layers * layer_activations(config, mesh, "none") * (4 if c.remat == "none" else 5)
-    scores = rows * T * T / 2 / split("seq", mesh) * c.num_heads / split("heads", mesh) * c.num_layers
-    scores *= 0 if attention in FUSED else 38 if c.remat == "none" else 50
-    weights = c.num_layers * layer_count(c, mesh) * (2 * size + 3 * 4)
-    return t.accumulation_steps * (activations + scores + weights) + 36.0 * shard_count(c, mesh)
+    activations = c.num_layers * layer_activations(config, mesh, remat="none") * (4 if remat == "none" else 5)
+    scores = rows * T * T / 2 / ways("seq", mesh) * c.num_heads / ways("heads", mesh) * c.num_layers
+    scores *= 0 if is_fused(attention) else 38 if remat == "none" else 50
+    weights = c.num_layers * gathered_layer_parameters(c, mesh) * (2 * bytes_per_number(config) + 3 * 4)
+    return t.accumulation_steps * (activations + scores + weights) + 36.0 * parameters_per_device(c, mesh)
 
 
 def collectives(config: Config, mesh: Sizes) -> list[tuple[str, Collective]]:
     """(mesh axes, collective) of one step on one device, as the layout asks for them.
 
-    fsdp: each layer's weights are gathered forward and backward, its float32 gradients scattered, every micro-batch; the head
-    once. data: the gradients' shards are summed. tensor: a block ends in two sums forward and two backward; where the tokens
-    of the residual stream lie over `tensor`, each is a scatter and a gather.
+    fsdp: each layer's matrices are gathered forward and backward and its float32 gradients scattered, in every micro-batch; the
+    head once. data: the gradients' shards are summed. tensor: a block ends in two sums forward and two backward; where the
+    tokens of the residual stream lie over `tensor`, each of them is a scatter and a gather.
     """
-    c, t = config.model, config.training
-    size, times, T = 2 if c.dtype == "bfloat16" else 4, t.accumulation_steps, config.data.sequence_length
-    shards, copies, ways = split("embed", mesh), mesh["data"], mesh["tensor"]
-    head, layers = c.dim * c.vocab_size // split("vocab", mesh), c.num_layers * layer_count(c, mesh)
-    block = micro_rows(config, mesh) * T // split("seq", mesh) * c.dim * size
+    c, size, times = config.model, bytes_per_number(config), config.training.accumulation_steps
+    shards, copies, tensor = ways("embed", mesh), mesh["data"], mesh["tensor"]
+    matrices = len(layer_matrices(c)) * c.num_layers
+    head, layers = head_parameters(c) // ways("vocab", mesh), c.num_layers * gathered_layer_parameters(c, mesh)
     found = [
-        ("fsdp", Collective("all-gather", shards, times * (14 * c.num_layers + 1), times * size * (2 * layers + head))),
-        ("fsdp", Collective("reduce-scatter", shards, times * (7 * c.num_layers + 1), times * 4 * (layers + head))),
-        ("data", Collective("all-reduce", copies, times * 7 * c.num_layers, times * 4 * shard_count(c, mesh))),
+        ("fsdp", Collective("all-gather", shards, times * (2 * matrices + 1), times * size * (2 * layers + head))),
+        ("fsdp", Collective("reduce-scatter", shards, times * (matrices + 1), times * 4 * (layers + head))),
+        ("data", Collective("all-reduce", copies, times * matrices, times * 4 * parameters_per_device(c, mesh))),
     ]
-    again = 1 if c.remat == "full" else 0
-    if split("stream", mesh) // split("seq", mesh) > 1:
-        sums = times * c.num_layers * (4 + again)
-        found += [("tensor", Collective("reduce-scatter", ways, sums, sums * block)),
-                  ("tensor", Collective("all-gather", ways, sums + 2 * times * c.num_layers,
-                                        (sums + 2 * times * c.num_layers) * block))]
+    block = micro_rows(config, mesh) * config.data.sequence_length // ways("seq", mesh) * c.dim * size
+    sums = times * c.num_layers * (5 if config.compute.remat == "full" else 4)
+    if ways("stream", mesh) > ways("seq", mesh):
+        gathers = sums + 2 * times * c.num_layers
+        found += [("tensor", Collective("reduce-scatter", tensor, sums, sums * block)),
+                  ("tensor", Collective("all-gather", tensor, gathers, gathers * block))]
     else:
-        sums = times * c.num_layers * (4 + again)
-        found += [("tensor", Collective("all-reduce", ways, sums, sums * block))]
-    if split("seq", mesh) > 1:  # keys and values of the whole row, forward, recomputed and backward
-        whole = micro_rows(config, mesh) * T * 2 * c.num_kv_heads * c.head_size // split("kv_heads", mesh) * size
-        found += [("sequence", Collective("all-gather", split("seq", mesh), 6 * times * c.num_layers,
-                                          3 * times * c.num_layers * whole)),
-                  ("sequence", Collective("reduce-scatter", split("seq", mesh), 2 * times * c.num_layers,
-                                          times * c.num_layers * whole))]
-    return [(axis, collective) for axis, collective in found if collective.devices > 1]
+        found += [("tensor", Collective("all-reduce", tensor, sums, sums * block))]
+    return [(axis, collective) for axis, collective in [*found, *_sequence_collectives(config, mesh)] if collective.devices > 1]
 
 
-def seconds_of(axis: str, collective: Collective, mesh: Sizes, fleet: Fleet) -> float:
+def _sequence_collectives(config: Config, mesh: Sizes) -> list[tuple[str, Collective]]:
+    """Keys and values of whole rows, gathered forward, recomputed and backward, and their gradients scattered."""
+    c, devices, passes = config.model, ways("seq", mesh), config.training.accumulation_steps * config.model.num_layers
+    keys_and_values = 2 * c.num_kv_heads * c.head_size // ways("kv_heads", mesh)
+    whole = micro_rows(config, mesh) * config.data.sequence_length * keys_and_values * bytes_per_number(config)
+    return [("sequence", Collective("all-gather", devices, 6 * passes, 3 * passes * whole)),
+            ("sequence", Collective("reduce-scatter", devices, 2 * passes, passes * whole))]
+
+
+def seconds_of(axis: str, collective: Collective, *, mesh: Sizes, fleet: Fleet) -> float:
     """Seconds one device spends on a collective over a mesh axis.
 
     GPUs: what crosses hosts goes through the network cards of the group's members in a host, all of it through NVLink.
@@ -181,15 +193,15 @@ def seconds_of(axis: str, collective: Collective, mesh: Sizes, fleet: Fleet) -> 
     return seconds
 
 
-def cost(config: Config, mesh: Sizes, fleet: Fleet, attention: str) -> Cost:
+def cost(config: Config, mesh: Sizes, *, fleet: Fleet, attention: str) -> Cost:
     """The prediction; `attention` is the backend that runs."""
     machine, c = fleet.machine, config.model
     peak = machine.bfloat16_flops if c.dtype == "bfloat16" else machine.float32_flops
     tokens = config.training.batch_size * config.data.sequence_length
-    network = list(_network(config, mesh, fleet))
+    network = list(_network(config, mesh, fleet=fleet))
     return Cost(
         compute=hardware_flops_per_token(config) * tokens / fleet.count / (peak * machine.matmul_share),
-        memory=traffic(config, mesh, attention) / machine.memory_bandwidth,
+        memory=traffic(config, mesh, attention=attention) / machine.memory_bandwidth,
         hidden=sum(seconds for axis, seconds in network if axis != "tensor"),
         exposed=sum(seconds for axis, seconds in network if axis == "tensor"),
         tokens=tokens, model_flops=train_flops_per_token(c, config.data.sequence_length) * tokens,
@@ -197,6 +209,6 @@ def cost(config: Config, mesh: Sizes, fleet: Fleet, attention: str) -> Cost:
     )
 
 
-def _network(config: Config, mesh: Sizes, fleet: Fleet) -> Iterator[tuple[str, float]]:
+def _network(config: Config, mesh: Sizes, *, fleet: Fleet) -> Iterator[tuple[str, float]]:
     for axis, collective in collectives(config, mesh):
-        yield axis, seconds_of(axis, collective, mesh, fleet)
+        yield axis, seconds_of(axis, collective, mesh=mesh, fleet=fleet)

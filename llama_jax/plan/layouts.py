@@ -10,8 +10,9 @@ from jax.sharding import AbstractMesh
 
 from llama_jax.config import Config, MeshConfig
 from llama_jax.errors import ConfigError
+from llama_jax.model.positions import described_by_position
 from llama_jax.ops.attention import choose
-from llama_jax.ops.spec import Problem, mask_of
+from llama_jax.ops.spec import AttentionSpec, described_by_training
 from llama_jax.parallel.attention import is_sliced
 from llama_jax.parallel.mesh import check_batch, check_length, check_model, mesh_shape
 from llama_jax.parallel.rules import AXES
@@ -60,16 +61,16 @@ def configured(config: Config, fleet: Fleet) -> Choice:
     sizes = dict(zip(AXES, mesh_shape(config.mesh, fleet.count), strict=True))
     check(config, sizes)
     config = replace(config, mesh=MeshConfig(**sizes))
-    attention, _ = attention_of(config, sizes, fleet.machine)
+    attention, _ = attention_of(config, sizes, machine=fleet.machine)
     memory = estimate(config, sizes, attention=attention, kind=fleet.machine.kind)
-    return Choice(config, fleet, attention, memory, cost(config, sizes, fleet, attention))
+    return Choice(config, fleet, attention, memory, cost(config, sizes, fleet=fleet, attention=attention))
 
 
 def check(config: Config, sizes: Sizes) -> None:
     """Raise the ConfigError that training would raise for a mesh of these sizes."""
     mesh = AbstractMesh(tuple(sizes.values()), tuple(sizes))
     check_model(config.model, mesh)
-    check_batch(config.training.batch_size, config.training.accumulation_steps, mesh)
+    check_batch(config.training.batch_size, config.training.accumulation_steps, mesh=mesh)
     check_length(config.data.sequence_length, mesh)
 
 
@@ -81,14 +82,15 @@ class Device(NamedTuple):
     compute_capability: str | None
 
 
-def attention_of(config: Config, sizes: Sizes, machine: Machine) -> tuple[str, str]:
+def attention_of(config: Config, sizes: Sizes, *, machine: Machine) -> tuple[str, str]:
     """The attention backend that a step takes there, and why; raises ConfigError where the one asked for cannot serve."""
     c = config.model
     device = Device("cuda" if machine.kind == "gpu" else "tpu", machine.title, machine.capability or None)
     mesh = AbstractMesh(tuple(sizes.values()), tuple(sizes))
-    return choose(c.attention, Problem(
-        device=device, length=config.data.sequence_length, head_dim=c.head_size, dtype=jnp.dtype(c.dtype),
-        mask=mask_of(config.training.separate_documents), sliced=is_sliced(c.num_heads, c.num_kv_heads, mesh)))
+    described = described_by_training(config.training.separate_documents) | described_by_position(c)
+    return choose(config.compute.attention, AttentionSpec(
+        device=device, length=config.data.sequence_length, head_dim=c.head_size, dtype=jnp.dtype(config.compute.dtype),
+        described=described, sliced=is_sliced(c.num_heads, c.num_kv_heads, mesh=mesh)))
 
 
 def micro_batches(choice: Choice) -> list[Choice]:
@@ -131,7 +133,8 @@ def layouts(config: Config, fleet: Fleet) -> Iterator[Choice]:
         mesh = MeshConfig(data=data, fsdp=fleet.count // (tensor * sequence * data), tensor=tensor, sequence=sequence)
         for remat in SEARCHED:
             try:
-                yield configured(replace(config, mesh=mesh, training=training, model=replace(config.model, remat=remat)), fleet)
+                compute = replace(config.compute, remat=remat)
+                yield configured(replace(config, mesh=mesh, training=training, compute=compute), fleet)
             except ConfigError:
                 break  # the shapes refuse this mesh
 

@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from llama_jax.config import ModelConfig
 from llama_jax.errors import DataError
 from llama_jax.files.encoding import is_unicode
-from llama_jax.inference.params import plain
+from llama_jax.inference.params import unboxed
 from llama_jax.model.decoder import Transformer, head_matrix
 from llama_jax.ops.linear import linear
 from llama_jax.parallel.rules import row_ways
@@ -178,7 +177,7 @@ def loglikelihood_batches(
         DataError: A continuation is longer than the model's context, or an id lies outside of the vocabulary.
         ConfigError: The parameters are not the model's.
     """
-    params = plain(model.config, params)
+    params = unboxed(model.config, params)
     cut, lost = _fit_contexts(requests, max_length=model.config.max_length, vocab_size=model.config.vocab_size)
     limit = TOKENS_PER_BATCH.get(jax.default_backend(), DEFAULT_TOKENS_PER_BATCH)
     running: list[tuple[TreeBatch, tuple[Array, Array]]] = []
@@ -187,7 +186,7 @@ def loglikelihood_batches(
     for batch in tree_batches(pack_rows(trees), cut, batch_tokens=limit, row_multiple=row_ways()):
         if not all(number in known for number in batch.scored):
             arrays = (batch.tokens_BT, batch.positions_BT, batch.ends_BT)
-            running.append((batch, _score_batch(model.config, params, arrays, where_M=batch.where_M, targets_M=batch.targets_M,
+            running.append((batch, _score_batch(model, params, arrays, where_M=batch.where_M, targets_M=batch.targets_M,
                                                 count=batch.count)))
         if len(running) == 2:
             yield _read_results(*running.pop(0), lost=lost)
@@ -227,16 +226,16 @@ def _read_results(batch: TreeBatch, scores: tuple[Array, Array], *, lost: Sequen
     return results
 
 
-@partial(jax.jit, static_argnames="config")
+@partial(jax.jit, static_argnames="model")
 def _score_batch(
-    config: ModelConfig, params: Any, arrays: tuple[Array, ...], *, where_M: Array, targets_M: Array, count: Array
+    model: Transformer, params: Any, arrays: tuple[Array, ...], *, where_M: Array, targets_M: Array, count: Array
 ) -> tuple[Array, Array]:
     """float32 (M,) log-probability of each target after the token at its position, and bool (M,): no token is likelier.
 
     `arrays` are `tokens_BT`, `positions_BT` and `ends_BT` of a `TreeBatch`, and the other arguments its other fields.
     """
     tokens_BT, positions_BT, ends_BT = arrays
-    h_BTD = Transformer(config).apply({"params": params}, tokens_BT, positions_BT, ends_BT=ends_BT, method=Transformer.hidden)
+    h_BTD = model.apply({"params": params}, tokens_BT, positions_BT, ends_BT=ends_BT, method=Transformer.hidden)
     h_MD = h_BTD.reshape(-1, h_BTD.shape[-1])[where_M]
     head_DV = head_matrix(params)
 

@@ -14,13 +14,13 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from llama_jax.config import ModelConfig
 from llama_jax.inference.continuation import Continuation
-from llama_jax.inference.decode import Rows, decode, prefill, prompt_scores
-from llama_jax.inference.params import Weights
+from llama_jax.inference.decode import DecodingRows, decode, prefill, prompt_scores
+from llama_jax.inference.params import DecodingParams
 from llama_jax.inference.prompts import pad_prompts
 from llama_jax.inference.sampling import Draw
 from llama_jax.model.cache import Cache
+from llama_jax.model.decoder import Transformer
 from llama_jax.serving.job import Event, Full, Job, Prefill, Prompt, Scored, Served
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.version import VERSION
@@ -40,17 +40,17 @@ class Engine:
     number of busy slots. Everything else belongs to the engine's thread.
     """
 
-    def __init__(self, config: ModelConfig, weights: Weights, tokenizer: Tokenizer, *, slots: int, queue: int,
+    def __init__(self, model: Transformer, params: DecodingParams, *, tokenizer: Tokenizer, slots: int, queue: int,
                  mesh: Mesh | None = None):
-        self.config, self._weights, self._tokenizer, self._mesh = config, weights, tokenizer, mesh
-        self.fingerprint = system_fingerprint(config, weights)
+        self.config, self._model, self._params, self._tokenizer, self._mesh = model.config, model, params, tokenizer, mesh
+        self.fingerprint = system_fingerprint(model, params)
         self._most, self._limit = slots, queue
         self._change = threading.Condition()
         self._waiting: deque[Served] = deque()
         self._running = 0
         self._stopping = False
         self._slots: list[Served | None] = []
-        self._rows: Rows | None = None
+        self._rows: DecodingRows | None = None
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
@@ -138,13 +138,13 @@ class Engine:
         while size < wanted:
             size = min(size * SIZES_APART, self._most)
         if self._rows is None:
-            self._slots, self._rows = [None] * size, empty_rows(self.config, size)
+            self._slots, self._rows = [None] * size, empty_rows(self._model, size)
         if size == len(self._slots):
             return
         order = sorted(range(len(self._slots)), key=lambda slot: self._slots[slot] is None)[:size]
         slots = [*(self._slots[slot] for slot in order), *[None] * (size - len(order))]
         index = np.array(order + [0] * (size - len(order)), np.int32)
-        self._rows = rearrange(self._rows, index, np.array([served is None for served in slots]))
+        self._rows = rearrange(self._rows, index, free_B=np.array([served is None for served in slots]))
         self._slots = slots
 
     def _prefilled(self, served: Served) -> bool:
@@ -156,7 +156,8 @@ class Engine:
             served.row = Continuation(self._tokenizer, prompt.ids, sampling=served.job.sampling)
             if shared.cache is None:
                 tokens, counts = pad_prompts([prompt.ids], limit=self.config.max_length)
-                shared.cache = prefill(self.config, self._weights, tokens, counts, slots=self.config.max_length)
+                shared.cache = prefill(self._model, self._params, tokens_BT=tokens, counts_B=counts,
+                                       slots=self.config.max_length)
                 shared.scored = self._scores(prompt, tokens) if prompt.wants_scores else ()
         except Exception as error:  # too long for the memory that is left, perhaps: the other jobs go on
             traceback.print_exception(error)
@@ -169,11 +170,12 @@ class Engine:
         job = served.job
         budget = min(job.sampling.max_new_tokens, self.config.max_length - len(job.prompt.ids))
         draw = Draw.of([(job.sampling, job.place, job.sample)])
-        self._rows = insert(self._rows, jnp.int32(slot), *served.shared.cache, jnp.asarray([budget], jnp.int32), draw)
+        self._rows = insert(self._rows, jnp.int32(slot), prefilled=served.shared.cache,
+                            budget_B=jnp.asarray([budget], jnp.int32), draw=draw)
 
     def _scores(self, prompt: Prompt, tokens_BT: np.ndarray) -> tuple[Scored, ...]:
         """The prompt's own tokens with their log-probabilities."""
-        scores = prompt_scores(self.config, self._weights, tokens_BT, top=min(TOP, self.config.vocab_size))
+        scores = prompt_scores(self._model, self._params, tokens_BT=tokens_BT, top=min(TOP, self.config.vocab_size))
         logprobs, ids, values = (x[0, : len(prompt.ids) - 1].tolist() for x in jax.device_get(scores))
         tops = [tuple(zip(*pair, strict=True)) for pair in zip(ids, values, strict=True)]
         return tuple(map(Scored, prompt.ids, [None, *logprobs], [None, *tops]))
@@ -183,9 +185,9 @@ class Engine:
         if not any(self._slots):
             return
         wants_top = any(served and served.job.wants_top for served in self._slots)
-        self._rows, made = decode(self.config, self._weights, self._rows, jnp.int32(STEPS), eos_ids=self._tokenizer.eos_ids,
-                                  length=STEPS, top=min(TOP, self.config.vocab_size) if wants_top else 0,
-                                  pieces=self._tokenizer.vocab_size)
+        self._rows, made = decode(self._model, self._params, rows=self._rows, limit=jnp.int32(STEPS),
+                                  eos_ids=self._tokenizer.eos_ids, length=STEPS, pieces=self._tokenizer.vocab_size,
+                                  top=min(TOP, self.config.vocab_size) if wants_top else 0)
         made, done = jax.device_get((made, self._rows.done_B))
         ended, news = np.zeros(len(self._slots), bool), []
         for slot, served in enumerate(self._slots):
@@ -205,33 +207,38 @@ class Engine:
             job.hear(event)
 
 
-def system_fingerprint(config: ModelConfig, weights: Weights) -> str:
+def system_fingerprint(model: Transformer, params: DecodingParams) -> str:
     """A short name of what decides an answer's last bits besides the request: versions, device, model and layout."""
-    layout = jax.tree.map(lambda x: (x.shape, str(x.dtype), str(x.sharding)), weights)
-    facts = (VERSION, jax.__version__, jax.devices()[0].device_kind, config, jax.tree.leaves(layout))
+    layout = jax.tree.map(lambda x: (x.shape, str(x.dtype), str(x.sharding)), params)
+    facts = (VERSION, jax.__version__, jax.devices()[0].device_kind, model.config, model.compute, jax.tree.leaves(layout))
     return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:10]
 
 
-@partial(jax.jit, static_argnames=("config", "count"))
-def empty_rows(config: ModelConfig, count: int) -> Rows:
+@partial(jax.jit, static_argnames=("model", "count"))
+def empty_rows(model: Transformer, count: int) -> DecodingRows:
     """`count` rows that are all done, with room for a whole context each."""
     idle = Draw(temperature_B=jnp.zeros(count), top_k_B=jnp.zeros(count, jnp.int32), top_p_B=jnp.ones(count),
                 min_p_B=jnp.zeros(count), key_B=jax.random.split(jax.random.key(0), count))
-    return Rows(cache=Cache.empty(config, count, config.max_length), logits_BV=jnp.zeros((count, config.vocab_size)),
+    config = model.config
+    cache = Cache.empty(config, dtype=model.compute.dtype, rows=count, slots=config.max_length)
+    return DecodingRows(cache=cache, logits_BV=jnp.zeros((count, config.vocab_size)),
                 made_B=jnp.zeros(count, jnp.int32), budget_B=jnp.zeros(count, jnp.int32),
                 done_B=jnp.ones(count, bool), draw=idle)
 
 
 @jax.jit
-def rearrange(rows: Rows, index_B: Array, free_B: Array) -> Rows:
+def rearrange(rows: DecodingRows, index_B: Array, *, free_B: Array) -> DecodingRows:
     """Rows `index_B`; those that are free are done."""
     rows = jax.tree.map(lambda x: x[index_B], rows)
     return rows.replace(done_B=rows.done_B | free_B)
 
 
 @partial(jax.jit, donate_argnames="rows")
-def insert(rows: Rows, slot: Array, cache: Cache, logits_BV: Array, budget_B: Array, draw: Draw) -> Rows:
+def insert(
+    rows: DecodingRows, slot: Array, *, prefilled: tuple[Cache, Array], budget_B: Array, draw: Draw
+) -> DecodingRows:
     """`rows` with one prefilled row in `slot`, about to give out its first token."""
-    one = Rows(cache=cache, logits_BV=logits_BV, made_B=jnp.zeros_like(budget_B), budget_B=budget_B, done_B=budget_B < 1,
+    cache, logits_BV = prefilled
+    one = DecodingRows(cache=cache, logits_BV=logits_BV, made_B=jnp.zeros_like(budget_B), budget_B=budget_B, done_B=budget_B < 1,
                draw=draw)
     return jax.tree.map(lambda many, one: many.at[slot].set(one[0].astype(many.dtype)), rows, one)

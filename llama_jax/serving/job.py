@@ -8,7 +8,7 @@ from typing import Literal
 from jax import Array
 
 from llama_jax.inference.continuation import Continuation
-from llama_jax.inference.decode import Made
+from llama_jax.inference.decode import DecodedTokens
 from llama_jax.inference.sampling import Sampling
 from llama_jax.model.cache import Cache
 
@@ -92,7 +92,7 @@ class Served:
     tokens: list[Scored] = field(default_factory=list)
     began: bool = False
 
-    def take(self, made: Made, slot: int, done: bool) -> Event | None:
+    def take(self, made: DecodedTokens, slot: int, done: bool) -> Event | None:
         """Add a slot's new tokens; returns the event that is due, if one is."""
         before = len(self.row.tokens)
         self.text += self.row.add(made, slot, last=done)

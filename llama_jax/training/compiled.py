@@ -1,4 +1,4 @@
-"""A run's compiled pieces: the one place that jits the steps with their shardings, for devices here or elsewhere."""
+"""The compiled functions of a run: the one place that jits its steps with their shardings, for devices here or elsewhere."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,29 +15,30 @@ from llama_jax.data.loader import batch_sharding
 from llama_jax.errors import ConfigError
 from llama_jax.formats.checkpoints import abstract_arrays
 from llama_jax.model.decoder import Transformer
+from llama_jax.model.positions import described_by_position
+from llama_jax.model.tree import shardings_of
 from llama_jax.ops.attention import choose
-from llama_jax.ops.spec import Problem, mask_of
+from llama_jax.ops.spec import AttentionSpec, described_by_training
 from llama_jax.parallel.attention import is_sliced
 from llama_jax.parallel.mesh import check_batch, check_length, check_model
-from llama_jax.parallel.rules import shardings
 from llama_jax.training.optimizer import make_optimizer
 from llama_jax.training.step import TrainState, init_state, make_eval_step, make_train_step
 
 
 class Program(NamedTuple):
-    """The jitted pieces of a run on a mesh."""
+    """The jitted functions of a run on a mesh, and the shapes they take."""
 
     model: Transformer
-    """For what is not training: any length, any mask."""
+    """The model for everything but training, with rows of any length and any mask."""
     init: Callable[[], TrainState]
     train_step: Callable
     eval_step: Callable
     abstract_state: TrainState
-    """ShapeDtypeStructs with shardings."""
+    """ShapeDtypeStructs of the train state, with shardings."""
     abstract_batch: Batch
-    """The same for a batch."""
+    """ShapeDtypeStructs of a batch, with shardings."""
     attention: str
-    """Which attention backend the steps use, and why."""
+    """The attention backend of the steps, and why it was chosen, for the log."""
 
 
 def build(config: Config, mesh: Mesh) -> Program:
@@ -45,15 +46,16 @@ def build(config: Config, mesh: Mesh) -> Program:
 
     Trace and compile inside `jax.set_mesh(mesh)`. Raises ConfigError where model, rows, backend or memory do not fit the mesh.
     """
-    check(config, mesh)
-    attention, why = choose(config.model.attention, problem_of(config, mesh))
-    model = Transformer(replace(config.model, attention=attention))
-    optimizer = make_optimizer(config.optimizer, config.training.num_steps)
-    start = partial(init_state, model, optimizer, config.training.seed)
-    state_shardings = shardings(jax.eval_shape(partial(start, boxed=True)), mesh)
+    check_config_on_mesh(config, mesh)
+    attention, why = choose(config.compute.attention, attention_spec(config, mesh))
+    model = Transformer(config.model, replace(config.compute, attention=attention))
+    optimizer = make_optimizer(config.optimizer, config.training.num_steps, model=config.model)
+    start = partial(init_state, model, optimizer, seed=config.training.seed)
+    abstract_state = jax.eval_shape(start)
+    state_shardings = shardings_of(config.model, mesh, tree=abstract_state)
     replicated, rows = NamedSharding(mesh, PartitionSpec()), batch_sharding(mesh)
     return Program(
-        model=Transformer(replace(config.model, attention="auto")),
+        model=Transformer(config.model, replace(config.compute, attention="auto")),
         init=jax.jit(start, out_shardings=state_shardings),
         train_step=jax.jit(
             make_train_step(model, optimizer, config.training),
@@ -66,34 +68,35 @@ def build(config: Config, mesh: Mesh) -> Program:
             in_shardings=(state_shardings.params, rows),
             out_shardings=replicated,
         ),
-        abstract_state=abstract_arrays(jax.eval_shape(start), state_shardings),
-        abstract_batch=abstract_batch(config, rows),
+        abstract_state=abstract_arrays(abstract_state, state_shardings),
+        abstract_batch=_abstract_batch(config, rows),
         attention=f"{attention} ({why})",
     )
 
 
-def check(config: Config, mesh: Mesh) -> None:
+def check_config_on_mesh(config: Config, mesh: Mesh) -> None:
     """Raise ConfigError where the config cannot run on the mesh."""
     check_model(config.model, mesh)
-    check_batch(config.training.batch_size, config.training.accumulation_steps, mesh)
+    check_batch(config.training.batch_size, config.training.accumulation_steps, mesh=mesh)
     check_length(config.data.sequence_length, mesh)
     device = mesh.devices.flat[0]
     memories = [memory.kind for memory in device.addressable_memories()]
-    if config.model.remat == "offload" and "pinned_host" not in memories:
-        raise ConfigError(f"model.remat offload keeps activations in pinned host memory, which {device.device_kind} does not "
+    if config.compute.remat == "offload" and "pinned_host" not in memories:
+        raise ConfigError(f"compute.remat offload keeps activations in pinned host memory, which {device.device_kind} does not "
                           f"have (it has {', '.join(memories)}); take linear or full.")
 
 
-def problem_of(config: Config, mesh: Mesh) -> Problem:
+def attention_spec(config: Config, mesh: Mesh) -> AttentionSpec:
     """What a training row asks of attention."""
     c = config.model
-    return Problem(device=mesh.devices.flat[0], length=config.data.sequence_length, head_dim=c.head_size,
-                   dtype=jnp.dtype(c.dtype), mask=mask_of(config.training.separate_documents),
-                   sliced=is_sliced(c.num_heads, c.num_kv_heads, mesh))
+    return AttentionSpec(device=mesh.devices.flat[0], length=config.data.sequence_length, head_dim=c.head_size,
+                         dtype=jnp.dtype(config.compute.dtype),
+                         described=described_by_training(config.training.separate_documents) | described_by_position(c),
+                         sliced=is_sliced(c.num_heads, c.num_kv_heads, mesh=mesh))
 
 
-def abstract_batch(config: Config, sharding: NamedSharding) -> Batch:
-    """ShapeDtypeStructs of a batch, one row each of training.batch_size."""
+def _abstract_batch(config: Config, sharding: NamedSharding) -> Batch:
+    """ShapeDtypeStructs of a batch of training.batch_size rows."""
     shape = (config.training.batch_size, config.data.sequence_length)
     dtypes = Batch(jnp.int32, jnp.int32, jnp.int32, jnp.int32, jnp.float32)
     return Batch(*(jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for dtype in dtypes))

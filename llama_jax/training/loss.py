@@ -9,7 +9,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from llama_jax.errors import ConfigError
 from llama_jax.ops.linear import weight_gradient
-from llama_jax.parallel.rules import as_tuple, fitting, mesh_axes, spec, ways
+from llama_jax.parallel.rules import as_tuple, axis_sizes, fitting, mesh_axes, mesh_in_use, spec, ways
 
 
 def next_token_loss(
@@ -36,7 +36,7 @@ def _loss(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk):
     return _over_mesh(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, gradients=False)[0]
 
 
-def _chunk_length(B: int, T: int, chunk: int) -> int:
+def _chunk_length(B: int, T: int, *, chunk: int) -> int:
     """The largest divisor of T that keeps B x length within `chunk` tokens (at least 1)."""
     wanted = max(1, min(T, chunk // B))
     return next(length for length in range(wanted, 0, -1) if T % length == 0)
@@ -45,8 +45,8 @@ def _chunk_length(B: int, T: int, chunk: int) -> int:
 def _over_mesh(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, *, gradients: bool):
     """`_sweep` on every device of the mesh in use, and the sums of what they found."""
     head_DV = head_DV.astype(h_BTD.dtype)
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+    mesh = mesh_in_use()
+    if mesh is None:
         return _sweep(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, gradients=gradients)
     rows, vocab = fitting(targets_BT.shape, "batch", "seq"), fitting(head_DV.shape, None, "vocab")
     split = tuple(axis for axes in rows for axis in as_tuple(axes))
@@ -55,7 +55,8 @@ def _over_mesh(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, *, gradien
     embed = fitting(head_DV.shape, "embed", "vocab") if set(mesh_axes("embed")) <= set(split) else vocab
     spread_embed = as_tuple(embed[0])
 
-    def on_device(h_BTD, head_DV, targets_BT, weights_BT):
+    def on_device(h_BTD, head_DV, *rest):
+        targets_BT, weights_BT = rest
         first = lax.axis_index("tensor") * head_DV.shape[1] if vocab[1] else None
         sums, slopes = _sweep(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, gradients=gradients, first=first)
         sums = lax.psum(sums, split)
@@ -70,7 +71,8 @@ def _over_mesh(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, *, gradien
 
     none = spec()
     outputs = ((none, none), (stream, embed, rows) if gradients else (None, None, None))
-    spread = jax.shard_map(on_device, in_specs=(rows, vocab, rows, rows), out_specs=outputs, check_vma=False)
+    spread = jax.shard_map(on_device, in_specs=(rows, vocab, rows, rows), out_specs=outputs, check_vma=False,
+                           axis_names=set(axis_sizes(mesh)))
     return spread(h_BTD, head_DV, targets_BT, weights_BT)
 
 
@@ -80,7 +82,7 @@ def _sweep(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, *, gradients: 
     `first` is the number of the first token of a vocabulary split over `tensor`; gradients of h are then this part's share.
     """
     B, T = targets_BT.shape
-    C = _chunk_length(B, T, chunk)
+    C = _chunk_length(B, T, chunk=chunk)
     vocab_V = jnp.arange(head_DV.shape[1]) + (0 if first is None else first)
     vocabulary = head_DV.shape[1] * (1 if first is None else lax.axis_size("tensor"))
 

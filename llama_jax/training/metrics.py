@@ -35,7 +35,7 @@ def mixture_predicted_per_byte(sources: list[TokenSource], shares: list[float]) 
 
 def total_peak_flops(config: Config) -> tuple[float, str]:
     """(peak FLOP/s of all devices of the run together, where the figure is from)."""
-    peak, source = peak_flops(jax.devices()[0], config.model.dtype)
+    peak, source = peak_flops(jax.devices()[0], config.compute.dtype)
     if jax.default_backend() == "cpu":  # several CPU devices of a process are the same cores
         return peak * jax.process_count(), source
     return peak * jax.device_count(), source

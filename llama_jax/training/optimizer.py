@@ -4,10 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from llama_jax.config import OptimizerConfig
-
-UNDECAYED = ("embedding", "scale")
-"""Parameter names that weight decay leaves alone: embeddings and norms."""
+from llama_jax.config import ModelConfig, OptimizerConfig
+from llama_jax.model.tree import decay_mask
 
 
 def learning_rate(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
@@ -26,17 +24,13 @@ def learning_rate(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
     )
 
 
-def decayed(params) -> dict:
-    """Tree of bools: which parameters weight decay shrinks."""
+def make_optimizer(
+    config: OptimizerConfig, num_steps: int, *, model: ModelConfig = ModelConfig()  # noqa: B008
+) -> optax.GradientTransformation:
+    """Gradient clipping by global norm, then AdamW with decoupled weight decay of the matrices alone (section 2.3).
 
-    def names(path) -> set:
-        return {getattr(entry, "key", None) for entry in path}
-
-    return jax.tree_util.tree_map_with_path(lambda path, _: names(path).isdisjoint(UNDECAYED), params)
-
-
-def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
-    """Clip by global norm, AdamW moments, decoupled decay of matrices, minus the learning rate."""
+    `model` says which parameters are matrices; the default knows the names of every LLaMA of whatever size.
+    """
     rate = learning_rate(config, num_steps)
     adamw = optax.adamw(
         lambda updates_done: rate(updates_done + 1),
@@ -44,15 +38,15 @@ def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTra
         b2=config.beta2,
         eps=config.eps,
         weight_decay=config.weight_decay,
-        mask=decayed,
+        mask=decay_mask(model),
     )
     if config.moment_dtype != "float32":
-        adamw = kept_in(config.moment_dtype, adamw)
+        adamw = _stored_as(config.moment_dtype, adamw)
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
 
 
-def kept_in(dtype: str, inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`inner` with every float array of its state kept in `dtype` between updates, which compute in float32."""
+def _stored_as(dtype: str, inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`inner` with every float array of its state stored as `dtype` between updates, which compute in float32."""
 
     def cast(state: optax.OptState, dtype: str) -> optax.OptState:
         return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from llama_jax.config import Config, from_dict, to_dict
+from llama_jax.config import Config, config_from_dict, from_dict, to_dict
 from llama_jax.config.compare import changes, check_same_model
 from llama_jax.data.corpus import open_corpus
 from llama_jax.data.mixture import Mixture
@@ -111,7 +111,7 @@ def _check_run_dir(workdir: Path) -> None:
     if not holds_files:
         return
     try:
-        from_dict(Config, json.loads((workdir / RUN_CONFIG).read_text()))
+        config_from_dict(json.loads((workdir / RUN_CONFIG).read_text()))
     except (OSError, ValueError, LlamaError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{workdir} is not empty and not a run directory ({RUN_CONFIG}: {reason}); name another with "

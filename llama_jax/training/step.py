@@ -1,12 +1,12 @@
-"""The train step and the eval step: pure functions of arrays, to be jitted by the loop or compiled by a plan."""
+"""The train step and the held-out step: pure functions of arrays, which `training.compiled` jits with their shardings."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 from flax import struct
 from jax import Array, lax
 
@@ -21,31 +21,33 @@ Metrics = dict[str, Array]
 
 @struct.dataclass
 class TrainState:
-    """All that training changes; arrays only."""
+    """Everything that a train step changes: a tree of arrays."""
 
     step: Array
-    """int32, optimizer steps done."""
+    """int32 scalar, optimizer steps done."""
     params: Params
     opt_state: optax.OptState
 
 
-def init_state(model: Transformer, optimizer: optax.GradientTransformation, seed: int, *, boxed: bool = False) -> TrainState:
-    """A fresh state from `seed`; boxed leaves the logical axes on the parameters (for `sharding.shardings`)."""
+def init_state(model: Transformer, optimizer: optax.GradientTransformation, *, seed: int) -> TrainState:
+    """The state before the first step: random parameters drawn from `seed`, and the optimizer's empty moments."""
     params = model.init(jax.random.key(seed), jnp.zeros((1, 2), jnp.int32))["params"]
     opt_state = optimizer.init(params)
-    state = TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=opt_state)
-    return state if boxed else nn.unbox(state)
+    return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=opt_state)
 
 
 def make_loss(model: Transformer, config: TrainingConfig) -> Callable[[Params, Batch], tuple[Array, tuple[Array, Array]]]:
-    """(params, batch) -> (loss sum, (nll sum, sum of weights)), sums over the batch's tokens."""
+    """(params, batch) -> (loss, (nll, tokens)): sums over the batch's weighted tokens, in nats.
+
+    loss is nll, the negative log-likelihood, plus the z-loss; tokens is the sum of weights.
+    """
 
     def loss(params: Params, batch: Batch):
         where = (batch.positions, batch.segment_ids) if config.separate_documents else ()
         h_BTD = model.apply({"params": params}, batch.tokens, *where, method=Transformer.hidden)
         with jax.named_scope("loss"):
             total, nll = next_token_loss(
-                h_BTD, head_matrix(params), batch.targets, batch.weights, z_loss=config.z_loss, chunk=config.loss_chunk
+                h_BTD, head_matrix(params), batch.targets, batch.weights, z_loss=config.z_loss, chunk=model.compute.loss_chunk
             )
         return total, (nll, batch.weights.sum())
 
@@ -55,23 +57,27 @@ def make_loss(model: Transformer, config: TrainingConfig) -> Callable[[Params, B
 def make_train_step(
     model: Transformer, optimizer: optax.GradientTransformation, config: TrainingConfig
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """(state, batch) -> (state, {loss, grad_norm, tokens}); loss is the mean nll of the batch's weighted tokens."""
+    """The train step, (state, batch) -> (state, metrics).
+
+    Metrics are float32 scalars: loss, the mean negative log-likelihood in nats per predicted token; grad_norm, the global norm
+    of the gradients before clipping; tokens, the number of predicted tokens (the sum of the batch's weights).
+    """
     loss = make_loss(model, config)
 
-    def mean_loss(params: Params, batch: Batch, tokens: Array):
-        """The batch's sums over `tokens`: a micro-batch's own mean would weigh it wrongly."""
+    def mean_loss(params: Params, batch: Batch, *, tokens: Array):
+        """The sums of a micro-batch over the `tokens` of the whole batch: its own mean would give its tokens another weight."""
         return jax.tree.map(lambda x: x / tokens, loss(params, batch))
 
-    def gradients(params: Params, batch: Batch, tokens: Array):
-        (_, (nll, _)), grads = jax.value_and_grad(mean_loss, has_aux=True)(params, batch, tokens)
+    def gradients(params: Params, batch: Batch, *, tokens: Array):
+        (_, (nll, _)), grads = jax.value_and_grad(partial(mean_loss, tokens=tokens), has_aux=True)(params, batch)
         return grads, nll
 
-    def accumulated(params: Params, batch: Batch, tokens: Array):
-        """The backward pass adds to one set of gradients in place: no micro-batch has a set of its own."""
+    def accumulated_gradients(params: Params, batch: Batch, *, tokens: Array):
+        """Gradients of all micro-batches, which the backward pass adds up in place: none has a set of its own in memory."""
         sums = jax.tree.map(lambda x: jax.new_ref(jnp.zeros_like(x)), params)
 
         def micro(nll_sum, batch: Batch):
-            total, pull, (nll, _) = jax.vjp(lambda params: mean_loss(params, batch, tokens), params, has_aux=True)
+            total, pull, (nll, _) = jax.vjp(lambda params: mean_loss(params, batch, tokens=tokens), params, has_aux=True)
             pull.with_refs(sums)(jnp.ones_like(total))
             return nll_sum + nll, None
 
@@ -80,7 +86,8 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         tokens = jnp.maximum(batch.weights.sum(), 1.0)
-        grads, nll = (gradients if config.accumulation_steps == 1 else accumulated)(state.params, batch, tokens)
+        gradients_of = gradients if config.accumulation_steps == 1 else accumulated_gradients
+        grads, nll = gradients_of(state.params, batch, tokens=tokens)
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
@@ -91,7 +98,10 @@ def make_train_step(
 
 
 def make_eval_step(model: Transformer, config: TrainingConfig) -> Callable[[Params, Batch], Metrics]:
-    """(params, batch) -> {nll, tokens}: sums, so that batches of different weight add up."""
+    """The held-out step, (params, batch) -> {nll, tokens}: sums over the batch, so that batches of different weight add up.
+
+    nll is in nats; tokens is the number of predicted tokens.
+    """
     loss = make_loss(model, config)
 
     def eval_step(params: Params, batch: Batch) -> Metrics:

@@ -1,0 +1,123 @@
+"""One description of a model's parameters, read from the modules' own `init`; everything that counts, splits, decays,
+quantizes or stores parameters reads it here."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from llama_jax.config import ModelConfig
+from llama_jax.errors import ConfigError
+from llama_jax.model.decoder import Transformer
+from llama_jax.model.initializers import Described, descriptions
+from llama_jax.parallel.rules import named_sharding
+
+LAYERS = "layers"
+"""Name under which the tree holds the blocks' parameters, stacked over layers, and the logical axis of that stack."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One parameter: an array as the model keeps it, stacked over layers where every layer has one."""
+
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+    """Logical axes (`parallel.rules.RULES`), one per dimension."""
+    inputs: int
+    """How many axes, the first ones without the layers, a matrix product contracts; 0 for embeddings and norms."""
+
+    @property
+    def stacked(self) -> bool:
+        """Whether there is one per layer."""
+        return self.axes[0] == LAYERS
+
+    @property
+    def size(self) -> int:
+        """Numbers in it, all layers."""
+        return math.prod(self.shape)
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it is a matrix that activations are multiplied with: these decay, and these can be int8."""
+        return self.inputs > 0
+
+    @property
+    def is_embedding(self) -> bool:
+        """Whether rows of it are looked up by token."""
+        return not self.is_matrix and "vocab" in self.axes
+
+    @property
+    def of_layer(self) -> "Leaf":
+        """One layer's part; itself where it is not stacked."""
+        return Leaf(self.shape[1:], self.axes[1:], self.inputs) if self.stacked else self
+
+    @property
+    def outputs(self) -> tuple[tuple[int, str], ...]:
+        """(size, logical axis) of what a product with one layer's matrix gives."""
+        layer = self.of_layer
+        return tuple(zip(layer.shape, layer.axes, strict=True))[self.inputs:]
+
+
+@lru_cache(maxsize=256)
+def parameters(config: ModelConfig) -> dict[str, Leaf]:
+    """Every parameter of a model by its dotted name, in the order of the tree; nothing is computed or allocated."""
+    def init(key):
+        return Transformer(config).init(key, jnp.zeros((1, 2), jnp.int32))["params"]
+
+    with descriptions():
+        described = jax.eval_shape(init, jax.random.key(0))
+    leaves = jax.tree.flatten_with_path(described, is_leaf=lambda leaf: isinstance(leaf, Described))[0]
+    return {name_of(path): Leaf(leaf.value.shape, tuple(leaf.names), leaf.inputs) for path, leaf in leaves}
+
+
+def name_of(path: tuple[Any, ...]) -> str:
+    """Dotted name of a leaf of a tree, from jax's path to it."""
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def unflatten(values: dict[str, Any]) -> Any:
+    """The nested tree of values by their dotted names."""
+    return traverse_util.unflatten_dict(values, sep=".")
+
+
+def shardings_of(config: ModelConfig, mesh: Mesh, *, tree: Any) -> Any:
+    """NamedShardings of a tree whose arrays are parameters of the model, or copies of them such as an optimizer's moments.
+
+    A leaf whose name ends with a parameter's name is split like that parameter; all others are whole on every device.
+    """
+    places = {f".{name}": named_sharding(mesh, *leaf.axes) for name, leaf in parameters(config).items()}
+    whole = NamedSharding(mesh, PartitionSpec())
+
+    def place(path: tuple[Any, ...], _: Any) -> NamedSharding:
+        name = f".{name_of(path)}"
+        return next((sharding for end, sharding in places.items() if name.endswith(end)), whole)
+
+    return jax.tree.map_with_path(place, tree)
+
+
+def abstract_tree(config: ModelConfig, mesh: Mesh) -> Any:
+    """ShapeDtypeStructs of the parameters, float32, with their shardings on a mesh."""
+    return unflatten({name: jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=named_sharding(mesh, *leaf.axes))
+                      for name, leaf in parameters(config).items()})
+
+
+def decay_mask(config: ModelConfig) -> Callable[[Any], Any]:
+    """(params) -> tree of bools: which parameters weight decay shrinks, all matrices and no embedding or norm (as GPT-3's)."""
+    leaves = parameters(config)
+    return lambda params: jax.tree.map_with_path(lambda path, _: leaves[name_of(path)].is_matrix, params)
+
+
+def check_params(config: ModelConfig, params: Any) -> None:
+    """Raise ConfigError where names or shapes are not the model's: an array that is a layer short would be read in silence."""
+    given = {name_of(path): tuple(jnp.shape(x)) for path, x in jax.tree.flatten_with_path(params)[0]}
+    wanted = {name: leaf.shape for name, leaf in parameters(config).items()}
+    if given != wanted:
+        name = min(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+        raise ConfigError(f"these are not the model's parameters: {name or 'the whole'} should be {wanted.get(name, 'absent')} "
+                          f"and is {given.get(name, 'absent')}; give the tree that `load` returns, or init's under \"params\".")
