@@ -1,5 +1,1 @@
-"""The folders in the three formats that the tests of formats read too."""
-
-from tests.formats.conftest import folders, memory
-
-__all__ = ["folders", "memory"]
+from tests.formats.conftest import folders, memory  # noqa: F401

@@ -170,16 +170,6 @@ def refused(folder: Path, change, sentence: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_run_into_which_other_weights_were_copied(tmp_path, folders, tied):
-    """Its steps can still be named; what is called checkpoints/<number> elsewhere is no step."""
-    run = shutil.copytree(folders["orbax"], tmp_path / "run")
-    shutil.copy(tied / WEIGHTS_FILE, run)
-    with pytest.raises(DataError, match="holds weights twice, as a run directory and as a Hugging Face folder; move"):
-        open_source(run)
-    assert open_source(run / "checkpoints/0").format == "run directory"
-    assert open_source(shutil.copytree(tied, tmp_path / "checkpoints/100")).format == "Hugging Face folder"
-
-
 def test_other_weights_beside_those_that_are_read_are_named(tied, caplog):
     for name in ("pytorch_model.bin", "model.fp16.safetensors", "training_args.bin", "optimizer.pt"):
         (tied / name).touch()

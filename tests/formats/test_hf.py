@@ -16,7 +16,7 @@ from llama_jax.errors import DataError
 from llama_jax.formats import hf
 from llama_jax.formats.base import STORED_DTYPES
 from llama_jax.formats.config_json import config_from_hf
-from llama_jax.formats.loading import abstract_params, load, read_params
+from llama_jax.formats.loading import abstract_params, read_params
 from llama_jax.formats.open import open_source
 from llama_jax.formats.safetensors_files import INDEX_FILE
 from llama_jax.inference.generate import generate
@@ -216,20 +216,3 @@ def test_no_weights_in_this_format(folder):
         file.unlink()
     with pytest.raises(DataError, match=r"holds neither model.safetensors nor model.safetensors.index.json"):
         open_source(folder)
-
-
-def test_a_folder_without_anything(tmp_path):
-    with pytest.raises(DataError, match=r"no checkpoint at .*expected a run directory .* a Hugging Face folder .* a Meta folder"):
-        open_source(tmp_path)
-    with pytest.raises(DataError, match="there is no such folder"):
-        open_source(tmp_path / "nowhere")
-
-
-def test_load_takes_every_format(folders):
-    trees = [load(folders[to]) for to in ("orbax", "hf", "meta")]
-    for model, params, tokenizer in trees:
-        assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
-        jax.tree.map(np.testing.assert_array_equal, params, trees[0][1])
-        assert tokenizer.sha256 == trees[0][2].sha256 and model.config.num_layers == 3
-    step = load(folders["orbax"] / "checkpoints/0")[1]
-    jax.tree.map(np.testing.assert_array_equal, step, trees[0][1])

@@ -1,0 +1,1 @@
+from tests.formats.conftest import folders, memory  # noqa: F401
