@@ -196,7 +196,7 @@ def seconds_of(axis: str, collective: Collective, *, mesh: Sizes, fleet: Fleet) 
 def cost(config: Config, mesh: Sizes, *, fleet: Fleet, attention: str) -> Cost:
     """The prediction; `attention` is the backend that runs."""
     machine, c = fleet.machine, config.model
-    peak = machine.bfloat16_flops if c.dtype == "bfloat16" else machine.float32_flops
+    peak = machine.bfloat16_flops if config.compute.dtype == "bfloat16" else machine.float32_flops
     tokens = config.training.batch_size * config.data.sequence_length
     network = list(_network(config, mesh, fleet=fleet))
     return Cost(

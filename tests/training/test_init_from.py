@@ -97,10 +97,10 @@ def test_a_converted_folder_is_no_run_to_resume(tmp_path, config, weights):
 def test_another_model_is_refused_with_what_mends_it():
     with pytest.raises(ConfigError) as caught:
         check_initial_model(
-            MODEL, replace(MODEL, dim=128, num_layers=5, tied_embeddings=True, rope_theta=1.0, attention="chunked"), folder="W")
+            MODEL, replace(MODEL, dim=128, num_layers=5, tied_embeddings=True, rope_theta=1.0), folder="W")
     assert str(caught.value) == ("the weights of W belong to another model than the config's; add --model.dim 64 "
                                  "--model.num_layers 2 --model.rope_theta 10000.0 --model.tied_embeddings False")
-    check_initial_model(MODEL, replace(MODEL, head_dim=8, max_length=64, dtype="bfloat16", remat="full"), folder="W")
+    check_initial_model(MODEL, replace(MODEL, head_dim=8, max_length=64), folder="W")
 
 
 def test_the_tokenizer_must_be_the_weights_own(tmp_path, config, weights, tokenizer, play):

@@ -62,8 +62,8 @@ def small_config(folder: Path, **training) -> Config:
     config = load_config(ROOT / "configs/tiny.py")
     return replace(
         config,
-        model=replace(config.model, vocab_size=288, dim=32, num_heads=4, num_kv_heads=2, num_layers=2, ffn_dim=48,
-                      max_length=64, scan_layers=True),
+        model=replace(config.model, vocab_size=288, dim=32, num_heads=4, num_kv_heads=2, num_layers=2, ffn_dim=48, max_length=64),
+        compute=replace(config.compute, scan_layers=True),
         optimizer=replace(config.optimizer, warmup_steps=5),
         data=replace(config.data, sources=write_sources(folder), sequence_length=32),
         training=replace(config.training, **{"num_steps": 40, "batch_size": 16, "accumulation_steps": 2, "log_every": 5,
