@@ -68,11 +68,13 @@ from pathlib import Path
 from llama_jax.convert.convert import convert_weights
 from llama_jax.formats import hf
 from llama_jax.formats.open import open_source
+from llama_jax.model.accounting import parameter_count
 hf.SHARD_BYTES = 10_000_000
 def memory(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 source = sys.argv[1]
+parameter_count(open_source(source).config)  # jax starts here, whatever the model's size
 for number, to in enumerate(("hf", "meta", "orbax", "hf")):
     target = Path(sys.argv[2], str(number))
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew

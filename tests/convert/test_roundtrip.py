@@ -26,7 +26,7 @@ EVERY = list(itertools.product(SHAPES, [False, True], ["float32", "bfloat16"], [
 @pytest.mark.parametrize("kind, tied, dtype, shards", EVERY)
 def test_through_hf_and_meta(tmp_path, monkeypatch, tokenizer, kind, tied, dtype, shards):
     monkeypatch.setattr(hf, "SHARD_BYTES", 100_000)
-    memory = MemorySource(config_of(SHAPES[kind], tied_embeddings=tied), tokenizer, STORED_DTYPES[dtype])
+    memory = MemorySource(config_of(SHAPES[kind], tied_embeddings=tied), tokenizer, dtype=STORED_DTYPES[dtype])
     before: WeightSource = memory
     for step, to in enumerate(("hf", "meta", "hf")):
         convert_weights(before, tmp_path / str(step), to, meta_shards=shards if to == "meta" else 1)
@@ -45,7 +45,7 @@ FEW = [
 @pytest.mark.parametrize("kind, tied, dtype, shards", [
     pytest.param(*case, marks=[] if case in FEW else [pytest.mark.slow]) for case in EVERY])
 def test_orbax_hf_orbax_meta_orbax(tmp_path, tokenizer, kind, tied, dtype, shards):
-    memory = MemorySource(config_of(SHAPES[kind], tied_embeddings=tied), tokenizer, STORED_DTYPES[dtype])
+    memory = MemorySource(config_of(SHAPES[kind], tied_embeddings=tied), tokenizer, dtype=STORED_DTYPES[dtype])
     before: WeightSource = memory
     for step, to in enumerate(("orbax", "hf", "orbax", "meta", "orbax")):
         convert_weights(before, tmp_path / str(step), to, meta_shards=shards if to == "meta" else 1)
@@ -58,14 +58,15 @@ def test_a_config_survives(tmp_path, tokenizer):
     """What no tensor shows comes along too: theta, eps, stretched frequencies, head width, context."""
     from llama_jax.config import RopeScaling
 
-    for number, fields in enumerate([
-        {"rope_theta": 123.0, "head_dim": 10, "rope_scaling": RopeScaling("linear", 3.0)},
-        {"rope_scaling": RopeScaling("llama3", 32.0, 1.0, 4.0, 8192), "rope_theta": 5e5, "dtype": "bfloat16"},
-        {"rope_scaling": RopeScaling("llama3", 8.0, 0.5, 7.0, 64)},
+    for number, (dtype, fields) in enumerate([
+        ("float32", {"rope_theta": 123.0, "head_dim": 10, "rope_scaling": RopeScaling("linear", 3.0)}),
+        ("bfloat16", {"rope_scaling": RopeScaling("llama3", 32.0, 1.0, 4.0, 8192), "rope_theta": 5e5}),
+        ("float32", {"rope_scaling": RopeScaling("llama3", 8.0, 0.5, 7.0, 64)}),
     ]):
-        memory = MemorySource(config_of(2, **fields), tokenizer, STORED_DTYPES[fields.get("dtype", "float32")])
+        memory = MemorySource(config_of(2, **fields), tokenizer, dtype=STORED_DTYPES[dtype])
         convert_weights(memory, tmp_path / f"{number}", "hf")
-        assert open_source(tmp_path / f"{number}").config == memory.config
+        found = open_source(tmp_path / f"{number}")
+        assert found.config == memory.config and found.compute.dtype == dtype
     config = config_of(2, rope_scaling=RopeScaling("llama3", 32.0), rope_theta=5e5, max_length=131_072)
     convert_weights(MemorySource(config, tokenizer), tmp_path / "meta", "meta")
     assert open_source(tmp_path / "meta").config == config

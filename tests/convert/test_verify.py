@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from llama_jax.config import ComputeConfig
 from llama_jax.convert.convert import convert_weights
 from llama_jax.convert.verify import compare_logits
 from llama_jax.formats.loading import load
@@ -13,10 +14,10 @@ from tests.formats.memory import MemorySource, config_of
 @pytest.mark.parametrize("attention", ["cudnn", "splash", "reference"])
 def test_the_backend_that_trained_is_not_inherited(tmp_path, tokenizer, attention):
     """A run of another machine is compared and loaded here: its backend could not even run."""
-    source = MemorySource(config_of(attention=attention), tokenizer)
+    source = MemorySource(config_of(), tokenizer, compute=ComputeConfig(attention=attention))
     convert_weights(source, tmp_path / "run", "orbax")
     run_folder = open_source(tmp_path / "run")
-    assert run_folder.config.attention == attention and compare_logits(source, run_folder).largest == 0
+    assert run_folder.compute.attention == attention and compare_logits(source, run_folder).largest == 0
     model, params, _ = load(tmp_path / "run")
-    assert model.config.attention == "auto"
+    assert model.compute.attention == "auto"
     np.testing.assert_allclose(params["embedding"], source.params["embedding"])

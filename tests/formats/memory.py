@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llama_jax.config import ModelConfig
+from llama_jax.config import ComputeConfig, ModelConfig
 from llama_jax.formats.mapping import Tensor
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.load import NoTokenizer
@@ -16,16 +16,18 @@ SHAPES = {"mha": 8, "gqa": 4, "mqa": 1}
 def config_of(kv_heads: int = 4, **fields) -> ModelConfig:
     """Everything divides by 8 shards, and no two sizes are equal."""
     return ModelConfig(**{"vocab_size": 512, "dim": 64, "num_layers": 3, "num_heads": 8, "num_kv_heads": kv_heads,
-                          "ffn_dim": 176, "max_length": 128, "norm_eps": 1e-6, "dtype": "float32"} | fields)
+                          "ffn_dim": 176, "max_length": 128, "norm_eps": 1e-6} | fields)
 
 
 class MemorySource:
-    """Random parameters of a config, or those given."""
+    """A WeightSource of random parameters of a config, or of those given."""
 
     format, folder, padded = "memory", Path("/nowhere/memory"), True
 
-    def __init__(self, config: ModelConfig, tokenizer: Tokenizer | None = None, dtype=np.float32, params: dict | None = None):
+    def __init__(self, config: ModelConfig, tokenizer: Tokenizer | None = None, *, dtype=np.float32, params: dict | None = None,
+                 compute: ComputeConfig | None = None):
         self.config, self.dtype, self._tokenizer = config, np.dtype(dtype), tokenizer
+        self.compute = compute or ComputeConfig(dtype="float32")
         self.params = random_params(config, 0) if params is None else params
 
     def read(self, tensor: Tensor) -> np.ndarray:

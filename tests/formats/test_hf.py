@@ -76,14 +76,14 @@ def test_stories_loads_and_tells_its_story(shared_data, tokenizer):
     folder = shared_data / "checkpoints/stories260K"
     source = open_source(folder / "hf")
     config, wanted = load_llama2c(folder / "stories260K.bin")
-    assert source.config == config
+    assert source.config == config and source.compute.dtype == "float32"
     for mesh in (None, MeshConfig(data=1, fsdp=2, tensor=2)):
         params = read_params(source, abstract_params(config, mesh))
         jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), b), params, dict(wanted))
         assert len(params["embedding"].sharding.device_set) == (4 if mesh else 1)
     greedy = json.loads((folder / "greedy.json").read_text())
     params = read_params(source, abstract_params(config))
-    [result] = generate(Transformer(config), params, tokenizer, [greedy["prompt_tokens"]],
+    [result] = generate(Transformer(config, source.compute), params, tokenizer, [greedy["prompt_tokens"]],
                         Sampling(temperature=0.0, max_new_tokens=len(greedy["tokens"]) - 1))
     assert [*greedy["prompt_tokens"], *result.tokens] == greedy["tokens"]
 
@@ -107,7 +107,7 @@ def test_shards_hold_what_the_index_says(tmp_path, memory, monkeypatch):
 def test_float16_and_mixed_dtypes(tmp_path, memory, folders):
     convert_weights(memory, tmp_path / "half", "hf", dtype="float16")
     source = open_source(tmp_path / "half")
-    assert source.dtype == np.float16 and source.config.dtype == "bfloat16"
+    assert source.dtype == np.float16 and source.compute.dtype == "bfloat16"
     shutil.copytree(folders["hf"], tmp_path / "mixed")
     tensors = read(tmp_path / "mixed/model.safetensors")
     tensors["model.norm.weight"] = tensors["model.norm.weight"].astype(STORED_DTYPES["bfloat16"])

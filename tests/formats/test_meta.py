@@ -64,8 +64,8 @@ def test_params_json_of_every_preset_means_itself(tmp_path, name):
     config = PRESETS[name]
     values = config_to_meta(config)
     assert meta_ffn_dim(config.dim, values["multiple_of"], multiplier=values.get("ffn_dim_multiplier")) == config.ffn_dim
-    back = config_from_meta(values, tmp_path, vocab_size=config.vocab_size, ffn_dim=config.ffn_dim, tied=False, dtype="bfloat16")
-    assert replace(back, max_length=config.max_length, remat=config.remat) == config
+    back = config_from_meta(values, tmp_path, vocab_size=config.vocab_size, ffn_dim=config.ffn_dim, tied=False)
+    assert replace(back, max_length=config.max_length) == config
 
 
 @pytest.mark.parametrize("values, ffn", [  # as released
@@ -77,7 +77,7 @@ def test_params_json_of_every_preset_means_itself(tmp_path, name):
 ])
 def test_released_params_json(tmp_path, values, ffn):
     vocab = max(values["vocab_size"], 0) or 32_000
-    config = config_from_meta(values, tmp_path, vocab_size=vocab, ffn_dim=ffn, tied=False, dtype="bfloat16")
+    config = config_from_meta(values, tmp_path, vocab_size=vocab, ffn_dim=ffn, tied=False)
     assert (config.ffn_dim, config.num_layers) == (ffn, values["n_layers"])
     assert config.rope_scaling.kind == ("llama3" if values.get("use_scaled_rope") else "none")
 
