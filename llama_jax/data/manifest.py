@@ -14,7 +14,7 @@ import numpy as np
 from llama_jax.errors import DataError
 
 MANIFEST_FILE = "manifest.json"
-TOKEN_DTYPES = ("<u2", "<u4")
+_TOKEN_DTYPES = ("<u2", "<u4")
 """dtypes of token ids: two bytes where the vocabulary has at most 2^16 ids, else four."""
 START_DTYPE = "<i8"
 """dtype of a place in a shard where a document begins."""
@@ -70,8 +70,8 @@ class Manifest:
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """The smallest of TOKEN_DTYPES that can hold every id of a vocabulary."""
-    return np.dtype(TOKEN_DTYPES[0] if vocab_size <= 1 << 16 else TOKEN_DTYPES[1])
+    """The smallest of _TOKEN_DTYPES that can hold every id of a vocabulary."""
+    return np.dtype(_TOKEN_DTYPES[0] if vocab_size <= 1 << 16 else _TOKEN_DTYPES[1])
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -84,8 +84,8 @@ def read_manifest(folder: Path) -> Manifest:
         values = json.loads((folder / MANIFEST_FILE).read_text())
         fields = {field.name: values[field.name] for field in dataclasses.fields(Manifest)}
         manifest = Manifest(**fields | {"shards": tuple(Shard(**shard) for shard in fields["shards"])})
-        if manifest.dtype not in TOKEN_DTYPES:
-            raise ValueError(f"dtype {manifest.dtype!r} is none of {', '.join(TOKEN_DTYPES)}")
+        if manifest.dtype not in _TOKEN_DTYPES:
+            raise ValueError(f"dtype {manifest.dtype!r} is none of {', '.join(_TOKEN_DTYPES)}")
         totals = (manifest.tokens, manifest.documents, manifest.bytes)
         if totals != (values["tokens"], values["documents"], values["bytes"]) or min(totals) < 1:
             raise ValueError("its totals are not those of its shards")

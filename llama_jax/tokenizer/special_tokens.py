@@ -7,7 +7,7 @@ from typing import Any
 
 from llama_jax.errors import DataError
 
-TOKENIZER_SIDECARS = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja")
+_SIDECARS = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja")
 """The files that are copied with a tokenizer."""
 
 
@@ -16,7 +16,7 @@ class SpecialTokens:
     """What the files beside a tokenizer say of its BOS and EOS tokens; what they do not say is None or empty."""
 
     files: dict[str, bytes] = field(default_factory=dict)
-    """Contents of the TOKENIZER_SIDECARS that are there, by file name."""
+    """Contents of the _SIDECARS that are there, by file name."""
     adds_bos: bool | None = None
     """Whether a prompt begins with BOS."""
     bos_token: str | None = None
@@ -37,7 +37,7 @@ def read_special_tokens(folder: Path) -> SpecialTokens:
     Raises:
         DataError: a file is not a JSON object, or holds something other than ids where ids belong.
     """
-    files = {name: (folder / name).read_bytes() for name in TOKENIZER_SIDECARS if (folder / name).is_file()}
+    files = {name: (folder / name).read_bytes() for name in _SIDECARS if (folder / name).is_file()}
     tokens: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         values = _parse_object(files.get(name), folder / name)

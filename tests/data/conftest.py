@@ -13,9 +13,9 @@ BOS, EOS = 1, 2
 
 @pytest.fixture
 def folder_of(tmp_path) -> Callable[..., Path]:
-    """(name, documents as lists of ids, documents a shard) -> prepared folder, as `prepare` lays it out.
+    """(name, documents as lists of ids, documents per shard) -> prepared folder, as `prepare_data` writes it.
 
-    Without `starts` as earlier versions did, which did not write where documents begin.
+    Without `starts` it is as in earlier versions, which did not write where documents begin.
     """
 
     def make(name: str, documents: list[list[int]], a_shard: int = 1000, *, bos: int = BOS, eos: int = EOS,

@@ -23,10 +23,10 @@ from llama_jax.errors import DataError
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.load import load_tokenizer
 
-LAWS = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+PROPERTY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 PLAIN = st.lists(st.lists(st.integers(3, 99), max_size=12), min_size=1, max_size=12)
 ANY = st.lists(st.lists(st.integers(0, 5), max_size=12), min_size=1, max_size=12)
-"""Documents whose text may hold the ids of BOS and EOS."""
+"""Documents whose text may contain the ids of BOS and EOS."""
 ENDS = st.sampled_from([(1, 2), (1, 1), (2, 2)])
 
 
@@ -55,21 +55,21 @@ def follows_the_documents(source: TokenSource, documents: list[list[int]]) -> No
 
 
 @given(documents=ANY, a_shard=st.integers(1, 5), length=st.integers(2, 20), ends=ENDS)
-@LAWS
+@PROPERTY
 def test_stored_boundaries_hold_whatever_the_texts_hold(folder_of, documents, a_shard, length, ends):
     folder = folder_of("x", documents, a_shard, bos=ends[0], eos=ends[1], starts=True)
     follows_the_documents(TokenSource(folder, length), documents)
 
 
 @given(documents=PLAIN, a_shard=st.integers(1, 5), length=st.integers(2, 20), ends=ENDS)
-@LAWS
+@PROPERTY
 def test_folders_of_earlier_versions_have_the_same_boundaries(folder_of, documents, a_shard, length, ends):
     folder = folder_of("x", documents, a_shard, bos=ends[0], eos=ends[1])
     follows_the_documents(TokenSource(folder, length), documents)
 
 
 @given(documents=ANY, a_shard=st.integers(1, 5))
-@LAWS
+@PROPERTY
 def test_an_earlier_folder_whose_texts_hold_the_separator_is_read_right_or_refused(folder_of, documents, a_shard):
     folder = folder_of("x", documents, a_shard, bos=1, eos=1)
     try:
@@ -105,9 +105,9 @@ def test_empty_documents_are_their_ends(folder_of):
 
 
 @given(documents=PLAIN, length=st.integers(2, 20))
-@LAWS
+@PROPERTY
 def test_rows_are_what_a_comparison_with_bos_gave(folder_of, documents, length):
-    """Where the tokens alone tell the boundaries nothing changes."""
+    """If the tokens alone tell the boundaries, rows are those of earlier versions."""
     for starts in (False, True):
         source = TokenSource(folder_of("x", documents, starts=starts), length)
         wanted = batch_of_tokens(np.stack([source.window(n) for n in range(len(source))]), 1)
@@ -148,7 +148,7 @@ def test_a_folder_of_many_shards_needs_few_file_descriptors(folder_of):
 
 @pytest.fixture
 def one_token(tmp_path, byte_level) -> Tokenizer:
-    """As GPT-2's: what ends a text begins one too. Its text form is an ordinary piece, which texts may hold."""
+    """A tokenizer like GPT-2's, whose one token both begins and ends a text, and can also occur in texts."""
     folder = tmp_path / "one"
     folder.mkdir()
     vocabulary = {character: n for n, character in enumerate(pre_tokenizers.ByteLevel.alphabet())} | {"|": 1000, "<|": 1001}
@@ -177,7 +177,7 @@ def test_prepare_stores_where_documents_begin(tmp_path, one_token, workers, shar
 
 
 def test_work_that_an_earlier_version_began_is_finished_with_boundaries(tmp_path, one_token):
-    """Its finished shards lack them; they are made again."""
+    """The finished shards of an earlier version lack the file of boundaries, and are made again."""
     source = write(tmp_path / "t.jsonl", TEXTS)
     whole = prepare_data([source], one_token, output=tmp_path / "out", workers=1, shard_tokens=1)
     settings_ = whole.settings | {"tokenizer": one_token.sha256}

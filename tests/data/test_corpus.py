@@ -22,7 +22,7 @@ from llama_jax.tokenizer.load import load_tokenizer
 
 @pytest.fixture
 def open_it(tmp_path) -> Callable:
-    """open_corpus in RUN with rows of 16 tokens."""
+    """A function that opens a corpus in the run directory `run`, with rows of 16 tokens."""
     (tmp_path / "run").mkdir()
 
     def call(*sources: str, vocab_size: int = 512, **options):
@@ -34,7 +34,7 @@ def open_it(tmp_path) -> Callable:
 
 @pytest.fixture
 def raw(tmp_path, play) -> Path:
-    """A .txt and a .jsonl of the play."""
+    """A folder with a .txt and a .jsonl file of the play."""
     (tmp_path / "acts").mkdir()
     (tmp_path / "acts/one.txt").write_text(play[:50_000])
     speeches = play[50_000:90_000].split("\n\n")
@@ -222,7 +222,7 @@ def test_a_run_without_held_out_text_says_so(raw, prepared, open_it, tokenizer):
 
 
 def test_a_raw_source_keeps_its_shards_whatever_stands_beside_it(tmp_path, open_it, tokenizer):
-    """Files called alike: in another order, without the first, and with a third one in its place."""
+    """Files of the same name: in another order, without the first, and with a third file in its place."""
     text = (("a", "first words\n" * 40), ("b", "other text\n" * 50), ("c", "a third one\n" * 60))
     paths = []
     for folder, words in text:

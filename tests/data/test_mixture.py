@@ -1,4 +1,4 @@
-"""Row n is a function of (sources, shares, seed, n), shares hold at every n, and every window comes once an epoch."""
+"""Row n is a function of (sources, shares, seed, n), shares hold at every n, and every window comes once per epoch."""
 
 from collections import Counter
 
@@ -13,7 +13,7 @@ from llama_jax.data.windows import TokenSource
 
 @pytest.fixture
 def sources(folder_of) -> list[TokenSource]:
-    """9, 30 and 1 windows of 4 tokens."""
+    """Three sources of 9, 30 and 1 windows of 4 tokens."""
     return [TokenSource(folder_of(name, [[token] * length]), 4)
             for name, token, length in (("a", 3, 34), ("b", 4, 118), ("c", 5, 2))]
 

@@ -1,4 +1,4 @@
-"""Orders are permutations, differ, and favour no place."""
+"""The stateless permutation is one, depends on its keys, favours no place, and never changes with a version."""
 
 from collections import Counter
 from itertools import pairwise, permutations

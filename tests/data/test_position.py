@@ -1,4 +1,4 @@
-"""A run that goes on with other rows reads what it has not read: no prediction twice, none left out, and the ledger knows."""
+"""A resumed run with other rows reads what it has not read: no prediction twice, none skipped, and the counts are right."""
 
 import hashlib
 import itertools
@@ -26,11 +26,11 @@ from llama_jax.data.windows import TokenSource
 from llama_jax.errors import DataError
 from llama_jax.parallel.mesh import make_mesh
 
-LAWS = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+PROPERTY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 
 def recorded(position: DataPosition) -> DataPosition:
-    """As it comes back from a checkpoint."""
+    """A position after its way through the JSON of a checkpoint."""
     return from_dict(DataPosition, json.loads(json.dumps(to_dict(position))))
 
 
@@ -81,7 +81,7 @@ LEG = st.tuples(
 
 
 @given(legs=st.lists(LEG, min_size=1, max_size=6))
-@settings(LAWS, max_examples=60)
+@settings(PROPERTY, max_examples=60)
 def test_nothing_is_read_twice_and_nothing_left_out_whatever_changes(unlike, legs):
     folders = unlike(40, 90, 23)
     position, seen, tokens = DataPosition(), Counter(), 0
@@ -102,7 +102,7 @@ def test_nothing_is_read_twice_and_nothing_left_out_whatever_changes(unlike, leg
 
 
 def check_counts(source: TokenSource, position: DataPosition, seen: Counter) -> None:
-    """Each prediction was read in every epoch that is over once, and in the one under way once or not yet."""
+    """Check that each prediction was read once in every finished epoch, and at most once in the epoch under way."""
     every = all_predictions(source)
     counts = [seen[key] for key in every]
     progress = {p.name: p for p in position.sources}.get(source.folder.name)
@@ -121,7 +121,7 @@ def check_counts(source: TokenSource, position: DataPosition, seen: Counter) -> 
 
 
 @given(stops=st.lists(st.integers(0, 40), max_size=6), T=st.integers(2, 9), seed=st.integers(0, 3))
-@LAWS
+@PROPERTY
 def test_a_run_that_changes_nothing_reads_what_it_would_have_read(unlike, stops, T, seed):
     sources = [TokenSource(folder, T) for folder in unlike(40, 90)]
     whole, position, at = Mixture(sources, [0.7, 0.3], seed=seed), DataPosition(), 0
@@ -135,7 +135,7 @@ def test_a_run_that_changes_nothing_reads_what_it_would_have_read(unlike, stops,
 
 
 def test_batches_are_what_they_were_before_positions_were_recorded(folder_of):
-    """The hash is of an earlier version's batches, all five fields."""
+    """The hash is that of all five fields of the batches of an earlier version."""
     a = folder_of("a", [[n % 90 + 3] * (n % 7) for n in range(40)], 9)
     b = folder_of("b", [[n + 3] * 9 for n in range(20)])
     mixture = Mixture([TokenSource(a, 5), TokenSource(b, 5)], [0.7, 0.3], seed=5)
@@ -166,7 +166,7 @@ def test_another_batch_size(docs_and_b):
 
 
 def test_another_length(docs_and_b):
-    """The rows that follow are cut from what was not read, and are contiguous as far as that allows."""
+    """The rows that follow are cut from the unread text, and are as contiguous as it allows."""
     wide, narrow = TokenSource(docs_and_b[0], 64), TokenSource(docs_and_b[0], 16)
     first = after([narrow], [1.0], DataPosition(), 20, 16)
     mixture = Mixture([wide], [1.0], seed=0, position=first)
@@ -179,7 +179,7 @@ def test_another_length(docs_and_b):
 
 
 def test_another_mixture(docs_and_b):
-    """20 steps of one source, then 10 at half and half: the second begins, the first goes on."""
+    """20 steps of one source, then 10 of two sources in equal shares: the second begins, and the first continues."""
     docs, b = (TokenSource(folder, 64) for folder in docs_and_b)
     docs.name, b.name = "docs", "b"
     first = after([docs], [1.0], DataPosition(), 20, 16)
@@ -216,7 +216,7 @@ def test_other_shards_and_another_version_make_no_other_source(folder_of, a_shar
 
 
 def test_a_source_is_known_by_its_tokens(docs_and_b, tmp_path):
-    """Moved and named otherwise it goes on. A copy beside it is a source of its own."""
+    """A source that was moved and renamed is continued; a copy beside it is another source."""
     source = TokenSource(docs_and_b[1], 64)
     first = after([source], [1.0], DataPosition(), 5, 16)
     shutil.copytree(docs_and_b[1], tmp_path / "moved")
@@ -245,7 +245,7 @@ def test_another_source_of_the_same_name_gets_a_name_of_its_own(docs_and_b, tmp_
 
 
 def test_shares_hold_over_stops_where_the_mixture_stays(unlike):
-    """A stop after every row: a share is not rounded at each."""
+    """Shares hold in a run that stops after every row: they are not rounded at each stop."""
     sources, position = [TokenSource(folder, 4) for folder in unlike(40, 90)], DataPosition()
     for _ in range(100):
         position = Mixture(sources, [0.97, 0.03], seed=0, position=position).position(1)
@@ -258,7 +258,7 @@ RUNS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 30)), min_size=1, ma
 
 
 @given(runs=RUNS, length=st.integers(1, 20), share=st.floats(0, 1), seed=st.integers(0, 99))
-@LAWS
+@PROPERTY
 def test_what_is_read_and_the_rest_are_the_whole(runs, length, share, seed):
     edges = np.cumsum(np.array(runs).reshape(-1))
     begins, ends = edges[::2], edges[1::2]
@@ -276,7 +276,7 @@ def test_what_is_read_and_the_rest_are_the_whole(runs, length, share, seed):
 
 
 @given(size=st.integers(1, 10**12), seed=st.integers(0, 2**32))
-@LAWS
+@PROPERTY
 def test_many_places_at_one_time_are_as_one_by_one(size, seed):
     keys, count = permutation_keys(seed), min(size, 300)
     found = np.concatenate([*first_permuted(count, size, keys=keys)])
@@ -291,7 +291,7 @@ def test_chunks_of_places_follow_each_other():
 
 
 def test_a_long_epoch_goes_on_within_a_second(folder_of):
-    """Of a stream of 10^9 predictions one half is read."""
+    """Resuming after half of a stream of 10^9 predictions takes less than a second."""
     order = EpochOrder(SpanSet.whole(10**9), 1024, keys=permutation_keys(1))
     rest = order.rest(len(order) // 2)
     assert int(rest.offsets[-1]) == pytest.approx(5 * 10**8, abs=1024)

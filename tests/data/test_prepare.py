@@ -102,18 +102,18 @@ def test_formats_give_the_same_tokens(tmp_path, source, texts, tokenizer):
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing handles it."""
+    """Takes the place of SIGKILL: no code handles it."""
 
 
 def die_at(now: Iterator[bool], number: int) -> None:
-    """An fsync that, when its time has come, leaves half a file."""
+    """A replacement of fsync that, at a chosen call, leaves half a file and dies."""
     if next(now):
         os.ftruncate(number, 5)
         raise Killed
 
 
 def test_stopped_at_any_write_it_goes_on_to_the_same_bytes(tmp_path, source, tokenizer, monkeypatch):
-    """Whichever file is the last one, half of it lying there as .tmp."""
+    """Preparation is killed while any one of its files is half written, and resumed."""
     prepare_data([source], tokenizer, output=tmp_path / "whole", workers=1, shard_tokens=4000)
     wanted, real = contents(tmp_path / "whole"), os.fsync
     writes = 3 * len(read_manifest(tmp_path / "whole").shards) + 2  # starts and progress.json each, tokenizer and manifest
@@ -291,7 +291,7 @@ print(manifest.bytes, int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status")
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads its peak memory from /proc")
 @pytest.mark.parametrize("name", ["line.txt", "line.jsonl"])
 def test_a_line_of_fifty_megabytes_takes_half_a_gigabyte(tmp_path, play, tokenizer, name):
-    """Without a space or a line end; SentencePiece alone would take 50 bytes for each of them."""
+    """The line has no space and no line end; SentencePiece alone would take 50 bytes of memory per character."""
     text = ("".join(play.split()) * 400)[:50_000_000]
     (tmp_path / name).write_text(text if name == "line.txt" else json.dumps({"text": text}))
     tokenizer.save(tmp_path)

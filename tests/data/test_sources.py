@@ -66,7 +66,7 @@ def test_compressed_files_joined_end_to_end_are_read_to_the_end(tmp_path, suffix
 
 @pytest.mark.parametrize("name", ["x.txt.gz", "x.jsonl.xz", "x.jsonl.zst", "x.txt.zst", "x.parquet"])
 def test_no_cut_short_file_passes_for_whole(tmp_path, name):
-    """A truncated file must never give fewer documents without a word."""
+    """A truncated file must never give fewer documents without an error."""
     suffix = Path(name).suffix
     whole = parquet(TEXTS) if suffix == ".parquet" else COMPRESS[suffix](jsonl([f"{n} {n * n}" for n in range(50)]))
     for length in range(1, len(whole), max(len(whole) // 60, 1)):
@@ -172,7 +172,7 @@ def long_window(data: bytes, bits: int) -> bytes:
 
 @pytest.mark.parametrize("before", [b"", zstd(b"x\n"), b"\x50\x2a\x4d\x18\x02\0\0\0ab"])
 def test_a_long_window_is_not_called_damage(tmp_path, before):
-    """Also where frames of an ordinary window, or what readers skip, lie before."""
+    """This holds, too, if frames with an ordinary window, or skippable frames, come before."""
     (tmp_path / "a.txt.zst").write_bytes(before + long_window(b"text", 27))
     assert read(tmp_path)[0].endswith("text")
     (tmp_path / "a.txt.zst").write_bytes(before + long_window(b"text", 31))
@@ -182,7 +182,7 @@ def test_a_long_window_is_not_called_damage(tmp_path, before):
 
 @pytest.fixture
 def untidy(tmp_path) -> Path:
-    """A folder as people have it: notebooks, git, macOS, editors and links have been there."""
+    """A folder with the traces of notebooks, git, macOS, editors and links."""
     folder = tmp_path / "corpus"
     for name in ("train.jsonl", ".ipynb_checkpoints/copy.jsonl", ".git/notes.txt", ".hidden.txt", "deep/._more.jsonl",
                  "deep/more.jsonl", "__MACOSX/train.jsonl", "notes.md", "train.jsonl~", "X.TXT", "elsewhere/far.jsonl"):
@@ -233,7 +233,7 @@ def test_a_folder_that_cannot_be_opened_is_named(untidy, monkeypatch):
 
 
 def test_the_column_is_found_by_its_name(tmp_path):
-    """Not by its place: Parquet takes a dot for the way into a struct."""
+    """A column is not found by its place, because Parquet reads a dot in a name as the way into a struct."""
     pyarrow.parquet.write_table(pa.table({"a": [{"b": "struct"}], "a.b": ["text"]}), tmp_path / "x.parquet")
     assert read(tmp_path, text_key="a.b") == ["text"]
     pyarrow.parquet.write_table(pa.table([pa.array(["x"]), pa.array(["y"])], names=["text", "text"]), tmp_path / "x.parquet")

@@ -1,4 +1,4 @@
-"""Each token of a prepared folder is a target once an epoch, and rows say where their documents begin."""
+"""Each token of a prepared folder is a target once per epoch, and rows say where their documents begin."""
 
 import json
 import os
@@ -19,7 +19,7 @@ DOCUMENTS = st.lists(st.lists(st.integers(3, 99), max_size=12), min_size=1, max_
 def test_a_row_drawn_out():
     rows = np.array([
         [1, 5, 6, 2, 1, 7, 2, 1],
-        [8, 9, 2, 1, 4, 4, 2, 1],  # goes on with a document that began in the row before
+        [8, 9, 2, 1, 4, 4, 2, 1],  # continues a document that began in the row before
     ])
     batch = batch_of_tokens(rows, bos_id=1)
     assert batch.tokens.tolist() == [[1, 5, 6, 2, 1, 7, 2], [8, 9, 2, 1, 4, 4, 2]]

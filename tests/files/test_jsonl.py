@@ -12,7 +12,7 @@ from llama_jax.files.jsonl import json_line, read_jsonl, write_jsonl
 
 MARK = b"\xef\xbb\xbf"
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
-"""With halves of surrogate pairs among the characters."""
+"""Text whose characters include halves of surrogate pairs."""
 JSON = st.recursive(st.none() | st.integers() | ANY_TEXT, lambda x: st.lists(x) | st.dictionaries(ANY_TEXT, x))
 
 
@@ -45,12 +45,12 @@ def test_bad_lines_are_named(tmp_path, content, sentence):
 
 @given(st.dictionaries(ANY_TEXT, JSON))
 def test_every_row_comes_back(row):
-    """Also with halves of surrogate pairs in it, which stand in rows that are handed through."""
+    """Rows with halves of surrogate pairs are included, because rows that are only passed on may contain them."""
     assert json.loads(json_line(row)) == json.loads(json.dumps(row)) and json_line(row).count("\n") == 1
 
 
 def test_rows_are_written_as_they_come(tmp_path):
-    """The peak does not grow with the number of rows, of which 40 MB are written here."""
+    """Peak memory does not grow with the number of rows, of which 40 MB are written here."""
     peaks = []
     for count in (400, 4000):
         tracemalloc.start()

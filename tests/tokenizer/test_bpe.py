@@ -18,7 +18,7 @@ from tests.golden.texts import random_texts
 
 
 def test_ids_of_llama_3(llama3):
-    """256 special tokens stand behind the ranks; with Meta's 128,000 those are the ids of the release."""
+    """The ids of 256 special tokens follow the ranks; after Meta's 128,000 ranks they are the ids of the release."""
     count = len(llama3.ranks)
     names = {128_000 + number: name for number, name in enumerate(bpe.llama3_special_tokens())}
     assert llama3.vocab_size == count + 256 and len(set(names.values())) == 256
@@ -46,7 +46,7 @@ def test_every_byte_and_pair_of_bytes(llama3):
 
 
 def reference(ranks: dict[bytes, int], piece: bytes) -> list[int]:
-    """tiktoken's rule in the plainest words: the neighbours whose sum has the lowest rank are merged, leftmost first."""
+    """tiktoken's rule as a loop: the adjacent parts whose concatenation has the lowest rank are merged, the leftmost first."""
     parts = [bytes([byte]) for byte in piece]
     while True:
         sums = [(ranks[a + b], at) for at, (a, b) in enumerate(pairwise(parts)) if a + b in ranks]

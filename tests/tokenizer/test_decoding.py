@@ -1,4 +1,4 @@
-"""The text of ids does not depend on how many come at a time, and bytes of no character spoil none beside them."""
+"""The text of ids does not depend on how many come at a time, and invalid bytes leave the characters beside them intact."""
 
 import io
 import random
@@ -34,7 +34,7 @@ VARIANTS = {
 FALLBACKS = [*(f"fallback {name}" for name in VARIANTS), "fallback real"]
 SPM = ["spm", "spm squeezes", "spm sets no space"]
 LOSSY = ["spm squeezes", "fallback metaspace", "fallback metaspace_decoder"]
-"""They squeeze spaces, or set none before a text that begins with one and take that away."""
+"""Variants that squeeze spaces, or that set none before a text which begins with one and take that away."""
 KINDS = [*SPM, "tiktoken", "byte level", *FALLBACKS, "real"]
 
 
@@ -71,7 +71,7 @@ def trained(play: str, **settings) -> SentencePiece:
 
 @pytest.fixture
 def make(request, tokenizer, play, ranks, byte_level):
-    """A tokenizer of a kind."""
+    """A function from the name of a kind to a tokenizer of it."""
     def of(kind: str) -> Tokenizer:
         if kind.endswith("real"):
             real = load(request.getfixturevalue("shared_data") / "tokenizer/llama-tokenizer.model")
@@ -116,7 +116,7 @@ def test_three_thousand_texts_one_id_at_a_time(make, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_ids_one_at_a_time_and_after_any_prompt(make, kind):
-    """Also those of bytes that are no UTF-8, of control pieces inside of a text, and outside of the vocabulary."""
+    """Among the ids are bytes that are not UTF-8, control tokens inside a text, and ids outside the vocabulary."""
     tokenizer = make(kind)
     for number, ids in enumerate(random_ids(tokenizer, 1500)):
         whole = tokenizer.decode(ids)
@@ -142,7 +142,7 @@ def test_any_ids_as_tokenizers_reads_bytes(make):
 
 @pytest.mark.parametrize("kind", FALLBACKS)
 def test_texts_as_tokenizers_reads_them(make, kind):
-    """Of whole texts, where the library spoils nothing, and of pieces that stand for no bytes in any order."""
+    """The library is right for whole texts, and for pieces in any order that do not stand for bytes."""
     tokenizer, rng = make(kind), random.Random(2)
     plain = [i for i in range(tokenizer.vocab_size) if isinstance(tokenizer.content(i), str | None)]
     spaces = [i for i in plain if set(tokenizer._tokenizer.id_to_token(i)) == {SPACE}]
@@ -169,7 +169,7 @@ def test_an_end_inside_a_character_spoils_that_alone(make, kind, text):
 
 
 def test_two_kinds_of_file_give_one_text(make):
-    """Of whole texts and of texts that end inside a character."""
+    """Two files of one tokenizer agree on whole texts and on texts that end inside a character."""
     spm, json = make("spm"), make("fallback prepend")
     for number, text in enumerate(random_texts(1000)):
         ids = spm.encode(text)

@@ -1,4 +1,4 @@
-"""Fertility is a matter of counting."""
+"""Fertility and its relatives are ratios of counts."""
 
 from llama_jax.tokenizer.fertility import measure_fertility
 

@@ -33,7 +33,7 @@ def test_saved_pickled_and_found_again(request, tmp_path, kind):
 
 
 def test_the_right_one_of_two(tmp_path, tokenizer, from_json):
-    """SentencePiece goes before tokenizer.json, unless that knows more tokens."""
+    """tokenizer.model is preferred to tokenizer.json, unless that has more tokens."""
     tokenizer.save(tmp_path)
     small = tokenizers.Tokenizer(models.WordLevel({"<s>": 0, "</s>": 1, "a": 2}, unk_token="a"))
     small.save(str(tmp_path / "tokenizer.json"))
@@ -49,7 +49,7 @@ def write(folder: Path, **files) -> Path:
 
 
 def test_two_tokenizers_that_disagree_are_said(tmp_path, tokenizer, llama3, from_json, caplog):
-    """And two that agree, as our own export writes them, are not."""
+    """Two tokenizers that agree, such as those that our own export writes, cause no warning."""
     for number, exported in enumerate((llama3, tokenizer)):
         for name, data in hf_tokenizer_files(exported).items():
             (tmp_path / name).write_bytes(data)
