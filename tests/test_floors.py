@@ -192,6 +192,10 @@ def test_what_packages_offer_is_there(file):
     package = import_module(module_of(file))
     for name in getattr(package, "__all__", ()):
         assert getattr(package, name) is not None, name
+    for block in ast.parse(file.read_text()).body:
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING":  # what type checkers are told is true
+            told = {alias.name: node.module for node in block.body for alias in node.names}
+            assert told == {name: f"{package.__name__}.{module}" for name, module in package._MODULES.items()}
 
 
 def test_every_folder_is_a_package():

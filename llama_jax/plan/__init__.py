@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llama_jax.plan.memory import Memory, estimate
     from llama_jax.plan.report import print_plan
 
-_MODULE_OF = {
+_MODULES = {
     "Choice": "layouts",
     "Collective": "hlo",
     "CompiledStep": "compiled",
@@ -38,6 +38,7 @@ _MODULE_OF = {
     "print_plan": "report",
     "settle": "layouts",
 }
+"""The module of each name, which is imported when the name is first asked for."""
 
 __all__ = [
     "MACHINES", "Choice", "Collective", "CompiledStep", "Cost", "Energy", "Fleet", "Machine", "Memory", "collectives_of_program",
@@ -47,6 +48,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llama_jax.training.run import Evaluator, TrainingRun
     from llama_jax.training.step import TrainState, init_state, make_eval_step, make_train_step
 
-_MODULE_OF = {
+_MODULES = {
     "Evaluator": "run",
     "Program": "compiled",
     "TrainState": "step",
@@ -35,6 +35,7 @@ _MODULE_OF = {
     "plot_loss": "loss_plot",
     "read_metrics": "metrics_file",
 }
+"""The module of each name, which is imported when the name is first asked for."""
 
 __all__ = [
     "Evaluator", "Program", "TrainState", "TrainingRun", "bits_per_byte", "build", "fit", "init_state", "learning_rate",
@@ -43,6 +44,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
