@@ -143,15 +143,19 @@ class TorchFile:
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """(shape, dtype) of the tensors by name; raises DataError where one has a dtype that weights cannot have."""
-        for name, record in self._records.items():
-            if isinstance(record, _UnsupportedTensor):
-                raise DataError(f"{name} in {self.path} is a {record.storage.removesuffix('Storage')} tensor; weights should be "
-                                "float32, bfloat16 or float16.")
-        return {name: (record.shape, record.dtype) for name, record in self._records.items()}
+        records = {name: self._record(name) for name in self._records}
+        return {name: (record.shape, record.dtype) for name, record in records.items()}
+
+    def _record(self, name: str) -> _TensorRecord:
+        record = self._records[name]
+        if isinstance(record, _UnsupportedTensor):
+            raise DataError(f"{name} in {self.path} is a {record.storage.removesuffix('Storage')} tensor; weights should be "
+                            "float32, bfloat16 or float16.")
+        return record
 
     def read(self, name: str) -> np.ndarray:
         """Read one tensor; raises DataError where its bytes do not have the zip's checksum."""
-        record = self._records[name]
+        record = self._record(name)
         with self._errors_named():
             member = self._zip.getinfo(f"{self._root}data/{record.key}")
             if member.file_size != record.count * record.dtype.itemsize:
