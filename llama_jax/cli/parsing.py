@@ -1,8 +1,10 @@
 """From the words of a command line to options; every mistake is one sentence, or usage, and exit code 2."""
 
 import dataclasses
+import re
 import sys
 import typing
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -10,7 +12,7 @@ import tyro
 from llama_jax.cli.find_config import find_config, list_of_configs, nearest_and_all
 from llama_jax.cli.options import PlanOptions, TrainOptions
 from llama_jax.config import Config, nearest
-from llama_jax.config.file import field_names, load_config
+from llama_jax.config.file import MOVED_FIELDS, field_names, load_config
 from llama_jax.errors import ConfigError
 
 USAGE_OF_TRAIN = ("usage: {prog} --config FILE[.py|.json]|NAME [--workdir DIR] [--any.field VALUE]... "
@@ -96,8 +98,20 @@ def parse_front(commands: dict[str, type], arguments: list[str], *, prog: str) -
         # the fields of a config keep their prefixes: --model.dim
         markers = (tyro.conf.FlagConversionOff,) if options is TrainOptions else FLAT
         members.append(typing.Annotated[(options, *markers, tyro.conf.subcommand(name, description=about))])
-    tyro.cli(typing.Union[tuple(members)], prog=prog, args=arguments, use_underscores=True, description=FRONT)  # noqa: UP007
+    try:
+        tyro.cli(typing.Union[tuple(members)], prog=prog, args=arguments, use_underscores=True, description=FRONT)  # noqa: UP007
+    finally:
+        if len(arguments) == 3 and arguments[0] == "--tyro-write-completion":
+            _join_lines_of_descriptions(Path(arguments[2]))
     sys.exit(0)
+
+
+def _join_lines_of_descriptions(script: Path) -> None:
+    """Mend a completion script of tyro, which offers every further line of an option's description as a completion."""
+    if script.is_file():
+        lines = script.read_text(encoding="utf-8").splitlines(keepends=True)
+        joined = [re.sub(r"\\n *", " ", line) if line.startswith("COMPLETION_SPEC = ") else line for line in lines]
+        script.write_text("".join(joined), encoding="utf-8")
 
 
 def _split_config(arguments: list[str]) -> tuple[str | None, list[str]]:
@@ -117,6 +131,9 @@ def _parse_fields(asked: TrainOptions, arguments: list[str], *, prog: str) -> Tr
     if unknown and not unknown[0].startswith("--"):
         raise ConfigError(f"unexpected argument {unknown[0]!r}; overrides read --any.field VALUE.")
     if unknown:
+        name = unknown[0].removeprefix("--").partition("=")[0].replace("-", "_")
+        if name in MOVED_FIELDS:
+            raise ConfigError(f"--{name} is --{MOVED_FIELDS[name]} now.")
         raise _unknown_argument(unknown[0], ["workdir", *field_names(Config)])
     return parsed
 

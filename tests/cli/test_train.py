@@ -132,6 +132,11 @@ def test_unknown_configs_are_answered_with_the_nearest_and_all(capsys):
     (["--model.dimm", "3"], "unknown argument --model.dimm; did you mean model.dim"),
     (["--seq_lenght=3"], "unknown argument --seq_lenght=3; did you mean data.sequence_length"),
     (["--wrokdir", "x"], "unknown argument --wrokdir; did you mean workdir?"),
+    (["--model.attention", "reference"], "--model.attention is --compute.attention now."),
+    (["--model.remat=full"], "--model.remat is --compute.remat now."),
+    (["--model.dtype", "float32"], "--model.dtype is --compute.dtype now."),
+    (["--model.scan-layers", "True"], "--model.scan_layers is --compute.scan_layers now."),
+    (["--training.loss_chunk", "8"], "--training.loss_chunk is --compute.loss_chunk now."),
     (["stray"], "unexpected argument 'stray'; overrides read --any.field VALUE."),
     (["--model.num_heads=4", "--model.num_kv_heads=3"], "of model.num_kv_heads, got 4 query heads and 3 kv heads."),
     (["--training.batch_size", "0"], "training.batch_size must be positive, got 0."),
@@ -144,7 +149,7 @@ def test_bad_overrides(capsys, runs, arguments, sentence):
 
 
 @pytest.mark.parametrize("arguments, words", [
-    (["--model.dim", "abc"], "--model.dim"), (["--model.dtype", "float16"], "('bfloat16', 'float32')"),
+    (["--model.dim", "abc"], "--model.dim"), (["--compute.dtype", "float16"], "('bfloat16', 'float32')"),
 ])
 def test_values_that_cannot_be_read_end_in_usage(capsys, runs, arguments, words):
     with pytest.raises(SystemExit) as caught:
