@@ -29,18 +29,18 @@ FEW_STEPS = "--training.num_steps 60"
 ABSENT = "not here: "
 
 EDITS = {
-    "python train.py --config configs/7b.py": ABSENT + "it wants the seven sources of Table 1; below, the same config on two",
-    "python train.py --config configs/tiny.py --model.num_layers 2 --optimizer.peak_lr=1e-3 --workdir runs/short": FEW_STEPS,
-    "python train.py --config runs/tiny/config.json --workdir runs/again": FEW_STEPS,
-    "python -m llama_jax plan --config configs/7b.py --machine h100:8 --compile":
+    "llama-jax train --config 7b": ABSENT + "it wants the seven sources of Table 1; below, the same config on two",
+    "llama-jax train --config tiny --model.num_layers 2 --optimizer.peak_lr=1e-3 --workdir runs/short": FEW_STEPS,
+    "llama-jax train --config runs/tiny/config.json --workdir runs/again": FEW_STEPS,
+    "llama-jax plan --config 7b --machine h100:8 --compile":
         ABSENT + "the CUDA compiler weighs 4.4 GB; the heavier stage compiles for TPUs",
-    "python -m llama_jax tokenizer train --input corpus/ --output tok/ --vocab_size 32000": "--vocab_size 512",
-    "python train.py --config configs/7b.py --data.sources data/wikipedia=0.3 data/books=0.7": SMALL,
-    "python train.py --config configs/tiny.py --init_from out/tiny-hf --workdir runs/on": FEW_STEPS,
-    "python eval.py --checkpoint runs/tiny --tasks common_sense --data_dir data/eval": "--limit 2 --output runs/tiny/evals/700",
-    "python eval.py --checkpoint runs/tiny/checkpoints/350 --tasks common_sense": "--limit 2 --output runs/tiny/evals/350",
-    "python eval.py --checkpoint runs/tiny --tasks paper": "--limit 1 --num_samples 1 --max_tokens 8",
-    "python train.py --config configs/tiny.py --eval.tasks common_sense --eval.every 350 --workdir runs/watched":
+    "llama-jax tokenizer train --input corpus/ --output tok/ --vocab_size 32000": "--vocab_size 512",
+    "llama-jax train --config 7b --data.sources data/wikipedia=0.3 data/books=0.7": SMALL,
+    "llama-jax train --config tiny --init_from out/tiny-hf --workdir runs/on": FEW_STEPS,
+    "llama-jax eval --checkpoint runs/tiny --tasks common_sense --data_dir data/eval": "--limit 2 --output runs/tiny/evals/700",
+    "llama-jax eval --checkpoint runs/tiny/checkpoints/350 --tasks common_sense": "--limit 2 --output runs/tiny/evals/350",
+    "llama-jax eval --checkpoint runs/tiny --tasks paper": "--limit 1 --num_samples 1 --max_tokens 8",
+    "llama-jax train --config tiny --eval.tasks common_sense --eval.every 350 --workdir runs/watched":
         f"{FEW_STEPS} --eval.limit 2 --eval.every 30",
     "python -m llama_jax.evaluation.lm_eval --model llama_jax --model_args checkpoint=runs/tiny --tasks hellaswag":
         ABSENT + "it downloads the task's data; tests/peers/test_lm_eval.py runs it on local files",
@@ -79,7 +79,7 @@ def make_inputs() -> None:
 def run(kind: str, code: str) -> None:
     """One command or block; ends the script where it fails."""
     addition = EDITS.get(code, "")
-    if "eval" in code and not EVAL_DATA.is_dir():
+    if re.search(r"\beval\b", code) and "--help" not in code and not EVAL_DATA.is_dir():
         addition = ABSENT + "the official files of ../shared/data/eval are not there"
     if addition.startswith(ABSENT):
         print(f"   {addition}")
