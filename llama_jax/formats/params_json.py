@@ -92,7 +92,7 @@ def config_to_meta(config: ModelConfig) -> dict[str, Any]:
         and scaling.original_length == released.original_length
     )
     if not expressible:
-        raise ConfigError(f"Meta's format cannot say this rope scaling ({scaling}); convert to hf or orbax.")
+        raise ConfigError(f"Meta's format cannot express this rope scaling ({scaling}); convert to hf or orbax.")
     values = {"dim": c.dim, "n_layers": c.num_layers, "n_heads": c.num_heads, "n_kv_heads": c.num_kv_heads,
               "vocab_size": c.vocab_size, "norm_eps": c.norm_eps, "rope_theta": c.rope_theta}
     # a pair that always gives ffn_dim, for widths of no released model

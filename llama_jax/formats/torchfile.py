@@ -117,7 +117,7 @@ class TorchFile:
             if order in self._zip.namelist() and self._zip.read(order) != b"little":
                 raise DataError(f"{path} was written on a big-endian machine; save it again on another.")
             if (size := self._zip.getinfo(member).file_size) > _MAX_PICKLE_BYTES:
-                raise DataError(f"{path} has a list of tensors of {size:,} bytes; that is no model.")
+                raise DataError(f"{path} has a list of tensors of {size:,} bytes; no model has such a long one.")
             values = _StateDictUnpickler(io.BytesIO(self._zip.read(member))).load()
             if not isinstance(values, dict) or not all(isinstance(name, str) for name in dict.keys(values)):
                 raise DataError(f"{path} should hold tensors by name, got a {type(values).__name__}.")
@@ -159,7 +159,7 @@ class TorchFile:
         with self._errors_named():
             member = self._zip.getinfo(f"{self._root}data/{record.key}")
             if member.file_size != record.count * record.dtype.itemsize:
-                raise ValueError(f"storage {record.key} has not the size of its tensors")
+                raise ValueError(f"storage {record.key} does not have the size of its tensors")
             data = np.empty(record.count, record.dtype)
             view, at = memoryview(data.view(np.uint8)), 0
             with self._zip.open(member) as stream:

@@ -84,7 +84,7 @@ def test_released_params_json(tmp_path, values, ffn):
 
 @pytest.mark.parametrize("config, sentence", [
     (config_of(head_dim=10), "heads of width dim / num_heads = 8, and this model's are 10 wide"),
-    (config_of(rope_scaling=RopeScaling("linear")), "cannot say this rope scaling"),
+    (config_of(rope_scaling=RopeScaling("linear")), "cannot express this rope scaling"),
     (config_of(ffn_dim=177), None), (config_of(dim=8192, ffn_dim=28_672), None), (config_of(ffn_dim=1), None),
 ])
 def test_what_metas_format_cannot_hold(config, sentence):
@@ -238,7 +238,7 @@ def test_lists_that_lie_are_refused(tmp_path, content):
 def test_a_storage_of_another_size_is_refused(tmp_path):
     for count in (2, 1 << 30):
         file = TorchFile(archive(tmp_path / "x.pth", tensor_pickle(TENSOR, count=count), n0=b"123456789"))
-        with pytest.raises(DataError, match="storage 0 has not the size of its tensors"):
+        with pytest.raises(DataError, match="storage 0 does not have the size of its tensors"):
             file.read("x")
         file.close()
 
