@@ -18,7 +18,7 @@ def run_serve(asked: ServeOptions) -> None:
         import uvicorn
 
         from llama_jax.serving.engine import Engine
-        from llama_jax.serving.server import Limits, Server, to_stderr
+        from llama_jax.serving.server import RequestLimits, Server, log_to_stderr
     except ModuleNotFoundError as error:
         raise ConfigError(f'serving needs {error.name}, which is not installed: pip install "llama_jax[serve]" '
                           '(from a checkout: pip install -e ".[serve]").') from None
@@ -31,10 +31,10 @@ def run_serve(asked: ServeOptions) -> None:
         del params  # the last reference: the weights in their first form are freed
         engine = Engine(model, decoding, tokenizer=tokenizer, slots=asked.slots, queue=asked.queue, mesh=mesh)
         key = asked.api_key or os.environ.get("LLAMA_JAX_API_KEY", "")
-        limits = Limits(body_bytes=asked.max_body, samples=asked.max_samples, api_key=key)
+        limits = RequestLimits(body_bytes=asked.max_body, max_completions=asked.max_samples, api_key=key)
         name = asked.model_name or Path(asked.checkpoint).resolve().name
         print(f"{name}: {asked.slots} slots of {model.config.max_length} tokens, http://{asked.host}:{asked.port}/v1", flush=True)
         for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn obeys them, then raises them again
             signal.signal(number, lambda number, frame: None)
-        server = Server(engine, tokenizer, name, limits, log=None if asked.quiet else to_stderr)
+        server = Server(engine, tokenizer, name=name, limits=limits, log=None if asked.quiet else log_to_stderr)
         uvicorn.run(server.app(), host=asked.host, port=asked.port, log_level="warning", timeout_keep_alive=30)

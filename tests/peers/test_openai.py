@@ -21,7 +21,7 @@ from llama_jax.config import CheckpointConfig
 from llama_jax.config.file import load_config
 from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.parallel.mesh import make_mesh
-from llama_jax.serving.protocol import CHECKS
+from llama_jax.serving.protocol import FIELD_CHECKS
 from llama_jax.training.compiled import build
 from llama_jax.training.run_dir import write_run_config
 
@@ -96,9 +96,9 @@ def test_every_field_of_the_reference_is_known():
     from openai.types.chat.chat_completion_stream_options_param import ChatCompletionStreamOptionsParam
 
     fields = set(get_type_hints(params.CompletionCreateParamsNonStreaming))
-    assert fields | set(get_type_hints(params.CompletionCreateParamsStreaming)) <= set(CHECKS) and len(fields) > 15
+    assert fields | set(get_type_hints(params.CompletionCreateParamsStreaming)) <= set(FIELD_CHECKS) and len(fields) > 15
     for name in get_type_hints(ChatCompletionStreamOptionsParam):
-        assert CHECKS["stream_options"]("stream_options", {name: False}) is False
+        assert FIELD_CHECKS["stream_options"]("stream_options", {name: False}) is False
 
 
 def test_answers_have_the_fields_of_the_reference_and_no_others(client):

@@ -10,13 +10,12 @@ from tokenizers import decoders, models
 
 from llama_jax.inference.generate import generate
 from llama_jax.inference.sampling import Sampling
-from llama_jax.serving.answer import Offsets
-from llama_jax.serving.protocol import names_of
+from llama_jax.serving.token_table import TokenOffsets, token_names
 from llama_jax.tokenizer.base import IncrementalDecoder
 from llama_jax.tokenizer.bpe import TokenizerJson
 from llama_jax.tokenizer.special_tokens import SpecialTokens
 from tests.golden.models import small_model
-from tests.inference.serving import events, joined, post, serving
+from tests.serving.running_server import events, joined, post, serving
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +114,8 @@ def test_where_tokens_begin(tokenizer):
         ([x82, x82, a], f"{half}{half}a", [0, 1, 2]),
     ]:
         assert tokenizer.decode(ids) == text
-        assert Offsets(tokenizer).push(ids, last=True) == offsets
-        one_by_one = Offsets(tokenizer)
+        assert TokenOffsets(tokenizer).push(ids, last=True) == offsets
+        one_by_one = TokenOffsets(tokenizer)
         assert [offset for n in ids for offset in one_by_one.push([n])] + one_by_one.push([], last=True) == offsets
 
 
@@ -129,7 +128,7 @@ def test_random_ids_begin_where_the_text_before_them_ends(tokenizer):
         settled = [IncrementalDecoder(tokenizer).push(ids[:n], last=True) for n in range(len(ids))]
         wanted = [next((k for k, (x, y) in enumerate(zip(one, text, strict=False)) if x != y), min(len(one), len(text)))
                   for one in settled]
-        assert Offsets(tokenizer).push(ids, last=True) == wanted
+        assert TokenOffsets(tokenizer).push(ids, last=True) == wanted
 
 
 def alike(model, params, *ids: int):
@@ -162,7 +161,7 @@ def test_every_id_has_a_name_of_its_own(kind, tokenizer, byte_level):
         tokenizer = TokenizerJson(made.to_str().encode(), SpecialTokens())
     elif kind == "byte level":
         tokenizer = TokenizerJson(byte_level.to_str().encode(), SpecialTokens())
-    names = names_of(tokenizer, tokenizer.vocab_size + 7)
+    names = token_names(tokenizer, tokenizer.vocab_size + 7)
     assert len(set(names)) == len(names) == tokenizer.vocab_size + 7 and "" not in names
     assert names[-7:] == tuple(f"token_id:{tokenizer.vocab_size + n}" for n in range(7))
     kept = [i for i in range(tokenizer.vocab_size) if names[i] == tokenizer.piece(i)]

@@ -11,7 +11,7 @@ import uvicorn
 
 from llama_jax.inference.params import make_weights
 from llama_jax.serving.engine import Engine
-from llama_jax.serving.server import Limits, Server
+from llama_jax.serving.server import RequestLimits, Server
 
 
 @contextmanager
@@ -19,7 +19,8 @@ def serving(model, params, tokenizer, *, slots: int = 4, queue: int = 100, api_k
             log=None):
     weights = make_weights(model.config, params)
     engine = Engine(model.config, weights, tokenizer, slots=slots, queue=queue)
-    app = Server(engine, tokenizer, "small", Limits(body_bytes=body_bytes, samples=16, api_key=api_key), log=log).app()
+    limits = RequestLimits(body_bytes=body_bytes, max_completions=16, api_key=api_key)
+    app = Server(engine, tokenizer, name="small", limits=limits, log=log).app()
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=20))

@@ -12,7 +12,7 @@ import pytest
 from llama_jax.inference.generate import generate
 from llama_jax.inference.sampling import Sampling
 from tests.golden.models import small_model
-from tests.inference.serving import events, post, serving
+from tests.serving.running_server import events, post, serving
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from llama_jax.serving import server
 from tests.golden.models import small_model
-from tests.inference.serving import events, post, serving
+from tests.serving.running_server import events, post, serving
 
 ASKED = {"prompt": "ROMEO:", "max_tokens": 12, "temperature": 0}
 
@@ -62,20 +62,20 @@ def test_one_line_per_request(logged, lines, tokenizer):
 
 
 def test_a_mistake_of_ours_is_500_in_answer_and_log(logged, lines, monkeypatch):
-    def broken(asked, served):
+    def broken(request, served):
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr(server, "Answer", broken)
+    monkeypatch.setattr(server, "CompletionResponse", broken)
     answers = []
     assert line_of(lines, lambda: answers.append(post(logged, **ASKED)))[2:] == ["500", "prompt_tokens=-", "completion_tokens=-"]
     assert answers[0].status_code == 500 and answers[0].json()["error"]["type"] == "server_error"
 
 
 def test_a_mistake_within_a_stream_is_its_last_event(logged, lines, monkeypatch):
-    def broken(told, index, event):
+    def broken(builder, index, event):
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("llama_jax.serving.answer.Told.choice", broken)
+    monkeypatch.setattr("llama_jax.serving.token_table.ChoiceBuilder.build", broken)
     answers = []
     assert line_of(lines, lambda: answers.append(post(logged, **ASKED, stream=True)))[2] == "200"
     last = answers[0].text.split("\n\n")[-2]
@@ -172,4 +172,4 @@ def test_a_log_that_nobody_reads_any_more_stops_no_request(monkeypatch):
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr(server.sys, "stderr", closed)
-    server.to_stderr("a line")
+    server.log_to_stderr("a line")

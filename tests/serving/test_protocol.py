@@ -8,9 +8,9 @@ import pytest
 
 from llama_jax.inference.generate import generate
 from llama_jax.inference.sampling import Sampling
-from llama_jax.serving.protocol import CHECKS, RequestError, parse, read_json
+from llama_jax.serving.protocol import FIELD_CHECKS, RequestError, decode_body, parse_request
 from tests.golden.models import small_model
-from tests.inference.serving import events, joined, post, serving
+from tests.serving.running_server import events, joined, post, serving
 
 ASKED = {"prompt": "ROMEO:", "max_tokens": 8, "seed": 3}
 
@@ -259,13 +259,13 @@ def test_whatever_parse_takes_sampling_takes():
     """A request that was let through is never refused later by words made for another place."""
     rng = random.Random(0)
     numbers = [0, 1, 2, 5, -1, 0.0, 1e-300, 0.5, 1.0, 2.0, 1e308, 2**31 - 1, 2**31, 2**63 - 1, -(2**63), 2**64, float("nan")]
-    keys, taken = sorted(set(CHECKS) - {"prompt"}), 0
+    keys, taken = sorted(set(FIELD_CHECKS) - {"prompt"}), 0
     for _ in range(20_000):
         body = {"prompt": "a"} | {rng.choice(keys): rng.choice(numbers) for _ in range(rng.randint(1, 2))}
         try:
-            asked = parse(read_json(json.dumps(body).encode()), most_samples=10)
+            asked = parse_request(decode_body(json.dumps(body).encode()), max_completions=10)
         except RequestError as error:
-            assert error.status == 400 and (error.param in CHECKS)
+            assert error.status == 400 and (error.param in FIELD_CHECKS)
             continue
         asked.sampling(max_tokens=asked.max_tokens or 0, seed=asked.seed or 0)
         taken += 1
