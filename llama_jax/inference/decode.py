@@ -8,7 +8,7 @@ from flax import struct
 from jax import Array, lax
 
 from llama_jax.inference.params import DecodingParams
-from llama_jax.inference.sampling import Draw, sample, without_padding
+from llama_jax.inference.sampling import RowSampling, exclude_padding, sample_tokens
 from llama_jax.model.attention import KeysValues
 from llama_jax.model.cache import Cache
 from llama_jax.model.decoder import Transformer
@@ -27,7 +27,7 @@ class DecodingRows:
     """int32 tokens to draw at most."""
     done_B: Array
     """bool, whether a row has drawn an end-of-text token or all of its budget."""
-    draw: Draw
+    sampling: RowSampling
     """How the next token of each row is drawn."""
 
 
@@ -47,15 +47,15 @@ class DecodedTokens:
 @partial(jax.jit, static_argnames=("model", "slots"))
 def prefill(model: Transformer, params: DecodingParams, *, tokens_BT: Array, counts_B: Array, slots: int) -> tuple[Cache, Array]:
     """A cache of `slots` slots that holds the first counts_B tokens of each row, and the logits (B, V) after them."""
-    h_BTD, keys_values = _forward(model, params, tokens_BT=tokens_BT)
+    h_BTD, keys_values = forward_over_cache(model, params, tokens_BT=tokens_BT)
     last_BD = jnp.take_along_axis(h_BTD, (counts_B - 1)[:, None, None], axis=1)[:, 0]
     return Cache.holding(keys_values, counts_B, slots=slots), params.next_logits(last_BD)
 
 
-def _forward(
+def forward_over_cache(
     model: Transformer, params: DecodingParams, *, tokens_BT: Array, cache: Cache | None = None
 ) -> tuple[Array, list[KeysValues]]:
-    """`Transformer.forward` of tokens that begin their rows, or follow those of a cache."""
+    """`Transformer.forward` of tokens that begin their rows, or follow those that a cache holds."""
     positions_BT = jnp.arange(tokens_BT.shape[1])[None, :]
     if cache is not None:
         positions_BT += cache.lengths_B[:, None]
@@ -64,12 +64,12 @@ def _forward(
 
 
 @jax.jit
-def start(cache: Cache, logits_BV: Array, *, budget_B: Array, draw: Draw) -> DecodingRows:
+def start(cache: Cache, logits_BV: Array, *, budget_B: Array, sampling: RowSampling) -> DecodingRows:
     """Rows from which no token has been drawn yet; every prefilled row is repeated once per sample that is wanted of it."""
     count = budget_B.shape[0] // logits_BV.shape[0]
     cache, logits_BV = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), (cache, logits_BV))
     return DecodingRows(cache=cache, logits_BV=logits_BV, made_B=jnp.zeros_like(budget_B), budget_B=budget_B,
-                done_B=budget_B < 1, draw=draw)
+                done_B=budget_B < 1, sampling=sampling)
 
 
 @partial(jax.jit, static_argnames=("model", "eos_ids", "length", "top", "pieces"), donate_argnames="rows")
@@ -90,12 +90,12 @@ def decode(
 
     def one_more(state):
         n, rows, made = state
-        next_B = sample(without_padding(rows.logits_BV, pieces), rows.draw, rows.made_B)
+        next_B = sample_tokens(exclude_padding(rows.logits_BV, pieces), rows.sampling, step_B=rows.made_B)
         alive_B = ~rows.done_B
         made = _with_column(made, n, next_B=next_B, logits_BV=rows.logits_BV, alive_B=alive_B)
         made_B = rows.made_B + alive_B
         ends_B = jnp.isin(next_B, jnp.asarray(eos_ids, jnp.int32)) | (made_B >= rows.budget_B)
-        h_BTD, keys_values = _forward(model, params, tokens_BT=next_B[:, None], cache=rows.cache)
+        h_BTD, keys_values = forward_over_cache(model, params, tokens_BT=next_B[:, None], cache=rows.cache)
         cache = rows.cache.updated(keys_values, rows.cache.lengths_B + alive_B)
         rows = rows.replace(cache=cache, made_B=made_B,
                             logits_BV=params.next_logits(h_BTD[:, 0]), done_B=rows.done_B | ends_B)
@@ -127,7 +127,7 @@ def _with_column(made: DecodedTokens, n: Array, *, next_B: Array, logits_BV: Arr
 def prompt_scores(model: Transformer, params: DecodingParams, *, tokens_BT: Array, top: int) -> tuple[Array, Array, Array]:
     """Log-probabilities (B, T - 1) of tokens 1 to T - 1 given those before them, and ids and log-probabilities (B, T - 1, top) of
     the `top` likeliest at each place."""
-    h_BTD, _ = _forward(model, params, tokens_BT=tokens_BT)
+    h_BTD, _ = forward_over_cache(model, params, tokens_BT=tokens_BT)
 
     def one(some: tuple[Array, Array]) -> tuple[Array, Array, Array]:
         h_BD, next_B = some

@@ -13,7 +13,7 @@ from llama_jax.inference.continuation import Continuation, Generated
 from llama_jax.inference.decode import DecodedTokens, decode, prefill, start
 from llama_jax.inference.params import DecodingParams, decoding_params
 from llama_jax.inference.prompts import EncodedPrompt, TextOrIds, as_prompt_list, bucket_length, encode_prompt, pad_prompts
-from llama_jax.inference.sampling import Draw, Sampling
+from llama_jax.inference.sampling import RowSampling, Sampling
 from llama_jax.model.decoder import Transformer
 from llama_jax.tokenizer.base import Tokenizer
 
@@ -45,10 +45,10 @@ class DecodingBatch:
         tokens_BT, counts_B = pad_prompts(ids, limit=config.max_length)
         slots = bucket_length(max(map(len, ids)) + max(budgets), limit=config.max_length)
         cache, logits_BV = prefill(model, params, tokens_BT=tokens_BT, counts_B=counts_B, slots=slots)
-        draw = Draw.of([(sampling, prompt.prompt_index, prompt.first_sample + n) for prompt in prompts
-                        for n in range(sampling.num_samples)])
+        row_sampling = RowSampling.stack([(sampling, prompt.prompt_index, prompt.first_sample + n) for prompt in prompts
+                                          for n in range(sampling.num_samples)])
         budget_B = jnp.repeat(jnp.asarray(budgets, jnp.int32), sampling.num_samples)
-        self._rows = start(cache, logits_BV, budget_B=budget_B, draw=draw)
+        self._rows = start(cache, logits_BV, budget_B=budget_B, sampling=row_sampling)
 
     @property
     def done(self) -> np.ndarray:

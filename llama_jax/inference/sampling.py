@@ -1,4 +1,4 @@
-"""How the next token is drawn: what a caller asks for, and the same as arrays, a row each."""
+"""Sampling: how the next token is drawn, as a caller's settings, as arrays of one value per row, and the draw itself."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -12,35 +12,36 @@ from jax import Array, lax
 
 from llama_jax.errors import ConfigError
 
-MASKED = -1e30
-COLDEST, HOTTEST = 1e-30, 1e30
-"""Temperatures beyond these, by which logits cannot be divided and stay different numbers, are taken for these."""
+EXCLUDED_LOGIT = -1e30
+"""Logit of a token that is not drawn: finite, so that sums with noise stay ordinary numbers."""
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-30, 1e30
+"""Bounds to which temperatures are clipped: divided by one beyond them, different logits would become equal or infinite."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How one prompt is continued.
+    """Settings for the continuations of a prompt.
 
     Temperature, top_k, top_p and min_p apply in this order, each to the probabilities that the ones before it left,
     renormalised, as in transformers and vLLM.
     """
 
     max_new_tokens: int = 256
-    """Tokens at most; the model's context may end the text before."""
+    """Most tokens to generate; the end of the model's context may come first."""
     temperature: float = 0.8
-    """Divides the logits; 0 takes the likeliest token."""
+    """Divides the logits; 0 takes the likeliest token (greedy decoding)."""
     top_k: int = 0
-    """Keep the k likeliest tokens, and those as likely as the last of them; 0: all. top_p then still applies."""
+    """Keep the k likeliest tokens, and those as likely as the last of them; 0 keeps all. top_p then still applies."""
     top_p: float = 0.95
-    """Keep the likeliest tokens until their probabilities sum to this (Holtzman et al. 2020); 1: all."""
+    """Keep the likeliest tokens until their probabilities sum to this (nucleus sampling, Holtzman et al. 2020); 1 keeps all."""
     min_p: float = 0.0
     """Keep tokens whose probability is at least this fraction of the likeliest one's."""
     num_samples: int = 1
-    """Continuations of each prompt, from one prefill."""
+    """Continuations of each prompt; they share one prefill."""
     seed: int = 0
-    """Fixes a continuation together with the prompt's place and the sample's number, whatever else is in the batch."""
+    """With the index of the prompt and of the sample it fixes a continuation, whatever else is in the batch."""
     stop: tuple[str, ...] = ()
-    """The text ends before the one of these that is complete first."""
+    """Stop strings: the text ends before the one that is complete first."""
 
     def __post_init__(self):
         def require(condition: bool, message: str) -> None:
@@ -66,72 +67,77 @@ class Sampling:
 
 
 @struct.dataclass
-class Draw:
-    """Sampling of B rows as arrays, so that one compiled program serves every choice."""
+class RowSampling:
+    """Sampling settings of B rows as arrays, so that one compiled program serves all settings."""
 
     temperature_B: Array
     top_k_B: Array
     top_p_B: Array
     min_p_B: Array
     key_B: Array
-    """Keys, one a row."""
+    """Random key of each row."""
 
     @classmethod
-    def of(cls, choices: Sequence[tuple[Sampling, int, int]]) -> "Draw":
-        """Rows of (what is asked for, place of the prompt in [0, 2^64), number of the sample)."""
+    def stack(cls, rows: Sequence[tuple[Sampling, int, int]]) -> "RowSampling":
+        """Settings of rows, each given as (settings, index of the prompt in [0, 2^64), index of the sample in [0, 2^32))."""
         def column(name: str, dtype) -> Array:
-            with np.errstate(over="ignore"):  # a temperature may be infinite in float32; HOTTEST stands for it
-                return jnp.asarray(np.array([getattr(choice, name) for choice, _, _ in choices], dtype))
+            with np.errstate(over="ignore"):  # a temperature may be infinite in float32, and is clipped later
+                return jnp.asarray(np.array([getattr(sampling, name) for sampling, _, _ in rows], dtype))
 
-        places = np.array([place for _, place, _ in choices], np.uint64)
-        words = [places >> np.uint64(32), places & np.uint64(2**32 - 1), np.array([sample for *_, sample in choices])]
-        keys = keys_of(column("seed", np.uint32), *(word.astype(np.uint32) for word in words))
+        prompt_indices = np.array([prompt_index for _, prompt_index, _ in rows], np.uint64)
+        high_words, low_words = prompt_indices >> np.uint64(32), prompt_indices & np.uint64(2**32 - 1)
+        sample_indices = np.array([sample_index for _, _, sample_index in rows])
+        keys = _fold_keys(column("seed", np.uint32), high_words.astype(np.uint32), low_words.astype(np.uint32),
+                          sample_indices.astype(np.uint32))
         return cls(column("temperature", np.float32), column("top_k", np.int32), column("top_p", np.float32),
                    column("min_p", np.float32), keys)
 
 
 @jax.jit
 @jax.vmap
-def keys_of(seed: Array, high: Array, low: Array, sample: Array) -> Array:
-    """Key of a sample: the two halves of its prompt's place and its number folded into the seed, all uint32."""
+def _fold_keys(seed: Array, *words: Array) -> Array:
+    """Random key of a row: uint32 words that name its prompt and sample, folded into the seed one after the other."""
     key = jax.random.key(seed)
-    for number in (high, low, sample):
-        key = jax.random.fold_in(key, number)
+    for word in words:
+        key = jax.random.fold_in(key, word)
     return key
 
 
-def filtered(logits_BV: Array, draw: Draw) -> Array:
-    """Logits at the rows' temperatures, MASKED where top-k, top-p or min-p leaves a token out.
+def filter_logits(logits_BV: Array, sampling: RowSampling) -> Array:
+    """Logits (B, V) at the rows' temperatures, `EXCLUDED_LOGIT` where top-k, top-p or min-p leaves a token out.
 
-    They apply in this order, each to the renormalised probabilities that are left; tokens of equal probability stay or go
-    together.
+    The filters apply in this order, each to the renormalised probabilities that are left; tokens of equal probability stay or
+    go together.
     """
-    temperature_B = jnp.where(draw.temperature_B > 0, jnp.clip(draw.temperature_B, COLDEST, HOTTEST), 1.0)
+    temperature_B = jnp.where(sampling.temperature_B > 0, jnp.clip(sampling.temperature_B, MIN_TEMPERATURE, MAX_TEMPERATURE), 1.0)
     undivided_BV = logits_BV - logits_BV.max(-1, keepdims=True)
     logits_BV = undivided_BV / temperature_B[:, None]
     probability_BV = jax.nn.softmax(logits_BV, axis=-1)
 
     def top_k(kept_BV: Array) -> Array:
-        cool_BV = jnp.exp(undivided_BV)  # ordered as the logits, also where a high temperature makes probabilities equal
-        least_B1 = least_kept(cool_BV, lambda above_BV: above_BV.sum(-1) < draw.top_k_B)
-        return kept_BV & ((cool_BV >= least_B1) | (draw.top_k_B == 0)[:, None])
+        # at temperature 1 the order is that of the logits, also where a high temperature makes probabilities equal
+        cool_BV = jnp.exp(undivided_BV)
+        least_B1 = _smallest_kept(cool_BV, lambda above_BV: above_BV.sum(-1) < sampling.top_k_B)
+        return kept_BV & ((cool_BV >= least_B1) | (sampling.top_k_B == 0)[:, None])
 
     def top_p(kept_BV: Array) -> Array:
         left_BV = jnp.where(kept_BV, probability_BV, 0.0)
-        wanted_B = draw.top_p_B * left_BV.sum(-1)  # a share of what is left, instead of renormalising it
-        least_B1 = least_kept(left_BV, lambda above_BV: jnp.where(above_BV, left_BV, 0.0).sum(-1) < wanted_B)
-        return kept_BV & ((probability_BV >= least_B1) | (draw.top_p_B == 1)[:, None])
+        wanted_B = sampling.top_p_B * left_BV.sum(-1)  # a share of what is left, which needs no renormalising
+        least_B1 = _smallest_kept(left_BV, lambda above_BV: jnp.where(above_BV, left_BV, 0.0).sum(-1) < wanted_B)
+        return kept_BV & ((probability_BV >= least_B1) | (sampling.top_p_B == 1)[:, None])
 
-    kept_BV = lax.cond((draw.top_k_B > 0).any(), top_k, lambda kept_BV: kept_BV, jnp.ones_like(probability_BV, bool))
-    kept_BV = lax.cond((draw.top_p_B < 1).any(), top_p, lambda kept_BV: kept_BV, kept_BV)
-    kept_BV &= probability_BV >= draw.min_p_B[:, None] * probability_BV.max(-1, keepdims=True)  # the likeliest is always left
-    return jnp.where(kept_BV | (logits_BV == 0), jnp.maximum(logits_BV, MASKED), MASKED)
+    # where no row asks for a filter, its work is skipped at run time
+    kept_BV = lax.cond((sampling.top_k_B > 0).any(), top_k, lambda kept_BV: kept_BV, jnp.ones_like(probability_BV, bool))
+    kept_BV = lax.cond((sampling.top_p_B < 1).any(), top_p, lambda kept_BV: kept_BV, kept_BV)
+    kept_BV &= probability_BV >= sampling.min_p_B[:, None] * probability_BV.max(-1, keepdims=True)  # the likeliest is always left
+    return jnp.where(kept_BV | (logits_BV == 0), jnp.maximum(logits_BV, EXCLUDED_LOGIT), EXCLUDED_LOGIT)
 
 
-def least_kept(probability_BV: Array, goes_on: Callable[[Array], Array]) -> Array:
-    """Least probability (B, 1) that stays: one stays where `goes_on` is true of all that are greater, bool (B, V) -> (B,).
+def _smallest_kept(probability_BV: Array, goes_on: Callable[[Array], Array]) -> Array:
+    """Smallest probability (B, 1) that a filter keeps, found by bisection over the bits of a float instead of by sorting.
 
-    Sought by bisection of the bits of a float, which sorts nothing: positive floats are ordered as their bits are.
+    Positive floats are ordered as their bits are. `goes_on`, bool (B, V) -> (B,), says of the set of all tokens above a
+    probability whether tokens of this probability are kept too.
     """
     def halve(_, between: tuple[Array, Array]) -> tuple[Array, Array]:
         low_B, high_B = between
@@ -144,27 +150,30 @@ def least_kept(probability_BV: Array, goes_on: Callable[[Array], Array]) -> Arra
     return lax.bitcast_convert_type(least_B, jnp.float32)[:, None]
 
 
-def likeliest(logits_BV: Array) -> Array:
-    """The first of the largest; XLA's own argmax takes ten times as long on a CPU."""
-    numbers = jnp.arange(logits_BV.shape[1])[None, :]
-    return jnp.min(jnp.where(logits_BV == logits_BV.max(-1, keepdims=True), numbers, logits_BV.shape[1] - 1), axis=-1)
+def _argmax(logits_BV: Array) -> Array:
+    """Index (B,) of the largest logit, the first of equal ones; XLA's own argmax takes ten times as long on a CPU."""
+    ids = jnp.arange(logits_BV.shape[1])[None, :]
+    return jnp.min(jnp.where(logits_BV == logits_BV.max(-1, keepdims=True), ids, logits_BV.shape[1] - 1), axis=-1)
 
 
-def sample(logits_BV: Array, draw: Draw, step_B: Array) -> Array:
-    """int32 (B,) next tokens; row b's is a function of its logits, its key and step_B[b] alone."""
-    greedy_B = likeliest(logits_BV)
+def sample_tokens(logits_BV: Array, sampling: RowSampling, *, step_B: Array) -> Array:
+    """int32 (B,) next tokens; row b's is a function of its logits, its settings and step_B[b] alone.
 
-    def drawn() -> Array:
-        keys = jax.vmap(jax.random.fold_in)(draw.key_B, step_B)
+    Gumbel noise added to the logits makes the largest one a draw from their softmax (the Gumbel-max trick).
+    """
+    greedy_B = _argmax(logits_BV)
+
+    def draw() -> Array:
+        keys = jax.vmap(jax.random.fold_in)(sampling.key_B, step_B)
         noise_BV = jax.vmap(lambda key: jax.random.gumbel(key, logits_BV.shape[1:]))(keys)
-        sampled_B = likeliest(filtered(logits_BV, draw) + noise_BV)
-        return jnp.where(draw.temperature_B > 0, sampled_B, greedy_B)
+        drawn_B = _argmax(filter_logits(logits_BV, sampling) + noise_BV)
+        return jnp.where(sampling.temperature_B > 0, drawn_B, greedy_B)
 
-    return lax.cond((draw.temperature_B > 0).any(), drawn, lambda: greedy_B).astype(jnp.int32)
+    return lax.cond((sampling.temperature_B > 0).any(), draw, lambda: greedy_B).astype(jnp.int32)
 
 
-def without_padding(logits_BV: Array, pieces: int | None) -> Array:
-    """Logits of which ids from `pieces` on, with which a vocabulary is filled up to a round size, are not drawn."""
+def exclude_padding(logits_BV: Array, pieces: int | None) -> Array:
+    """Logits (B, V) under which ids from `pieces` on are never drawn: the padding of a vocabulary to a round size."""
     if pieces is None or pieces >= logits_BV.shape[1]:
         return logits_BV
     return jnp.where(jnp.arange(logits_BV.shape[1])[None, :] < pieces, logits_BV, -jnp.inf)

@@ -18,7 +18,7 @@ from llama_jax.inference.continuation import Continuation
 from llama_jax.inference.decode import DecodingRows, decode, prefill, prompt_scores
 from llama_jax.inference.params import DecodingParams
 from llama_jax.inference.prompts import pad_prompts
-from llama_jax.inference.sampling import Draw
+from llama_jax.inference.sampling import RowSampling
 from llama_jax.model.cache import Cache
 from llama_jax.model.decoder import Transformer
 from llama_jax.serving.job import (
@@ -198,9 +198,9 @@ class Engine:
         """Put a prefilled job into a slot, to be drawn with its own sampling."""
         job = active.job
         budget = min(job.sampling.max_new_tokens, self.config.max_length - len(job.prompt.ids))
-        draw = Draw.of([(job.sampling, job.prompt_index, job.sample_index)])
+        sampling = RowSampling.stack([(job.sampling, job.prompt_index, job.sample_index)])
         self._rows = _insert_row(self._rows, jnp.int32(slot), prefilled=active.prefill.cache,
-                                 budget_B=jnp.asarray([budget], jnp.int32), draw=draw)
+                                 budget_B=jnp.asarray([budget], jnp.int32), sampling=sampling)
 
     def _prompt_logprobs(self, prompt: SharedPrompt, tokens_BT: np.ndarray) -> tuple[TokenLogprob, ...]:
         """The prompt's own tokens with their log-probabilities."""
@@ -252,11 +252,11 @@ def system_fingerprint(model: Transformer, params: DecodingParams) -> str:
 def _idle_rows(model: Transformer, count: int) -> DecodingRows:
     """`count` rows that are done, each with a cache of the model's whole context."""
     config = model.config
-    draw = Draw(temperature_B=jnp.zeros(count), top_k_B=jnp.zeros(count, jnp.int32), top_p_B=jnp.ones(count),
-                min_p_B=jnp.zeros(count), key_B=jax.random.split(jax.random.key(0), count))
+    sampling = RowSampling(temperature_B=jnp.zeros(count), top_k_B=jnp.zeros(count, jnp.int32), top_p_B=jnp.ones(count),
+                           min_p_B=jnp.zeros(count), key_B=jax.random.split(jax.random.key(0), count))
     cache = Cache.empty(config, dtype=model.compute.dtype, rows=count, slots=config.max_length)
     return DecodingRows(cache=cache, logits_BV=jnp.zeros((count, config.vocab_size)), made_B=jnp.zeros(count, jnp.int32),
-                        budget_B=jnp.zeros(count, jnp.int32), done_B=jnp.ones(count, bool), draw=draw)
+                        budget_B=jnp.zeros(count, jnp.int32), done_B=jnp.ones(count, bool), sampling=sampling)
 
 
 @jax.jit
@@ -268,10 +268,10 @@ def _select_rows(rows: DecodingRows, source_B: Array, *, idle_B: Array) -> Decod
 
 @partial(jax.jit, donate_argnames="rows")
 def _insert_row(
-    rows: DecodingRows, slot: Array, *, prefilled: tuple[Cache, Array], budget_B: Array, draw: Draw
+    rows: DecodingRows, slot: Array, *, prefilled: tuple[Cache, Array], budget_B: Array, sampling: RowSampling
 ) -> DecodingRows:
     """`rows` with one prefilled row, a cache and logits, in `slot`; its first token is drawn next."""
     cache, logits_BV = prefilled
     one = DecodingRows(cache=cache, logits_BV=logits_BV, made_B=jnp.zeros_like(budget_B), budget_B=budget_B,
-                       done_B=budget_B < 1, draw=draw)
+                       done_B=budget_B < 1, sampling=sampling)
     return jax.tree.map(lambda many, one: many.at[slot].set(one[0].astype(many.dtype)), rows, one)

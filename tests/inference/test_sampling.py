@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from llama_jax.errors import ConfigError
-from llama_jax.inference.sampling import MASKED, Draw, Sampling, filtered, sample, without_padding
+from llama_jax.inference.sampling import EXCLUDED_LOGIT, RowSampling, Sampling, exclude_padding, filter_logits, sample_tokens
 
 V = 50
 LOGITS = (np.random.default_rng(0).standard_normal((6, V)) * 2).astype(np.float32)
@@ -38,7 +38,7 @@ def expected(logits: np.ndarray, c: Sampling) -> np.ndarray:
 @pytest.mark.parametrize("fields", CHOICES, ids=str)
 def test_distribution(fields):
     choice = Sampling(**fields)
-    got = jax.nn.softmax(filtered(jnp.asarray(LOGITS), Draw.of([(choice, 0, 0)] * len(LOGITS))), axis=-1)
+    got = jax.nn.softmax(filter_logits(jnp.asarray(LOGITS), RowSampling.stack([(choice, 0, 0)] * len(LOGITS))), axis=-1)
     np.testing.assert_allclose(got, [expected(row, choice) for row in LOGITS], atol=1e-6)
 
 
@@ -46,8 +46,8 @@ def test_distribution(fields):
 def test_draws_follow_the_distribution(fields):
     """20,000 draws, each a step of one row; p-value of a chi-square above 1e-4."""
     choice, count = Sampling(**fields), 20_000
-    draw = Draw.of([(choice, 0, 0)])
-    tokens = jax.jit(jax.vmap(lambda step: sample(jnp.asarray(LOGITS[:1]), draw, step[None])[0]))(jnp.arange(count))
+    draw = RowSampling.stack([(choice, 0, 0)])
+    tokens = jax.jit(jax.vmap(lambda step: sample_tokens(jnp.asarray(LOGITS[:1]), draw, step_B=step[None])[0]))(jnp.arange(count))
     seen, wanted = np.bincount(tokens, minlength=V), expected(LOGITS[0], choice) * count
     assert not seen[wanted == 0].any()
     rare = wanted < 5
@@ -59,32 +59,32 @@ def test_draws_follow_the_distribution(fields):
 def test_a_row_does_not_depend_on_the_batch():
     rows = [(Sampling(seed=n, temperature=0.5 + n / 4, top_k=n), n % 2, n % 3) for n in range(6)]
     steps = jnp.arange(6) * 3
-    together = sample(jnp.asarray(LOGITS), Draw.of(rows), steps)
+    together = sample_tokens(jnp.asarray(LOGITS), RowSampling.stack(rows), step_B=steps)
     order = np.array([4, 0, 5, 2, 1, 3])
-    shuffled = sample(jnp.asarray(LOGITS[order]), Draw.of([rows[n] for n in order]), steps[order])
+    shuffled = sample_tokens(jnp.asarray(LOGITS[order]), RowSampling.stack([rows[n] for n in order]), step_B=steps[order])
     np.testing.assert_array_equal(shuffled, together[order])
     for n, row in enumerate(rows):
-        assert sample(jnp.asarray(LOGITS[n : n + 1]), Draw.of([row]), steps[n : n + 1])[0] == together[n]
+        assert sample_tokens(jnp.asarray(LOGITS[n : n + 1]), RowSampling.stack([row]), step_B=steps[n : n + 1])[0] == together[n]
 
 
 def test_greedy_rows_beside_random_ones():
-    draw = Draw.of([(Sampling(temperature=0.0, top_k=3), 0, 0), (Sampling(), 0, 0)] * 3)
-    got = sample(jnp.asarray(LOGITS), draw, jnp.zeros(6, jnp.int32))
+    draw = RowSampling.stack([(Sampling(temperature=0.0, top_k=3), 0, 0), (Sampling(), 0, 0)] * 3)
+    got = sample_tokens(jnp.asarray(LOGITS), draw, step_B=jnp.zeros(6, jnp.int32))
     np.testing.assert_array_equal(got[::2], LOGITS.argmax(-1)[::2])
 
 
 def test_samples_of_one_seed_differ_and_repeat():
-    draw = Draw.of([(Sampling(temperature=2.0, top_p=1.0), 0, n) for n in range(64)])
+    draw = RowSampling.stack([(Sampling(temperature=2.0, top_p=1.0), 0, n) for n in range(64)])
     flat = jnp.zeros((64, V))
-    first = sample(flat, draw, jnp.zeros(64, jnp.int32))
+    first = sample_tokens(flat, draw, step_B=jnp.zeros(64, jnp.int32))
     assert len(set(first.tolist())) > 10
-    np.testing.assert_array_equal(first, sample(flat, draw, jnp.zeros(64, jnp.int32)))
-    assert (first != sample(flat, draw, jnp.ones(64, jnp.int32))).any()
+    np.testing.assert_array_equal(first, sample_tokens(flat, draw, step_B=jnp.zeros(64, jnp.int32)))
+    assert (first != sample_tokens(flat, draw, step_B=jnp.ones(64, jnp.int32))).any()
 
 
 def noise(rows: list[tuple[int, int, int]], steps: int = 1) -> np.ndarray:
     """(rows, steps x V) Gumbel noise of (seed, place, sample), as `sample` draws it."""
-    keys = Draw.of([(Sampling(seed=seed), place, number) for seed, place, number in rows]).key_B
+    keys = RowSampling.stack([(Sampling(seed=seed), place, number) for seed, place, number in rows]).key_B
     drawn = jax.vmap(lambda key: jax.vmap(lambda n: jax.random.gumbel(jax.random.fold_in(key, n), (500,)))(jnp.arange(steps)))
     return np.asarray(drawn(keys)).reshape(len(rows), -1)
 
@@ -106,8 +106,9 @@ def test_draws_of_two_places_are_independent():
     """10,000 pairs of draws: a chi-square of the 4 x 4 table, and each alone follows the distribution."""
     logits, count = jnp.asarray([[0.0, 0.5, 1.0, -1.0]]), 10_000
     choice = Sampling(temperature=1.0, top_p=1.0)
-    draw = Draw.of([(choice, place, 0) for place in (0, 1)])
-    pairs = jax.jit(jax.vmap(lambda step: sample(jnp.tile(logits, (2, 1)), draw, jnp.full(2, step))))(jnp.arange(count))
+    draw = RowSampling.stack([(choice, place, 0) for place in (0, 1)])
+    both = jnp.tile(logits, (2, 1))
+    pairs = jax.jit(jax.vmap(lambda step: sample_tokens(both, draw, step_B=jnp.full(2, step))))(jnp.arange(count))
     table = np.zeros((4, 4))
     np.add.at(table, tuple(np.asarray(pairs).T), 1)
     assert stats.chi2_contingency(table).pvalue > 1e-4
@@ -118,25 +119,26 @@ def test_draws_of_two_places_are_independent():
 def test_filters_of_other_rows_change_nothing():
     """A row keeps its tokens to the last bit when rows beside it ask for filters that it does not want."""
     plain = Sampling(temperature=0.7, top_p=1.0)
-    alone = filtered(jnp.asarray(LOGITS[:1]), Draw.of([(plain, 0, 0)]))
-    beside = filtered(jnp.asarray(LOGITS[:3]), Draw.of([(plain, 0, 0), (Sampling(top_k=3), 0, 0), (Sampling(top_p=0.2), 0, 0)]))
+    alone = filter_logits(jnp.asarray(LOGITS[:1]), RowSampling.stack([(plain, 0, 0)]))
+    rows = [(plain, 0, 0), (Sampling(top_k=3), 0, 0), (Sampling(top_p=0.2), 0, 0)]
+    beside = filter_logits(jnp.asarray(LOGITS[:3]), RowSampling.stack(rows))
     np.testing.assert_array_equal(alone[0], beside[0])
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-20, 1e-38, 1e-44])
 def test_temperatures_near_zero_take_the_likeliest(temperature):
     """Logits divided by them are no longer finite numbers."""
-    draw = Draw.of([(Sampling(temperature=temperature), n, 0) for n in range(6)])
+    draw = RowSampling.stack([(Sampling(temperature=temperature), n, 0) for n in range(6)])
     logits = LOGITS + np.arange(V, dtype=np.float32) * 1e-2
-    np.testing.assert_array_equal(sample(jnp.asarray(logits), draw, jnp.zeros(6, jnp.int32)), logits.argmax(-1))
+    np.testing.assert_array_equal(sample_tokens(jnp.asarray(logits), draw, step_B=jnp.zeros(6, jnp.int32)), logits.argmax(-1))
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1e10, 1e30, 3e38, 1e300])
 def test_top_k_keeps_the_likeliest_at_every_temperature(temperature):
     """Also at one that leaves all probabilities equal in float32."""
-    draw = Draw.of([(Sampling(temperature=temperature, top_k=4, top_p=1.0), 0, 0)] * 6)
+    draw = RowSampling.stack([(Sampling(temperature=temperature, top_k=4, top_p=1.0), 0, 0)] * 6)
     logits = LOGITS + np.arange(V, dtype=np.float32) * 1e-2
-    kept = np.asarray(filtered(jnp.asarray(logits), draw)) > MASKED
+    kept = np.asarray(filter_logits(jnp.asarray(logits), draw)) > EXCLUDED_LOGIT
     np.testing.assert_array_equal(kept, np.argsort(np.argsort(-logits)) < 4)
 
 
@@ -144,8 +146,9 @@ def test_top_k_keeps_the_likeliest_at_every_temperature(temperature):
 def test_ids_that_fill_up_a_vocabulary_are_not_drawn_at_any_temperature(temperature):
     logits = jnp.asarray(LOGITS).at[:, 20:].add(30.0)
     choices = [{"top_p": 1.0}, {"top_p": 1.0, "top_k": V + 9}, {"min_p": 0.1}] * 2
-    draw = Draw.of([(Sampling(temperature=temperature, **fields), n, 0) for n, fields in enumerate(choices)])
-    drawn = jax.jit(jax.vmap(lambda step: sample(without_padding(logits, 20), draw, jnp.full(6, step))))(jnp.arange(50))
+    draw = RowSampling.stack([(Sampling(temperature=temperature, **fields), n, 0) for n, fields in enumerate(choices)])
+    used = exclude_padding(logits, 20)
+    drawn = jax.jit(jax.vmap(lambda step: sample_tokens(used, draw, step_B=jnp.full(6, step))))(jnp.arange(50))
     assert drawn.max() < 20
 
 

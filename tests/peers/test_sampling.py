@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from llama_jax.inference.sampling import MASKED, Draw, Sampling, filtered
+from llama_jax.inference.sampling import EXCLUDED_LOGIT, RowSampling, Sampling, filter_logits
 
 pytestmark = pytest.mark.peers
 torch = pytest.importorskip("torch")
@@ -33,7 +33,7 @@ def processed(model, logits: np.ndarray, choice: Sampling) -> np.ndarray:
 
 
 def kept(logits: np.ndarray, choice: Sampling) -> np.ndarray:
-    return np.asarray(jax.jit(filtered)(jnp.asarray(logits), Draw.of([(choice, 0, 0)] * len(logits))))
+    return np.asarray(jax.jit(filter_logits)(jnp.asarray(logits), RowSampling.stack([(choice, 0, 0)] * len(logits))))
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0, 6.0])
@@ -45,7 +45,7 @@ def test_kept_tokens(model, scale):
         logits = (rng.standard_normal((4, 300)) * scale).astype(np.float32)
         ours, theirs = kept(logits, choice), processed(model, logits, choice)
         counted = softmax(logits.astype(np.float64) / choice.temperature, axis=-1) > 1e-35
-        np.testing.assert_array_equal((ours > MASKED) & counted, np.isfinite(theirs) & counted, err_msg=str(fields))
+        np.testing.assert_array_equal((ours > EXCLUDED_LOGIT) & counted, np.isfinite(theirs) & counted, err_msg=str(fields))
         np.testing.assert_allclose(softmax(ours, axis=-1), softmax(theirs, axis=-1), atol=1e-6)
 
 
@@ -53,7 +53,7 @@ def test_top_k_and_the_default_top_p_keep_what_transformers_keeps(model):
     """Of equal logits but a few: without renormalising, top_p would keep all of the k."""
     logits = np.concatenate([np.linspace(3, 0, 16), np.full(3984, -1.0)])[None].astype(np.float32)
     choice = Sampling(temperature=1.0, top_k=16, top_p=0.5)
-    assert (kept(logits, choice) > MASKED).sum() == np.isfinite(processed(model, logits, choice)).sum() < 6
+    assert (kept(logits, choice) > EXCLUDED_LOGIT).sum() == np.isfinite(processed(model, logits, choice)).sum() < 6
 
 
 def test_shares_that_are_met_exactly(model):
@@ -61,5 +61,5 @@ def test_shares_that_are_met_exactly(model):
     logits = np.log(np.array([[0.5, 0.25, 0.125, 0.125]], np.float32))
     for top_p, count in ((0.4, 1), (0.5, 1), (0.75, 2), (0.8, 4)):
         choice = Sampling(temperature=1.0, top_p=top_p)
-        assert (kept(logits, choice) > MASKED).sum() == count
+        assert (kept(logits, choice) > EXCLUDED_LOGIT).sum() == count
         assert count == 4 or np.isfinite(processed(model, logits, choice)).sum() == count

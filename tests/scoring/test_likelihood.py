@@ -1,6 +1,5 @@
 """Scores from shared, packed rows are the scores of plain logits one request at a time."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -10,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_jax.config import MeshConfig
+from llama_jax.config import ComputeConfig, MeshConfig
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.formats.loading import abstract_params
-from llama_jax.model.decoder import Transformer
 from llama_jax.ops import attention
 from llama_jax.scoring.likelihood import (
     encode_pair,
@@ -188,10 +186,10 @@ def test_counts_are_reported(gqa, tokenizer):
 def test_kernels_that_know_no_trees_are_refused_on_their_own_hardware(gqa, impl, device, monkeypatch):
     """Choices that share a row would see each other."""
     model, params = gqa
-    model = Transformer(replace(model.config, attention=impl, dtype="bfloat16"))
+    model = model.clone(compute=ComputeConfig(attention=impl))
     here = SimpleNamespace(platform="gpu" if impl == "cudnn" else "tpu", device_kind=device, compute_capability="9.0")
     monkeypatch.setattr(attention, "device_in_use", lambda: here)
     requests = [([1, 2, 3], [4]), ([1, 2, 3], [5])]
     with pytest.raises(ConfigError, match=rf"attention {impl} cannot serve: it knows no tree masks \(mask\.ends_BT\)"):
         token_loglikelihood(model, params, requests)
-    assert len(token_loglikelihood(Transformer(replace(model.config, attention="auto")), params, requests)) == 2
+    assert len(token_loglikelihood(model.clone(compute=ComputeConfig()), params, requests)) == 2

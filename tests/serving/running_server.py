@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import httpx
 import uvicorn
 
-from llama_jax.inference.params import make_weights
+from llama_jax.inference.params import decoding_params
 from llama_jax.serving.engine import Engine
 from llama_jax.serving.server import RequestLimits, Server
 
@@ -17,8 +17,7 @@ from llama_jax.serving.server import RequestLimits, Server
 @contextmanager
 def serving(model, params, tokenizer, *, slots: int = 4, queue: int = 100, api_key: str = "", body_bytes: int = 20_000,
             log=None):
-    weights = make_weights(model.config, params)
-    engine = Engine(model.config, weights, tokenizer, slots=slots, queue=queue)
+    engine = Engine(model, decoding_params(model, params), tokenizer=tokenizer, slots=slots, queue=queue)
     limits = RequestLimits(body_bytes=body_bytes, max_completions=16, api_key=api_key)
     app = Server(engine, tokenizer, name="small", limits=limits, log=log).app()
     with socket.socket() as listener:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from llama_jax.inference.generate import generate
-from llama_jax.inference.params import make_weights
+from llama_jax.inference.params import decoding_params
 from llama_jax.inference.sampling import Sampling
 from llama_jax.serving.engine import Engine
 from llama_jax.serving.job import CompletionEvent, CompletionJob, QueueFull, SharedPrompt, TokenLogprob
@@ -25,7 +25,7 @@ def model():
 
 @contextmanager
 def running(model, tokenizer, *, slots: int = 2, queue: int = 4):
-    engine = Engine(model[0].config, make_weights(model[0].config, model[1]), tokenizer, slots=slots, queue=queue)
+    engine = Engine(model[0], decoding_params(*model), tokenizer=tokenizer, slots=slots, queue=queue)
     try:
         yield engine
     finally:
@@ -109,10 +109,10 @@ def test_a_prompt_that_cannot_be_prefilled_fails_alone(model, tokenizer, monkeyp
 
     real = module.prefill
 
-    def prefill(config, weights, tokens, counts, **more):
-        if counts[0] == 7:
+    def prefill(model, params, **more):
+        if more["counts_B"][0] == 7:
             raise MemoryError("too long")
-        return real(config, weights, tokens, counts, **more)
+        return real(model, params, **more)
 
     monkeypatch.setattr(module, "prefill", prefill)
     heard = [queue.Queue() for _ in range(6)]
