@@ -19,13 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llama_jax.config import Config, DataConfig, MeshConfig, ModelConfig, TrainingConfig
+from llama_jax.config import ComputeConfig, Config, DataConfig, MeshConfig, ModelConfig, TrainingConfig
 from llama_jax.config.presets import PRESETS
 from llama_jax.data.batches import batch_of_tokens
 from llama_jax.errors import LlamaError
 from llama_jax.inference.decode import decode, prefill, start
-from llama_jax.inference.params import make_weights
-from llama_jax.inference.sampling import Draw, Sampling
+from llama_jax.inference.params import decoding_params
+from llama_jax.inference.sampling import RowSampling, Sampling
 from llama_jax.model.accounting import parameter_count, train_flops_per_token
 from llama_jax.model.decoder import Transformer
 from llama_jax.parallel.hardware import peak_flops
@@ -91,11 +91,11 @@ def model_of(job: dict) -> ModelConfig:
 
 def train(job: dict) -> dict:
     """The real train step at the micro-batch that gives most tokens/s: doubled until it fails or gains less than 2%."""
-    model = replace(model_of(job), attention=job["attention"], remat=job["remat"])
+    model, compute = model_of(job), ComputeConfig(attention=job["attention"], remat=job["remat"])
     best, rows, end = {}, 1, ""
     while rows <= job["most_rows"]:
         try:
-            result = train_at(model, job["length"], rows, job["repeats"])
+            result = train_at(model, compute, length=job["length"], rows=rows, repeats=job["repeats"])
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -112,9 +112,9 @@ def train(job: dict) -> dict:
     return best | {"layers": c.num_layers, "flops_half": flops, "flops_full": flops + attention, "end": end}
 
 
-def train_at(model: ModelConfig, length: int, rows: int, repeats: int) -> dict:
+def train_at(model: ModelConfig, compute: ComputeConfig, *, length: int, rows: int, repeats: int) -> dict:
     """Seconds of a step of `rows` packed rows, and what it needs."""
-    config = Config(model=model, data=DataConfig(sequence_length=length), mesh=MeshConfig(data=1),
+    config = Config(model=model, compute=compute, data=DataConfig(sequence_length=length), mesh=MeshConfig(data=1),
                     training=TrainingConfig(batch_size=rows))
     mesh = make_mesh(config.mesh, jax.devices()[:1])
     program = build(config, mesh)
@@ -162,24 +162,26 @@ def decoding(job: dict) -> dict:
     """Greedy tokens/s after a prompt of 64, and the bytes that each step of the batch must read."""
     from flax import linen as nn
 
-    model, B, new = model_of(job), job["batch"], job["new"]
-    weights = make_weights(model, nn.unbox(parameters_of(model)))
+    config, B, new = model_of(job), job["batch"], job["new"]
+    model = Transformer(config)
+    params = decoding_params(model, nn.unbox(parameters_of(config)))
     greedy = Sampling(temperature=0.0, max_new_tokens=new)
-    tokens = np.random.default_rng(0).integers(3, model.vocab_size, (B, 64)).astype(np.int32)
+    tokens = np.random.default_rng(0).integers(3, config.vocab_size, (B, 64)).astype(np.int32)
 
     def once() -> float:
-        cache, logits = prefill(model, weights, tokens, np.full(B, 64, np.int32), slots=64 + new)
-        rows = jax.block_until_ready(start(cache, logits, jnp.full(B, new, jnp.int32), Draw.of([(greedy, 0, 0)] * B)))
+        cache, logits_BV = prefill(model, params, tokens_BT=tokens, counts_B=np.full(B, 64, np.int32), slots=64 + new)
+        rows = jax.block_until_ready(start(cache, logits_BV, budget_B=jnp.full(B, new, jnp.int32),
+                                           sampling=RowSampling.stack([(greedy, 0, 0)] * B)))
         begin = time.perf_counter()
-        jax.block_until_ready(decode(model, weights, rows, jnp.int32(new), eos_ids=(), length=new)[1])
+        jax.block_until_ready(decode(model, params, rows=rows, limit=jnp.int32(new), eos_ids=(), length=new)[1])
         return time.perf_counter() - begin
 
     once()
     seconds = statistics.median(once() for _ in range(job["repeats"]))
-    width = jnp.dtype(model.dtype).itemsize
-    table = model.vocab_size * model.dim
-    cache = 2 * model.num_layers * B * (64 + new) * model.num_kv_heads * model.head_size
-    return {"tokens_per_second": B * new / seconds, "bytes": width * (parameter_count(model) - table + cache)}
+    width = jnp.dtype(model.compute.dtype).itemsize
+    table = config.vocab_size * config.dim
+    cache = 2 * config.num_layers * B * (64 + new) * config.num_kv_heads * config.head_size
+    return {"tokens_per_second": B * new / seconds, "bytes": width * (parameter_count(config) - table + cache)}
 
 
 KINDS = {"ceilings": ceilings, "train": train, "score": score, "decode": decoding}

@@ -26,9 +26,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from llama_jax.config import ComputeConfig
 from llama_jax.inference.decode import decode, prefill, start
-from llama_jax.inference.params import make_weights
-from llama_jax.inference.sampling import Draw, Sampling
+from llama_jax.inference.params import decoding_params
+from llama_jax.inference.sampling import RowSampling, Sampling
+from llama_jax.model.decoder import Transformer
 from llama_jax.parallel.malloc import keep_freed_memory
 from tests.golden.make_transformers import hf_model
 from tests.golden.shapes import random_model
@@ -38,15 +40,17 @@ PROMPT, NEW, SLOTS = 64, 128, 192
 
 def ours(config, params) -> Callable[[np.ndarray], float]:
     """Seconds of the decode loop alone."""
-    weights = make_weights(config, jax.tree.map(jnp.asarray, params))
+    model = Transformer(config, ComputeConfig(dtype="float32"))
+    params = decoding_params(model, jax.tree.map(jnp.asarray, params))
     greedy = Sampling(temperature=0.0, max_new_tokens=NEW)
 
     def run(tokens: np.ndarray) -> float:
         B = len(tokens)
-        cache, logits = prefill(config, weights, tokens, np.full(B, PROMPT, np.int32), slots=SLOTS)
-        rows = jax.block_until_ready(start(cache, logits, jnp.full(B, NEW, jnp.int32), Draw.of([(greedy, 0, 0)] * B)))
+        cache, logits_BV = prefill(model, params, tokens_BT=tokens, counts_B=np.full(B, PROMPT, np.int32), slots=SLOTS)
+        rows = jax.block_until_ready(start(cache, logits_BV, budget_B=jnp.full(B, NEW, jnp.int32),
+                                           sampling=RowSampling.stack([(greedy, 0, 0)] * B)))
         begin = time.perf_counter()
-        jax.block_until_ready(decode(config, weights, rows, jnp.int32(NEW), eos_ids=(), length=NEW)[1])
+        jax.block_until_ready(decode(model, params, rows=rows, limit=jnp.int32(NEW), eos_ids=(), length=NEW)[1])
         return time.perf_counter() - begin
 
     return run

@@ -34,6 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from llama_jax.config import ComputeConfig
 from llama_jax.evaluation.requests import prepare_tasks
 from llama_jax.evaluation.task import Settings
 from llama_jax.evaluation.tasks.catalogue import COMMON_SENSE
@@ -75,7 +76,8 @@ def harness(model, config):
 def compare(shape: str, rounds: int) -> dict:
     """One shape: seconds a round of each side, and how far their sums are apart."""
     config, params = random_model(shape)
-    model, requests = Transformer(config), requests_of(COUNTS[shape], config.vocab_size)
+    model = Transformer(config, ComputeConfig(dtype="float32"))
+    requests = requests_of(COUNTS[shape], config.vocab_size)
     lm = harness(hf_model(config, params).eval(), config)
     params = jax.tree.map(jnp.asarray, params)
 

@@ -1,4 +1,7 @@
-"""Serving a model over HTTP: continuous batching behind OpenAI's completions protocol (docs/SERVER.md)."""
+"""Serving a model over HTTP: continuous batching behind OpenAI's completions protocol (docs/SERVER.md).
+
+`Engine` decodes jobs in a thread of its own, and `Server` is the HTTP application in front of it.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -8,6 +11,9 @@ from llama_jax.serving.job import CompletionEvent, CompletionJob, QueueFull, Sha
 
 if TYPE_CHECKING:
     from llama_jax.serving.server import RequestLimits, Server, log_to_stderr
+
+_MODULES = {"RequestLimits": "server", "Server": "server", "log_to_stderr": "server"}
+"""The module of each name that is imported when it is first asked for: `server` needs the packages of the extra `serve`."""
 
 __all__ = [
     "CompletionEvent",
@@ -21,11 +27,8 @@ __all__ = [
     "log_to_stderr",
 ]
 
-_OF_SERVER = {"RequestLimits", "Server", "log_to_stderr"}
-"""Names of `serving.server`, imported when one is first used: it alone needs the optional packages of the extra `serve`."""
-
 
 def __getattr__(name: str):
-    if name not in _OF_SERVER:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.server"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
