@@ -61,7 +61,7 @@ def ours(shape: Shape, dtype: str) -> Callable[[], None]:
     """The train step that `train.py` runs, layers unrolled: XLA on CPU copies a scanned layer out of its stack."""
     import jax
 
-    from llama_jax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig, TrainingConfig
+    from llama_jax.config import ComputeConfig, Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig, TrainingConfig
     from llama_jax.data.batches import batch_of_tokens
     from llama_jax.parallel.mesh import make_mesh
     from llama_jax.training.compiled import build
@@ -75,9 +75,8 @@ def ours(shape: Shape, dtype: str) -> Callable[[], None]:
             num_kv_heads=shape.num_heads,
             ffn_dim=shape.ffn_dim,
             max_length=shape.length,
-            dtype=dtype,
-            scan_layers=False,
         ),
+        compute=ComputeConfig(dtype=dtype, scan_layers=False),
         data=DataConfig(sequence_length=shape.length),
         optimizer=OptimizerConfig(peak_lr=1e-4, warmup_steps=10),
         training=TrainingConfig(num_steps=10_000, batch_size=shape.batch),

@@ -33,8 +33,8 @@ def fit(config: Config, workdir: Path, *, evaluators: Iterable[Evaluator] = ()) 
     """Train to the last step, from the newest checkpoint of `workdir` where there is one.
 
     Args:
-        config: the run's; resuming with another one is allowed while the model stays the same.
-        workdir: the run directory, which is made where there is none.
+        config: the run's config. A run may be resumed with another one as long as the model stays the same.
+        workdir: the run directory; created if it does not exist.
         evaluators: called with the parameters every `config.eval.every` steps and after the last.
 
     Returns:
@@ -42,7 +42,7 @@ def fit(config: Config, workdir: Path, *, evaluators: Iterable[Evaluator] = ()) 
 
     Raises:
         ConfigError, DataError: what `open_training_run` finds wrong, before anything is compiled.
-        LlamaError: the loss or the gradient is not finite.
+        LlamaError: the loss or the gradient norm of a step is not finite.
     """
     with open_training_run(config, workdir, evaluators=evaluators) as run:
         try:
@@ -107,7 +107,7 @@ def _train(run: TrainingRun, state: TrainState) -> TrainState:
 
 
 def _compile_train_step(run: TrainingRun, state: TrainState, *, batch: Batch) -> Callable:
-    """The compiled train step. Compiling it apart from the first call keeps the time that this takes out of that step's."""
+    """Compile the train step before its first call, so that the time of the first step does not include it."""
     begin = time.perf_counter()
     compiled = run.program.train_step.lower(state, batch).compile()
     run.writers.write_text(f"compiled the train step in {time.perf_counter() - begin:.1f} s")
