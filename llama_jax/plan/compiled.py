@@ -19,7 +19,7 @@ from llama_jax.plan.fleet import Fleet, parse_machine
 from llama_jax.plan.hlo import Collective, collectives_of_program, custom_calls_of_program, matmul_flops_of_program
 from llama_jax.plan.topologies import compile_only_devices
 
-COMPILER_MODULES = {"tpu": ("libtpu", "plan-tpu"), "gpu": ("jax_plugins.xla_cuda12", "plan-gpu")}
+_COMPILER_MODULES = {"tpu": ("libtpu", "plan-tpu"), "gpu": ("jax_plugins.xla_cuda12", "plan-gpu")}
 """The module that brings the compiler for a kind of machine, and the extra of this package that installs it."""
 
 _ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
@@ -55,7 +55,7 @@ class CompiledStep:
 
 def check_compiler_installed(fleet: Fleet) -> None:
     """Raise ConfigError where the compiler for the machine is not installed."""
-    module, extra = COMPILER_MODULES[fleet.machine.kind]
+    module, extra = _COMPILER_MODULES[fleet.machine.kind]
     try:
         found = importlib.util.find_spec(module)
     except ModuleNotFoundError:

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-COLLECTIVE_KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+_COLLECTIVE_KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8,
           "u64": 8, "f64": 8}
 _COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
-_COLLECTIVE = re.compile(rf" = (.*?) ({'|'.join(COLLECTIVE_KINDS)})(-start)?\(")
+_COLLECTIVE = re.compile(rf" = (.*?) ({'|'.join(_COLLECTIVE_KINDS)})(-start)?\(")
 _MATMUL = re.compile(r" = \w+\[([\d,]*)\]\S* (dot|convolution)\(([^)]*)\)")
 _VALUE = re.compile(r"\s+(?:ROOT )?%([\w.\-]+) = \w+\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:calls|to_apply|body|true_computation|false_computation|called_computation)=%?([\w.\-]+)")
@@ -27,7 +27,7 @@ class Collective:
     """All collectives of one kind over groups of one size that one device takes part in during a step."""
 
     kind: str
-    """One of COLLECTIVE_KINDS."""
+    """all-gather, all-reduce, reduce-scatter, all-to-all or collective-permute."""
     devices: int
     """Devices per group."""
     count: int

@@ -22,9 +22,9 @@ def print_plan(figures: Figures, console: Console) -> None:
     machine, layout, model = figures["machine"], figures["layout"], figures["model"]
     mesh = " x ".join(f"{axis} {size}" for axis, size in layout["mesh"].items())
     console.print(f"{figures['name']} on {machine['title']}, {machine['hosts']:,} host(s)", markup=False)
-    console.print(f"{model['parameters']:,} parameters; {with_si_prefix(model['flops_per_token'])}FLOP per token (with "
-                  f"recomputation {with_si_prefix(model['hardware_flops_per_token'])}FLOP), "
-                  f"{with_si_prefix(model['traffic_per_token'])}B of memory traffic per token besides matmuls", markup=False)
+    console.print(f"{model['parameters']:,} parameters; {_with_si_prefix(model['flops_per_token'])}FLOP per token (with "
+                  f"recomputation {_with_si_prefix(model['hardware_flops_per_token'])}FLOP), "
+                  f"{_with_si_prefix(model['traffic_per_token'])}B of memory traffic per token besides matmuls", markup=False)
     console.print(f"layout: {mesh}; {layout['accumulation_steps']} micro-batch(es) per step of {layout['micro_batch']} "
                   f"sequence(s) per data-parallel group; remat {layout['remat']}; attention {layout['attention']}", markup=False)
     console.print(_memory_table(figures))
@@ -43,13 +43,13 @@ def _memory_table(figures: Figures) -> Table:
         column.justify = "right"
     by_compiler = {}
     if compiled and not compiled["refusal"]:
-        by_compiler = {"batch": f"{format_bytes(compiled['arguments'])} state and batch",
-                       "workspace": f"{format_bytes(compiled['peak'] - compiled['arguments'])} all temporaries",
-                       "total": format_bytes(compiled["peak"])}
+        by_compiler = {"batch": f"{_format_bytes(compiled['arguments'])} state and batch",
+                       "workspace": f"{_format_bytes(compiled['peak'] - compiled['arguments'])} all temporaries",
+                       "total": _format_bytes(compiled["peak"])}
     rows = {name: memory[name] for name in ("weights", "moments", "batch", "gradients", "activations", "workspace", "total")}
     rows |= {f"activations, remat {policy}": size for policy, size in memory["activations_by_remat"].items()}
     for name, size in rows.items():
-        cells = [name, format_bytes(size)]
+        cells = [name, _format_bytes(size)]
         if compiled:
             cells.append(by_compiler.get(name, ""))
         table.add_row(*cells, end_section=name == "workspace")
@@ -62,13 +62,14 @@ def _collective_table(figures: Figures) -> Table:
     for column in table.columns[2:]:
         column.justify = "right"
     for row in figures["collectives"]:
-        table.add_row(row["kind"], row["axis"], f"{row['devices']:,}", f"{row['count']:,}", format_bytes(row["bytes"]),
+        table.add_row(row["kind"], row["axis"], f"{row['devices']:,}", f"{row['count']:,}", _format_bytes(row["bytes"]),
                       f"{row['seconds']:.3g}")
     if figures["compiled"]:
         table.add_section()
         for row in figures["compiled"]["collectives"]:
             if row["bytes"] >= _SMALLEST_COLLECTIVE:
-                table.add_row(row["kind"], "compiled", f"{row['devices']:,}", f"{row['count']:,}", format_bytes(row["bytes"]), "")
+                table.add_row(row["kind"], "compiled", f"{row['devices']:,}", f"{row['count']:,}", _format_bytes(row["bytes"]),
+                              "")
     return table
 
 
@@ -108,7 +109,7 @@ def _conclusions(figures: Figures) -> list[str]:
     elif fits:
         sentences.append(f"largest micro-batch that fits: {layout['largest_micro_batch']} sequence(s)")
     if fits and layout["configured_total"] > figures["machine"]["usable"]:
-        sentences.append(f"as configured it would need {format_bytes(layout['configured_total'])}")
+        sentences.append(f"as configured it would need {_format_bytes(layout['configured_total'])}")
     if fits:
         how = "as configured" if layout["as_configured"] else "not as configured; run it with"
         sentences.append(f"{how}: {figures['command']}")
@@ -123,36 +124,36 @@ def _whether_it_fits(figures: Figures) -> str:
     """Needed against usable memory: by the compiler where it ran, else by arithmetic."""
     machine, memory, compiled = figures["machine"], figures["memory"], figures["compiled"]
     fits = "fits" if figures["fits"] else "DOES NOT FIT"
-    available = f"{format_bytes(machine['usable'])} that a program gets of {format_bytes(machine['memory'])}"
+    available = f"{_format_bytes(machine['usable'])} that a program gets of {_format_bytes(machine['memory'])}"
     if not compiled:
-        return (f"{fits}: {format_bytes(memory['total'])} of the {available}, by arithmetic, which keeps {MARGIN - 1:.0%} of "
+        return (f"{fits}: {_format_bytes(memory['total'])} of the {available}, by arithmetic, which keeps {MARGIN - 1:.0%} of "
                 "margin")
     if compiled["refusal"]:
         return f"DOES NOT FIT: the compiler says: {compiled['refusal']}."
-    return (f"{fits}: the compiler needs {format_bytes(compiled['peak'])} of the {available}; by arithmetic it is "
-            f"{format_bytes(memory['total'])} ({memory['total'] / compiled['peak']:.2f} times as much)")
+    return (f"{fits}: the compiler needs {_format_bytes(compiled['peak'])} of the {available}; by arithmetic it is "
+            f"{_format_bytes(memory['total'])} ({memory['total'] / compiled['peak']:.2f} times as much)")
 
 
 def _about_compilation(compiled: Figures, cost: Figures) -> list[str]:
     """What compiling took, and how the program's matmul FLOPs compare with the arithmetic's."""
     kernels = f"; kernels: {', '.join(compiled['kernels'])}" if compiled["kernels"] else ""
     sentences = [f"compiled in {compiled['seconds']:.0f} s ({compiled['cpu_seconds']:.0f} s of CPU time) with "
-                 f"{format_bytes(compiled['host_memory'])} of memory on this machine{kernels}"]
+                 f"{_format_bytes(compiled['host_memory'])} of memory on this machine{kernels}"]
     if compiled["refusal"]:
         return sentences
-    sentences.append(f"matmul FLOPs per step and device: {with_si_prefix(compiled['matmul_flops'])}FLOP compiled, without those "
-                     f"of kernels; {with_si_prefix(cost['matmul_flops'])}FLOP by arithmetic, without attention")
+    sentences.append(f"matmul FLOPs per step and device: {_with_si_prefix(compiled['matmul_flops'])}FLOP compiled, without those "
+                     f"of kernels; {_with_si_prefix(cost['matmul_flops'])}FLOP by arithmetic, without attention")
     if compiled["matmul_flops"] > _RECOMPUTED * cost["matmul_flops"]:
         sentences.append("the compiler recomputes matmuls to save memory: smaller micro-batches are likely faster")
     return sentences
 
 
-def format_bytes(size: float) -> str:
+def _format_bytes(size: float) -> str:
     """Bytes with a unit, in powers of ten as data sheets count: 8e10 -> '80.0 GB'."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.3g} MB"
 
 
-def with_si_prefix(value: float) -> str:
+def _with_si_prefix(value: float) -> str:
     """A number with the prefix of its unit: 1.3e12 -> '1.3 T'."""
     for prefix, scale in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= scale:

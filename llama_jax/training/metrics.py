@@ -28,7 +28,7 @@ def perplexity(nats_per_token: float) -> float:
         return math.inf
 
 
-def mixture_predicted_per_byte(sources: list[TokenSource], shares: list[float]) -> float:
+def _mixture_predicted_per_byte(sources: list[TokenSource], shares: list[float]) -> float:
     """Predicted tokens per byte of a mixture by token share: the harmonic mean of its sources'."""
     return sum(shares) / sum(share / source.predicted_per_byte for source, share in zip(sources, shares, strict=True))
 
@@ -62,7 +62,7 @@ class TrainingMeter:
         self._learning_rate: optax.Schedule = learning_rate(config.optimizer, config.training.num_steps)
         self._tokens_per_step = config.training.batch_size * config.data.sequence_length
         self._flops_per_token = train_flops_per_token(config.model, config.data.sequence_length)
-        self._predicted_per_byte = mixture_predicted_per_byte(mixture.sources, mixture.shares)
+        self._predicted_per_byte = _mixture_predicted_per_byte(mixture.sources, mixture.shares)
         self._nats = progress.get("nats", 0.0)  # summed over the predicted tokens since the last line
         self._predicted_tokens = progress.get("predicted_tokens", 0.0)
         self._earlier_seconds = progress.get("seconds", 0.0)

@@ -39,7 +39,7 @@ def config() -> Config:
 
 
 def start(config: Config, workdir: Path, *, processes: int, devices: int) -> list[subprocess.Popen]:
-    """The door, once a process, with `devices` CPU devices each, joined by environment variables."""
+    """train.py, started once per process, with `devices` CPU devices each; environment variables join the processes."""
     file = workdir.with_suffix(".json")
     file.write_text(json.dumps(to_dict(config)))
     with socket.socket() as free:
@@ -53,7 +53,7 @@ def start(config: Config, workdir: Path, *, processes: int, devices: int) -> lis
 
 
 def finish(processes: list[subprocess.Popen], seconds: float = 400) -> list[str]:
-    """What each has printed, once all are done well."""
+    """What each process has printed, after all have ended with exit code 0."""
     printed = [process.communicate(timeout=seconds)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), printed
     return printed
