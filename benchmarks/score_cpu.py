@@ -157,7 +157,7 @@ def run(command: list, output: Path) -> tuple[float, dict[str, float]]:
 def amount(asked: argparse.Namespace) -> dict[str, int]:
     """Items, and tokens of their different choices with the contexts."""
     tokenizer = load_tokenizer(asked.tokenizer)
-    jobs = prepare_tasks(COMMON_SENSE, asked.slices, Settings(protocol="lm_eval"), asked.limit)
+    jobs = prepare_tasks(COMMON_SENSE, asked.slices, settings=Settings(protocol="lm_eval"), limit=asked.limit)
     choices = {request for job in jobs for item in job.items for request in item.requests[: len(item.requests) // 2]}
     return {"items": sum(len(job.items) for job in jobs),
             "tokens": sum(len(tokenizer.encode(choice.context + choice.continuation)) for choice in choices)}

@@ -54,7 +54,7 @@ def _evaluate(asked: EvaluateOptions) -> None:
     asked = replace(asked, checkpoint=_with_step(asked.checkpoint))
     name, folder = _row_name(asked), _output_folder(asked)
     settings = Settings(output=str(folder), **{name: getattr(asked, name) for name in SETTINGS})
-    jobs = prepare_tasks(_names(asked.tasks), asked.data_dir, settings, asked.limit)
+    jobs = prepare_tasks(_names(asked.tasks), asked.data_dir, settings=settings, limit=asked.limit)
     earlier_tasks(folder, settings)
     read_answers(folder / AnswerCache.FILE)  # damaged lines are told before the model is loaded
     if jax.default_backend() == "cpu":
@@ -150,7 +150,7 @@ def _warnings(results: Sequence[TaskResult], length: int) -> Iterator[str]:
     for result in results:
         items, tokens = result.truncated
         if items:
-            yield (f"{result.job.task.name}: {items:,} of {len(result.job.items):,} items were longer than the model's "
+            yield (f"{result.prepared.task.name}: {items:,} of {len(result.prepared.items):,} items were longer than the model's "
                    f"context of {length:,} tokens and lost {tokens:,} tokens at their beginning")
 
 

@@ -1,4 +1,4 @@
-"""Answers on disk as they come: an evaluation that was killed goes on from them, and its results are the same."""
+"""Answers on disk as they come, so that a killed evaluation goes on from them with the same results."""
 
 import json
 import os
@@ -15,44 +15,45 @@ from llama_jax.files.atomic import make_folder
 
 
 class AnswerCache:
-    """Answers in one file of JSON lines, one batch per line, under the hash of the model and of all the requests of a chunk.
+    """Answers by chunk of requests, kept in a file of JSON lines with one line per batch.
 
-    What is batched together depends on the chunk alone: the requests of a batch are then the same in every run, and so
-    are their scores, to the last bit. Every line names its model by fingerprint and carries a checksum of its own.
+    A chunk's key is a hash of the model and of all requests of the chunk. Which requests form a batch depends on the chunk
+    alone: a batch holds the same requests in every run, so its scores are the same to the last bit. Every line names its
+    model by fingerprint and carries a checksum of its own.
     """
 
     FILE = "answers.jsonl"
 
     def __init__(self, folder: Path | None, fingerprint: str):
-        """Reads what `folder` holds (None: answers are kept in memory only); raises DataError for a line that was changed.
+        """Read the answers that `folder` holds (None: keep answers in memory only).
 
-        Answers of another model, and those that an earlier version wrote without a checksum, stay in the file unused, and
-        `notes` says so.
+        Lines of another model, and those that an earlier version wrote without a checksum, stay in the file and are not
+        used; `notes` says so. Raises DataError for a line that was changed after it was written.
         """
         self._fingerprint = fingerprint
         self._known: defaultdict[str, dict[int, ModelAnswer]] = defaultdict(dict)
         self._file = folder / self.FILE if folder else None
         self.notes: list[str] = []
-        if folder:
-            make_folder(folder)
-            rows = read_answers(folder / self.FILE, mend=True)
+        """Sentences for the user about lines that are not used."""
+        if self._file is not None:
+            make_folder(self._file.parent)
+            rows = read_answers(self._file, mend=True)
             for row in rows:
                 if row.get("model") == fingerprint:
                     self._known[row["chunk"]] |= {number: _answer_from_row(*answer) for number, *answer in row["answers"]}
-            self.notes = _notes_on_unused(folder / self.FILE, [row.get("model", "") for row in rows],
-                                  fingerprint=fingerprint)
+            self.notes = _notes_on_unused(self._file, [row.get("model", "") for row in rows], fingerprint=fingerprint)
 
     def key(self, requests: Sequence[ModelRequest]) -> str:
-        """What a chunk is known by: the model and everything that was asked, generation settings included."""
+        """Key of a chunk: a hash of the model and of everything that was asked, generation settings included."""
         asked = [[request.KIND, *asdict(request).values()] for request in requests]
         return sha256(f"{self._fingerprint} {json.dumps(asked)}".encode()).hexdigest()
 
     def get(self, key: str) -> dict[int, ModelAnswer]:
-        """The answers of a chunk, those that there are, by the number of the request."""
+        """The known answers of a chunk by the index of their request."""
         return dict(self._known[key])
 
     def put(self, key: str, answers: Mapping[int, ModelAnswer]) -> None:
-        """Keep them; they are on disk when this returns."""
+        """Add answers to a chunk; they are on disk when this returns."""
         self._known[key] |= answers
         if self._file is not None:
             rows = [[number, answer.KIND, *asdict(answer).values()] for number, answer in answers.items()]
@@ -68,13 +69,13 @@ class AnswerCache:
 def read_answers(file: Path, *, mend: bool = False) -> list[dict[str, Any]]:
     """The lines of an answers file as objects, checked against their checksums; none where there is no file.
 
-    A last line without its end, which is what a kill leaves, is passed over, and with `mend` cut off. Raises DataError
-    for any other line that is not what `Store.put` wrote.
+    A last line without its end, which is what a kill leaves, is skipped, and with `mend` removed from the file. Raises
+    DataError for every other line that is not what `AnswerCache.put` wrote.
     """
     try:
         content = file.read_bytes() if file.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
-        rows = [_row(line, f"{file}, line {number}") for number, line in enumerate(whole.splitlines(), 1)]
+        rows = [_parse_line(line, f"{file}, line {number}") for number, line in enumerate(whole.splitlines(), 1)]
         if mend and len(whole) < len(content):
             os.truncate(file, len(whole))
     except OSError as error:
@@ -82,8 +83,8 @@ def read_answers(file: Path, *, mend: bool = False) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(line: bytes, where: str) -> dict[str, Any]:
-    """One line, checked; a line of earlier versions has neither model nor checksum, and is returned as it is."""
+def _parse_line(line: bytes, where: str) -> dict[str, Any]:
+    """One line, checked; a line of an earlier version has neither model nor checksum and is returned as it is."""
     remedy = "remove the file to ask everything again, or that line to ask its batch again"
     try:
         row = json.loads(line)
@@ -96,7 +97,7 @@ def _row(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _notes_on_unused(file: Path, models: Sequence[str], *, fingerprint: str) -> list[str]:
-    """What to say about lines of a file that are not used; `models` holds the fingerprint in each line, or nothing."""
+    """Sentences about the lines of a file that are not used; `models` holds each line's fingerprint, or an empty text."""
     old = sum(not model for model in models)
     others = sum(bool(model) and model != fingerprint for model in models)
     notes = []
@@ -112,12 +113,11 @@ def _notes_on_unused(file: Path, models: Sequence[str], *, fingerprint: str) -> 
 
 
 def _line_checksum(row: Mapping[str, Any]) -> str:
-    """sha256 of a line's content."""
     return sha256(json.dumps(row).encode()).hexdigest()
 
 
 def _answer_from_row(kind: str, *values) -> ModelAnswer:
-    """What `put` wrote."""
+    """An answer from what `AnswerCache.put` wrote."""
     if kind == LikelihoodAnswer.KIND:
         return LikelihoodAnswer(*values)
     texts, reasons, truncated = values

@@ -1,4 +1,4 @@
-"""Where records come from: the official files below --data_dir, or the `datasets` library (extra `hub`)."""
+"""Records of evaluation data sets: read from the official files below --data_dir, or through the `datasets` library."""
 
 import csv
 import gzip
@@ -14,17 +14,22 @@ from llama_jax.files.encoding import is_unicode
 
 
 class MissingDataFile(DataError):
-    """A file of a data set is not there; the hub may have it."""
+    """A file of a data set does not exist; the hub may have its records."""
 
 
 JsonKind = Any
-"""What a JSON value must be: a Python type; [kind], a list of one such value at least; {name: kind}, an object with these
-fields and any others. `object` takes everything."""
+"""What a JSON value must be: a Python type; [kind], a list of at least one value of that kind; {name: kind}, an object with
+these fields and perhaps others. `object` accepts every value."""
+
 _KIND_WORDS = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "an object"}
 
 
 def json_fault(value: Any, kind: JsonKind, *, name: str = "") -> str:
-    """What is wrong with a JSON value that should be of `kind`, in words that name the field; empty where nothing is."""
+    """Says in words what is wrong with a JSON value that should be of `kind`; empty where nothing is.
+
+    Args:
+        name: Name of the field that holds the value, for the words.
+    """
     where = f"{name!r} should be" if name else "expected"
     if isinstance(kind, dict):
         if not isinstance(value, dict):
@@ -36,8 +41,9 @@ def json_fault(value: Any, kind: JsonKind, *, name: str = "") -> str:
     if isinstance(kind, list):
         if not isinstance(value, list) or not value:
             return f"{where} a list that is not empty, got {value!r:.60}"
-        return next(filter(None, (json_fault(one, kind[0], name=f"{name}[{place}]") for place, one in enumerate(value))), "")
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        found = (json_fault(one, kind[0], name=f"{name}[{place}]") for place, one in enumerate(value))
+        return next(filter(None, found), "")
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):  # bool is a subclass of int
         return f"{where} {_KIND_WORDS[kind]}, got {value!r:.60}"
     if isinstance(value, str) and not is_unicode(value):
         return f"{where} valid Unicode text, and holds half of a surrogate pair"
@@ -45,15 +51,19 @@ def json_fault(value: Any, kind: JsonKind, *, name: str = "") -> str:
 
 
 class OfficialFiles:
-    """Official files of one task below a data folder; every file that is read leaves its hash."""
+    """The official files of one task below a data folder. The hash of every file that is read is kept.
+
+    Every method raises DataError with a sentence that names the file and says what to do.
+    """
 
     def __init__(self, folder: Path | str, origin: str = ""):
+        """`origin` says where the files come from, for the error about a missing file."""
         self.folder, self.origin = Path(folder), origin
         self.hashes: dict[str, str] = {}
-        """sha256 of what was read, by path below the folder."""
+        """sha256 of every file that was read, by its path below the folder."""
 
-    def bytes(self, name: str) -> bytes:
-        """Content of folder/name, unpacked where it is .gz. Raises DataError that says where to get it."""
+    def read_bytes(self, name: str) -> bytes:
+        """Content of folder/name, decompressed where the name ends with .gz."""
         file = self.folder / name
         try:
             content = file.read_bytes()
@@ -65,40 +75,40 @@ class OfficialFiles:
             raise DataError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}; get it anew from "
                             f"{self.origin}.") from None
 
-    def note(self, file: Path) -> None:
-        """Take the hash of a file that is read elsewhere."""
+    def note_hash(self, file: Path) -> None:
+        """Keep the hash of a file that other code reads."""
         try:
             with file.open("rb") as stream:
                 self.hashes[str(file)] = file_digest(stream, "sha256").hexdigest()
         except OSError as error:
             raise DataError(f"cannot read {file}: {error.strerror}.") from None
 
-    def text(self, name: str) -> str:
+    def read_text(self, name: str) -> str:
         """Content as UTF-8, without a byte order mark."""
         try:
-            return self.bytes(name).decode("utf-8-sig")
+            return self.read_bytes(name).decode("utf-8-sig")
         except UnicodeDecodeError:
             raise DataError(f"{self.folder / name} is not UTF-8; get it anew from {self.origin}.") from None
 
-    def lines(self, name: str) -> list[str]:
-        """Non-empty lines, stripped."""
-        return [line.strip() for line in self.text(name).split("\n") if line.strip()]
+    def read_lines(self, name: str) -> list[str]:
+        """Lines that are not empty, stripped of white space."""
+        return [line.strip() for line in self.read_text(name).split("\n") if line.strip()]
 
-    def jsonl(self, name: str, fields: dict[str, JsonKind] | None = None) -> list[dict]:
-        """One object per line, each with `fields` of these kinds."""
+    def read_jsonl(self, name: str, fields: dict[str, JsonKind] | None = None) -> list[dict]:
+        """The objects of a JSON lines file, each of which must have `fields`."""
         rows = []
-        for number, line in enumerate(self.text(name).split("\n"), 1):
+        for number, line in enumerate(self.read_text(name).split("\n"), 1):
             if line.strip():
-                rows.append(self._object(line, f"{self.folder / name}, line {number}", fields or {}))
-        return self._some(rows, name)
+                rows.append(self._parse_object(line, f"{self.folder / name}, line {number}", fields=fields or {}))
+        return self._not_empty(rows, name)
 
-    def json(self, name: str, fields: dict[str, JsonKind]) -> dict:
-        """The one object of a file, with `fields` of these kinds."""
-        return self._object(self.text(name), str(self.folder / name), fields)
+    def read_json(self, name: str, fields: dict[str, JsonKind]) -> dict:
+        """The one object of a JSON file, which must have `fields`."""
+        return self._parse_object(self.read_text(name), str(self.folder / name), fields=fields)
 
-    def table(self, name: str, *columns: str, delimiter: str = ",", header: bool = True) -> list[dict]:
-        """Rows of a CSV or TSV file; without a header they are named by `columns`, with one it must have them."""
-        text = io.StringIO(self.text(name), newline="")
+    def read_table(self, name: str, *columns: str, delimiter: str = ",", header: bool = True) -> list[dict]:
+        """Rows of a CSV or TSV file. Without a header its columns are named by `columns`; with one it must have them."""
+        text = io.StringIO(self.read_text(name), newline="")
         reader = csv.DictReader(text, None if header else list(columns), delimiter=delimiter, strict=True)
         rows = []
         try:
@@ -110,13 +120,10 @@ class OfficialFiles:
         except csv.Error as error:
             raise DataError(f"{self.folder / name}, line {reader.line_num}: {error}; get it anew from "
                             f"{self.origin}.") from None
-        return self._some(rows, name)
+        return self._not_empty(rows, name)
 
-    def names(self, pattern: str) -> list[str]:
-        """Paths below the folder that match, in order (numbers by size), without hidden files and folders.
-
-        Raises DataError where there are none.
-        """
+    def matching(self, pattern: str) -> list[str]:
+        """Paths below the folder that match a glob pattern, without hidden files and folders; 2.txt comes before 10.txt."""
         found = [file for file in self.folder.glob(pattern)
                  if not any(part.startswith(".") for part in file.relative_to(self.folder).parts)]
         found.sort(key=lambda file: [(len(part), part) for part in file.parts])
@@ -125,35 +132,35 @@ class OfficialFiles:
         return [str(file.relative_to(self.folder)) for file in found]
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Whether folder/name is a file."""
         return (self.folder / name).is_file()
 
-    def require(self, condition: Any, name: str, number: int, message: str) -> None:
-        """Raise DataError about record `number` (from 1) of a file unless `condition`."""
+    def require(self, condition: Any, message: str, *, file: str, record: int) -> None:
+        """Raise DataError with `message` about a record of a file (counted from 1) unless `condition` holds."""
         if not condition:
-            raise DataError(f"{self.folder / name}, record {number}: {message}; get it anew from {self.origin}.")
+            raise DataError(f"{self.folder / file}, record {record}: {message}; get it anew from {self.origin}.")
 
-    def _object(self, text: str, where: str, fields: dict[str, JsonKind]) -> dict:
+    def _parse_object(self, text: str, where: str, *, fields: dict[str, JsonKind]) -> dict:
         try:
             row = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: not JSON ({error}); the file is cut short: get it anew from {self.origin}.") from None
-        if found := json_fault(row, fields):
-            raise DataError(f"{where}: {found}; get it anew from {self.origin}.")
+        if fault := json_fault(row, fields):
+            raise DataError(f"{where}: {fault}; get it anew from {self.origin}.")
         return row
 
-    def _some(self, rows: list[dict], name: str) -> list[dict]:
+    def _not_empty(self, rows: list[dict], name: str) -> list[dict]:
         if not rows:
             raise DataError(f"{self.folder / name} holds no record; get it anew from {self.origin}.")
         return rows
 
 
 class HubRows:
-    """The same through the `datasets` library; called as rows(path, config, split)."""
+    """Records through the `datasets` library, called as rows(path, config, split)."""
 
     def __init__(self) -> None:
         self.hashes: dict[str, str] = {}
-        """The library's fingerprints, by path/config/split."""
+        """The library's fingerprint of every split that was read, by "hub:path/config/split"."""
 
     def __call__(self, path: str, config: str | None, split: str) -> list[dict]:
         """Rows of a split. Raises DataError where the library or the network is missing."""
@@ -163,7 +170,7 @@ class HubRows:
             raise DataError('the `datasets` library is missing; install it with pip install -e ".[hub]".') from None
         try:
             rows = datasets.load_dataset(path, config, split=split)
-        except Exception as error:  # the library raises its own, the hub's and the network's
+        except Exception as error:  # the library raises errors of its own, of the hub and of the network
             raise DataError(f"the hub did not give {path} ({config}, {split}): {type(error).__name__}: "
                             f"{str(error).splitlines()[0] if str(error) else ''}") from None
         self.hashes[f"hub:{path}/{config}/{split}"] = rows._fingerprint

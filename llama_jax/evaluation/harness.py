@@ -1,4 +1,4 @@
-"""Requests of all tasks to a model, answers to numbers; what was answered is not asked again."""
+"""Asks a model the requests of all tasks, keeps its answers, and turns them into metrics."""
 
 import time
 from collections import Counter
@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-import jax
-
-from llama_jax.evaluation.answers import DECODING_ROWS, DEFAULT_DECODING_ROWS, Answerer
+from llama_jax.evaluation.answers import Answerer, decoding_rows
 from llama_jax.evaluation.cache import AnswerCache
 from llama_jax.evaluation.requests import PreparedTask
 from llama_jax.evaluation.statistics import means_by_tag, metric_means
@@ -24,25 +22,28 @@ from llama_jax.evaluation.task import (
 )
 
 CHUNK_CHARACTERS = 1 << 20
-"""Characters of the requests that are laid out in batches together."""
+"""Characters of the requests that are packed into batches together."""
 
 TaskProgress = Callable[[str, float], None]
-"""Called with a task's name and the characters that are newly done."""
+"""Called with a task's name and the characters (`request_characters`) that are newly done."""
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One task's numbers and where they come from."""
+    """A task's metrics and what they rest on."""
 
-    job: PreparedTask
+    prepared: PreparedTask
     answers: list[list[ModelAnswer]]
+    """answers[i][r] is the answer to request r of item i."""
     verdicts: list[Verdict]
     numbers: dict[str, Estimate]
+    """Metrics over all items, by name."""
     by_tag: dict[str, dict[str, dict[str, Estimate]]]
+    """Metrics over the items with a tag: by_tag[tag][value][name]."""
     tokens: int
-    """Read, scored or written in this session; what an earlier one, or an earlier task, answered is not counted."""
+    """Tokens read, scored or written in this session; answers from the cache, or asked for an earlier task, count none."""
     seconds: float
-    """Spent on asking and judging; where other tasks' requests were asked with its own, their share by characters."""
+    """Time spent on asking and judging; time that tasks spent together is shared by characters."""
 
     @property
     def truncated(self) -> tuple[int, int]:
@@ -51,104 +52,111 @@ class TaskResult:
         return sum(map(bool, lost)), sum(lost)
 
     def headline(self, settings: Settings) -> tuple[str, Estimate | None]:
-        """The metric that stands for the task, and its value; None where no item has it, as programs that were not run."""
-        name = self.job.task.headline[settings.protocol]
+        """The metric that stands for the task and its value; None where no item has it, as for programs that were not run."""
+        name = self.prepared.task.headline[settings.protocol]
         return name, self.numbers.get(name)
 
 
 def evaluate_tasks(
-    jobs: Sequence[PreparedTask], model: Answerer, *, settings: Settings, cache: AnswerCache, progress: TaskProgress
+    prepared: Sequence[PreparedTask], model: Answerer, *, settings: Settings, cache: AnswerCache, progress: TaskProgress
 ) -> list[TaskResult]:
-    """Ask everything, then judge task by task. Requests of different tasks share rows, so that none fills up its own."""
-    asked_by = distinct_requests(jobs)
+    """Ask the requests of all tasks, then judge task by task. Requests of different tasks share batches."""
+    asked_by = distinct_requests(prepared)
     given: dict[ModelRequest, ModelAnswer] = {}
     tokens, seconds = Counter[str](), Counter[str]()
     for chunk in request_chunks(asked_by):
-        begin, shares = time.perf_counter(), Counter[str]()
+        begin, characters = time.perf_counter(), Counter[str]()
         for request in chunk:
-            shares[asked_by[request]] += request_characters(request)
+            characters[asked_by[request]] += request_characters(request)
 
-        def heard(part: float, shares=shares) -> None:
-            for name, size in shares.items():
-                progress(name, part * size)
+        def report(share: float, characters=characters) -> None:
+            for name, size in characters.items():
+                progress(name, share * size)
 
-        answers, counts = _answer_chunk(chunk, model, cache=cache, report=heard)
+        answers, counts = _answer_chunk(chunk, model, cache=cache, report=report)
         given |= zip(chunk, answers, strict=True)
         for request, count in zip(chunk, counts, strict=True):
             tokens[asked_by[request]] += count
         spent = time.perf_counter() - begin
-        for name, size in shares.items():
-            seconds[name] += spent * size / shares.total()
-    return [judge_task(job, given, settings=settings, tokens=tokens[job.task.name], seconds=seconds[job.task.name])
-            for job in jobs]
+        for name, size in characters.items():
+            seconds[name] += spent * size / characters.total()
+    return [judge_task(one, given, settings=settings, tokens=tokens[one.task.name], seconds=seconds[one.task.name])
+            for one in prepared]
 
 
-def distinct_requests(jobs: Sequence[PreparedTask]) -> dict[ModelRequest, str]:
-    """The different requests in order, each with the first task that asks it."""
+def distinct_requests(prepared: Sequence[PreparedTask]) -> dict[ModelRequest, str]:
+    """The different requests in order, each with the name of the first task that asks it."""
     found: dict[ModelRequest, str] = {}
-    for job in jobs:
-        for item in job.items:
+    for one in prepared:
+        for item in one.items:
             for request in item.requests:
-                found.setdefault(request, job.task.name)
+                found.setdefault(request, one.task.name)
     return found
 
 
 def judge_task(
-    job: PreparedTask, given: Mapping[ModelRequest, ModelAnswer], *, settings: Settings, tokens: int, seconds: float
+    prepared: PreparedTask, given: Mapping[ModelRequest, ModelAnswer], *, settings: Settings, tokens: int, seconds: float
 ) -> TaskResult:
-    """A task's numbers; `tokens` and `seconds` are what asking took."""
+    """A task's metrics from the answers to its requests; `tokens` and `seconds` are what asking took."""
     begin = time.perf_counter()
-    answers = [[given[request] for request in item.requests] for item in job.items]
-    verdicts = job.task.judge(job.items, answers, settings)
-    numbers = metric_means(verdicts) | (job.task.total(job.items, verdicts) if job.task.total else {})
-    tags = means_by_tag(job.items, verdicts)
-    return TaskResult(job, answers, verdicts, numbers, tags, tokens, seconds + time.perf_counter() - begin)
+    task, items = prepared.task, prepared.items
+    answers = [[given[request] for request in item.requests] for item in items]
+    verdicts = task.judge(items, answers, settings)
+    numbers = metric_means(verdicts)
+    if task.total:
+        numbers |= task.total(items, verdicts)
+    tags = means_by_tag(items, verdicts)
+    return TaskResult(prepared, answers, verdicts, numbers, tags, tokens, seconds + time.perf_counter() - begin)
 
 
 def _answer_chunk(
     chunk: Sequence[ModelRequest], model: Answerer, *, cache: AnswerCache, report: Callable[[float], None]
 ) -> tuple[list[ModelAnswer], list[int]]:
-    """A chunk's answers from the store or the model, and how many tokens the model saw for each."""
+    """A chunk's answers from the cache or the model, and how many tokens the model saw for each.
+
+    `report` is called with the share of the chunk that is newly done.
+    """
     key = cache.key(chunk)
     answers, tokens = cache.get(key), [0] * len(chunk)
     if len(answers) == len(chunk):
         report(1.0)
     elif isinstance(chunk[0], GenerationRequest):
-        texts, tokens = model.texts(chunk, report)
+        texts, tokens = model.generations(chunk, report=report)
         answers = dict(enumerate(texts))
         cache.put(key, answers)
     else:
-        for some in model.scores(chunk, set(answers), report):
-            new = {number: score for number, (score, _) in some.items()}
+        for batch in model.likelihoods(chunk, known=set(answers), report=report):
+            new = {number: answer for number, (answer, _) in batch.items()}
             cache.put(key, new)
             answers |= new
-            for number, (_, count) in some.items():
+            for number, (_, count) in batch.items():
                 tokens[number] = count
     return [answers[number] for number in range(len(chunk))], tokens
 
 
 def request_characters(request: ModelRequest) -> int:
-    """How much work a request is, roughly."""
+    """The work of a request, roughly: its characters, counting four for every token that it may generate."""
     if isinstance(request, GenerationRequest):
         return len(request.text) + 4 * request.max_tokens * request.num_samples
-    return len(request.text) if isinstance(request, RollingRequest) else len(request.context) + len(request.continuation)
+    if isinstance(request, RollingRequest):
+        return len(request.text)
+    return len(request.context) + len(request.continuation)
 
 
 def request_chunks(requests: Iterable[ModelRequest]) -> Iterator[list[ModelRequest]]:
-    """Different requests cut into chunks, those that want scores before those that want texts, else in order."""
+    """Different requests in chunks: likelihoods before generations, and the generations of one chunk with equal settings."""
     requests = list(requests)
     scored = [request for request in requests if not isinstance(request, GenerationRequest)]
     prompts = [request for request in requests if isinstance(request, GenerationRequest)]
     yield from cut_into_chunks(scored, CHUNK_CHARACTERS, size=request_characters)
-    most = DECODING_ROWS.get(jax.default_backend(), DEFAULT_DECODING_ROWS)
-    for asked, alike in groupby(prompts, key=lambda prompt: replace(prompt, text="", place=0)):
-        yield from cut_into_chunks(list(alike), most, size=lambda prompt, asked=asked: asked.num_samples)
+    for _, group in groupby(prompts, key=lambda prompt: replace(prompt, text="", prompt_index=0)):
+        yield from cut_into_chunks(list(group), decoding_rows(), size=lambda prompt: prompt.num_samples)
 
 
 def cut_into_chunks(
     requests: Sequence[ModelRequest], most: int, *, size: Callable[[ModelRequest], int]
 ) -> Iterator[list[ModelRequest]]:
-    """Runs of requests of about `most` in all; choices after one context stay together."""
+    """Chunks of consecutive requests whose sizes add up to about `most`; choices with the same context stay together."""
     chunk: list[ModelRequest] = []
     total, context = 0, None
     for request in requests:

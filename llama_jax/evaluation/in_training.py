@@ -1,4 +1,4 @@
-"""Tasks during training: headline numbers of the live parameters, for the writers of the run."""
+"""Evaluation tasks during training: headline metrics of the current parameters, for the metric writers of the run."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,14 +11,15 @@ from llama_jax.errors import ConfigError
 
 
 def evaluators(config: Config, workdir: Path) -> list[Callable[[Any], dict[str, float]]]:
-    """One function of the parameters for all that `config.eval` asks for; none where it asks for nothing.
+    """A function from parameters to metrics for the tasks of `config.eval`, in a list; an empty list where it names none.
 
-    Data and names are checked here, before anything is compiled: raises what `jobs.plan` raises. The functions draw
-    nothing from the run's randomness and change none of its state: the run is the same with and without them.
+    Names and data are checked here, before anything is compiled, with the errors of `requests.prepare_tasks`. The function
+    uses none of the run's random numbers and changes none of its state, so the run is the same with and without it.
     """
     names = [name for text in config.eval.tasks for name in text.replace(",", " ").split()]
     if not names:
         return []
+    # imported here, so that train.py loads them only where a run evaluates tasks
     import jax
 
     from llama_jax.evaluation.answers import Answerer
@@ -32,14 +33,20 @@ def evaluators(config: Config, workdir: Path) -> list[Callable[[Any], dict[str, 
     if jax.process_count() > 1:
         raise ConfigError("eval.tasks works in runs of one process; evaluate the checkpoints with eval.py.")
     settings = Settings()
-    jobs = prepare_tasks(names, config.eval.data_dir, settings, config.eval.limit)
-    compute = replace(config.compute, attention="auto")  # what serves training rows need not know the masks of scoring
-    tokenizer = cache(lambda: load_tokenizer(workdir))  # the run may have yet to train it
+    prepared = prepare_tasks(names, config.eval.data_dir, settings=settings, limit=config.eval.limit)
+    # the backend that trains need not know the masks of prefix sharing
+    compute = replace(config.compute, attention="auto")
+    tokenizer = cache(lambda: load_tokenizer(workdir))  # a new run trains its tokenizer after this point
 
     def measure(params: Any) -> dict[str, float]:
         answerer = Answerer(Transformer(config.model, compute), params, tokenizer())
-        results = evaluate_tasks(jobs, answerer, settings=settings, cache=AnswerCache(None, ""), progress=lambda name, new: None)
-        headlines = [(result.job.task.name, *result.headline(settings)) for result in results]
-        return {f"eval/{task}/{metric}": estimate.value for task, metric, estimate in headlines if estimate}
+        results = evaluate_tasks(prepared, answerer, settings=settings, cache=AnswerCache(None, ""),
+                                 progress=lambda name, done: None)
+        metrics = {}
+        for result in results:
+            name, estimate = result.headline(settings)
+            if estimate:
+                metrics[f"eval/{result.prepared.task.name}/{name}"] = estimate.value
+        return metrics
 
     return [measure]

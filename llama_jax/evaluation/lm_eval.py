@@ -1,14 +1,15 @@
-"""lm-evaluation-harness asks our models, in process and without torch (extra `lm_eval`).
+"""An adapter through which lm-evaluation-harness asks models of this package, in process and without torch.
 
     python -m llama_jax.evaluation.lm_eval --model llama_jax --model_args checkpoint=DIR --tasks hellaswag,piqa
 
-takes every argument of its `lm_eval` command. That command itself finds models in its own list only (0.4.13 looks for no
-plugins), so this module adds ours to the list first; whoever calls `lm_eval.simple_evaluate` imports this module before.
+takes every argument of the `lm_eval` command (extra `lm-eval`). The bare `lm_eval` command finds models in its own list only
+(0.4.13 looks for no plugins), so this module adds `llama_jax` to that list and then runs the command. Code that calls
+`lm_eval.simple_evaluate` imports this module first.
 """
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -17,7 +18,7 @@ from zlib import crc32
 import jax
 
 try:
-    import lm_eval.models  # noqa: F401  fills its list of models
+    import lm_eval.models  # noqa: F401  fills lm-evaluation-harness's list of models
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise
@@ -33,23 +34,24 @@ from llama_jax.config import MeshConfig
 from llama_jax.errors import ConfigError, DataError, exit_code_of
 from llama_jax.evaluation.answers import Answerer, run_and_step
 from llama_jax.evaluation.harness import CHUNK_CHARACTERS, cut_into_chunks, request_characters
-from llama_jax.evaluation.task import GenerationRequest, LikelihoodRequest, RollingRequest
+from llama_jax.evaluation.task import GenerationRequest, LikelihoodAnswer, LikelihoodRequest, RollingRequest
 from llama_jax.formats.loading import load
 
 _DEFAULT_MAX_TOKENS = 256
-"""Generated at most where a task does not say."""
+"""Most tokens of a generated answer where a task does not say."""
 _CACHE_OWNER = "llama_jax model"
-"""Key in the harness's cache of answers under which ours notes whose they are."""
+"""Key in lm-evaluation-harness's cache of answers under which the adapter notes the model that gave them."""
 _GENERATION_ARGUMENTS = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
+"""Generation arguments of lm-evaluation-harness that the adapter understands."""
 
 
 @register_model("llama_jax")
 class LlamaJax(LM):
-    """A checkpoint of ours as that harness's model."""
+    """A checkpoint of any format as a model of lm-evaluation-harness."""
 
-    def __init__(self, checkpoint: str, tensor: int = 1, batch_size: Any = None, max_batch_size: Any = None,
+    def __init__(self, checkpoint: str, tensor: int = 1, *, batch_size: Any = None, max_batch_size: Any = None,
                  device: Any = None, seed: int = 0):
-        """`checkpoint` and `tensor` as for eval.py; rows are packed, so that `batch_size` and `device` decide nothing."""
+        """`checkpoint` and `tensor` as for eval.py. `batch_size` and `device` are accepted and ignored: rows are packed."""
         super().__init__()
         run, step = run_and_step(str(checkpoint))
         path = run if step is None else run / "checkpoints" / str(step)
@@ -60,16 +62,18 @@ class LlamaJax(LM):
 
     @property
     def tokenizer_name(self) -> str:
-        """What that harness files its cached requests under."""
+        """The name under which lm-evaluation-harness files its cached requests."""
         return f"{self._name}-{self._answerer.tokenizer.sha256[:12]}"
 
     def get_model_info(self) -> dict[str, Any]:
-        """For that harness's results."""
+        """What lm-evaluation-harness writes about the model into its results."""
         return {"model_sha": self._answerer.fingerprint, "model_dtype": self._answerer.model.compute.dtype}
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
-        """Take the harness's cache of answers (--use_cache). It files them by request alone: one that holds another
-        model's answers, or another seed's, raises DataError.
+        """Accept lm-evaluation-harness's cache of answers (--use_cache) if it is empty or holds this model's answers.
+
+        That cache files answers by their request alone, whatever model gave them. Raises DataError for one that holds
+        another model's answers, or another seed's.
         """
         if cache_hook.dbdict is not None:
             asked = f"{self._answerer.fingerprint} seed {self._seed}"
@@ -81,43 +85,46 @@ class LlamaJax(LM):
         super().set_cache_hook(cache_hook)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """(log-probability, whether greedy decoding would write it) of each (context, continuation)."""
+        """(log-probability, whether greedy decoding would produce it) of each (context, continuation)."""
         asked = [LikelihoodRequest(*request.args) for request in requests]
-        if any(not choice.continuation for choice in asked):
+        if any(not request.continuation for request in asked):
             raise DataError("a request has an empty continuation; there is nothing to score.")
-        return self._scored("loglikelihood", requests, asked, lambda score: (score.logprob, score.is_greedy), disable_tqdm)
+        return self._scored(requests, asked, kind="loglikelihood", quiet=disable_tqdm,
+                            result_of=lambda answer: (answer.logprob, answer.is_greedy))
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-probability of each whole text after BOS."""
         asked = [RollingRequest(request.args[0]) for request in requests]
-        return self._scored("loglikelihood_rolling", requests, asked, lambda score: score.logprob, disable_tqdm)
+        return self._scored(requests, asked, kind="loglikelihood_rolling", quiet=disable_tqdm,
+                            result_of=lambda answer: answer.logprob)
 
-    def _scored(self, kind: str, requests: Sequence[Instance], asked: Sequence[LikelihoodRequest | RollingRequest], part,
-                quiet: bool) -> list[Any]:
-        """Answers in order; each is told to the cache as it comes."""
+    def _scored(self, requests: Sequence[Instance], asked: Sequence[LikelihoodRequest | RollingRequest], *, kind: str,
+                quiet: bool, result_of: Callable[[LikelihoodAnswer], Any]) -> list[Any]:
+        """Results in the order of the requests; the cache is told of each as it comes."""
         results: list[Any] = [None] * len(asked)
         with jax.set_mesh(self._mesh), tqdm(total=len(asked), desc=kind, disable=quiet) as bar:
             begin = 0
             for chunk in cut_into_chunks(asked, CHUNK_CHARACTERS, size=request_characters):
-                for some in self._answerer.scores(chunk):
-                    for number, (score, _) in some.items():
-                        at = begin + number
-                        results[at] = part(score)
-                        self.cache_hook.add_partial(kind, requests[at].args, results[at])
-                    bar.update(len(some))
+                for batch in self._answerer.likelihoods(chunk):
+                    for number, (answer, _) in batch.items():
+                        place = begin + number
+                        results[place] = result_of(answer)
+                        self.cache_hook.add_partial(kind, requests[place].args, results[place])
+                    bar.update(len(batch))
                 begin += len(chunk)
         return results
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """A continuation of each context, up to the first of its stop strings."""
-        prompts = [replace(_generation_request(*request.args, seed=self._seed), place=place)
-                   for request, place in zip(requests, _sampling_places(requests), strict=True)]
-        order = sorted(range(len(prompts)), key=lambda n: str(_without_text(prompts[n])))
+        prompts = [replace(_generation_request(*request.args, seed=self._seed), prompt_index=index)
+                   for request, index in zip(requests, _prompt_indices(requests), strict=True)]
+        settings = [replace(prompt, text="", prompt_index=0) for prompt in prompts]  # prompts of equal settings share batches
+        order = sorted(range(len(prompts)), key=lambda n: str(settings[n]))
         results = [""] * len(prompts)
         with jax.set_mesh(self._mesh), tqdm(total=len(prompts), desc="generate_until", disable=disable_tqdm) as bar:
-            for _, alike in groupby(order, key=lambda n: _without_text(prompts[n])):
-                numbers = list(alike)
-                answers, _ = self._answerer.texts([prompts[n] for n in numbers])
+            for _, group in groupby(order, key=lambda n: settings[n]):
+                numbers = list(group)
+                answers, _ = self._answerer.generations([prompts[n] for n in numbers])
                 for n, answer in zip(numbers, answers, strict=True):
                     results[n] = answer.texts[0]
                     self.cache_hook.add_partial("generate_until", requests[n].args, results[n])
@@ -125,41 +132,40 @@ class LlamaJax(LM):
         return results
 
 
-def _generation_request(text: str, wanted: dict[str, Any], seed: int) -> GenerationRequest:
-    """That harness's way of asking in ours: without do_sample it is greedy, whatever the temperature."""
+def _generation_request(text: str, wanted: dict[str, Any], *, seed: int) -> GenerationRequest:
+    """A request from lm-evaluation-harness's generation arguments: greedy unless do_sample or a temperature asks to sample.
+
+    Raises ConfigError for arguments that are not understood.
+    """
     if unknown := set(wanted) - _GENERATION_ARGUMENTS:
         raise ConfigError(f"generation arguments {', '.join(sorted(unknown))} are not known here; known: "
                           f"{', '.join(sorted(_GENERATION_ARGUMENTS))}.")
     until = wanted.get("until") or ()
     stop = tuple(part for part in ([until] if isinstance(until, str) else until) if part)
     temperature = float(wanted.get("temperature") or 0.0)
-    samples = wanted.get("do_sample", temperature > 0)
-    return GenerationRequest(
-        text, stop, max_tokens=int(wanted.get("max_gen_toks", _DEFAULT_MAX_TOKENS)),
-        temperature=(temperature or 1.0) if samples else 0.0, top_p=float(wanted.get("top_p", 1.0)),
-        top_k=int(wanted.get("top_k", 0)), seed=seed)
+    if not wanted.get("do_sample", temperature > 0):
+        temperature = 0.0
+    elif not temperature:
+        temperature = 1.0
+    return GenerationRequest(text, stop, max_tokens=int(wanted.get("max_gen_toks", _DEFAULT_MAX_TOKENS)), temperature=temperature,
+                             top_p=float(wanted.get("top_p", 1.0)), top_k=int(wanted.get("top_k", 0)), seed=seed)
 
 
-def _without_text(prompt: GenerationRequest) -> GenerationRequest:
-    """What prompts that are decoded together share."""
-    return replace(prompt, text="", place=0)
+def _prompt_indices(requests: Sequence[Instance]) -> list[int]:
+    """Prompt indices from each request's task, document and number within it, so that other requests change no sample.
 
-
-def _sampling_places(requests: Sequence[Instance]) -> list[int]:
-    """Which noise each request is drawn with: its task, document and number there decide, whatever else is asked.
-
-    A request that comes several times, as that harness repeats those that it wants several samples of, has several.
+    lm-evaluation-harness repeats a request of which it wants several samples; each repetition gets another index.
     """
-    seen, places = Counter[tuple](), []
+    seen, indices = Counter[tuple](), []
     for request in requests:
-        number = (request.task_name, request.doc_id, request.idx)
-        places.append(crc32(f"{request.task_name} {request.idx} {seen[number]}".encode()) << 32 | (request.doc_id or 0))
-        seen[number] += 1
-    return places
+        name = (request.task_name, request.doc_id, request.idx)
+        indices.append(crc32(f"{request.task_name} {request.idx} {seen[name]}".encode()) << 32 | (request.doc_id or 0))
+        seen[name] += 1
+    return indices
 
 
 def main() -> int:
-    """That harness's command line, with our model in its list."""
+    """The command line of lm-evaluation-harness, with `llama_jax` among its models; returns the exit code."""
     return exit_code_of(cli_evaluate)
 
 

@@ -1,4 +1,4 @@
-"""From names of tasks to items that can be asked: data is read and every request checked before a model is touched."""
+"""From names of tasks to items: data is read and every request checked before a model is loaded."""
 
 import json
 from collections.abc import Sequence
@@ -10,15 +10,7 @@ from zlib import crc32
 
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.evaluation.data import HubRows, MissingDataFile, OfficialFiles
-from llama_jax.evaluation.task import (
-    GenerationRequest,
-    Item,
-    LikelihoodRequest,
-    ModelRequest,
-    Settings,
-    Task,
-    TaskRecords,
-)
+from llama_jax.evaluation.task import GenerationRequest, Item, LikelihoodRequest, ModelRequest, Settings, Task, TaskRecords
 from llama_jax.evaluation.tasks.catalogue import choose_tasks
 from llama_jax.files.encoding import is_unicode
 
@@ -30,31 +22,37 @@ class PreparedTask:
     task: Task
     items: list[Item]
     hashes: dict[str, str]
-    """Of the data: sha256 of files, or the hub's fingerprints."""
+    """Hashes of the data: sha256 of files, or the hub's fingerprints."""
     size: int = 0
     """Items of the official set or of the data, whichever are more."""
 
     @property
     def prompts_sha256(self) -> str:
-        """Of all requests: equal in two runs that asked the same."""
+        """Hash of all requests; two runs that asked the same have the same."""
         return sha256("".join(item.sha256 for item in self.items).encode()).hexdigest()
 
 
-def prepare_tasks(names: Sequence[str], data_dir: str, settings: Settings, limit: int = 0) -> list[PreparedTask]:
-    """The jobs that names of tasks and groups mean; `limit` items of each at most (0: all).
+def prepare_tasks(names: Sequence[str], data_dir: str, *, settings: Settings, limit: int = 0) -> list[PreparedTask]:
+    """Read the data of tasks and build their items.
 
-    Raises ConfigError for unknown names and settings that a task cannot follow, DataError for what is wrong in the data.
+    Args:
+        names: Names of tasks and groups.
+        limit: Most items of each task; 0: all.
+
+    Raises:
+        ConfigError: A name is unknown, or a task cannot follow the settings.
+        DataError: Data is missing or wrong.
     """
     if limit < 0:
         raise ConfigError(f"limit must be at least 0, got {limit}.")
     tasks = choose_tasks(list(names))
     for task in tasks:
         _check_settings(task, settings)
-    return [_prepare_task(task, data_dir, settings, limit) for task in tasks]
+    return [_prepare_task(task, data_dir, settings=settings, limit=limit) for task in tasks]
 
 
 def _check_settings(task: Task, settings: Settings) -> None:
-    """Raise ConfigError where a task cannot be asked so."""
+    """Raise ConfigError where a task cannot follow the settings."""
     for name, least in (("num_fewshot", 0), ("num_samples", 1), ("max_tokens", 1), ("seed", 0)):
         value = getattr(settings, name)
         if value is not None and value < least:
@@ -64,23 +62,22 @@ def _check_settings(task: Task, settings: Settings) -> None:
         raise ConfigError(f"{task.name} has {most}, got num_fewshot {settings.num_fewshot}; run it without --num_fewshot.")
 
 
-def _prepare_task(task: Task, data_dir: str, settings: Settings, limit: int) -> PreparedTask:
-    """One task's items, in the order of its files."""
-    records, hashes = _read_records(task, data_dir, settings)
+def _prepare_task(task: Task, data_dir: str, *, settings: Settings, limit: int) -> PreparedTask:
+    records, hashes = _read_records(task, data_dir, settings=settings)
     items = task.build(records, settings)
     if not items:
         raise DataError(f"{task.name}: the data holds no item; get it anew from {task.origin}.")
     size = max(task.size, len(items))
-    items = with_sampling_places(task.name, items)
+    items = with_prompt_indices(task.name, items)
     if limit:
-        items = _first_items(items, limit, task.limit_by)
+        items = _first_items(items, limit, tag=task.limit_by)
     for item in items:
         check_requests(task, item)
     return PreparedTask(task, items, hashes, size)
 
 
-def _read_records(task: Task, data_dir: str, settings: Settings) -> tuple[TaskRecords, dict[str, str]]:
-    """Records and hashes from the folder, or from the hub where the folder lacks them and the library is installed."""
+def _read_records(task: Task, data_dir: str, *, settings: Settings) -> tuple[TaskRecords, dict[str, str]]:
+    """Records and hashes from the folder, or from the hub where the folder lacks a file and the library is installed."""
     files = OfficialFiles(data_dir, task.origin)
     try:
         return task.read(files, settings), files.hashes
@@ -92,7 +89,7 @@ def _read_records(task: Task, data_dir: str, settings: Settings) -> tuple[TaskRe
         rows = HubRows()
         try:
             records = task.hub(rows, settings)
-            task.build(records, settings)  # the columns are others' to name: what lacks one is told here
+            task.build(records, settings)  # others name the hub's columns: one that has changed must be told here
         except DataError as other:
             raise DataError(f"{error} And {other}") from None
         except (LookupError, TypeError, ValueError, AttributeError) as other:
@@ -101,23 +98,25 @@ def _read_records(task: Task, data_dir: str, settings: Settings) -> tuple[TaskRe
         return records, rows.hashes
 
 
-def with_sampling_places(name: str, items: Sequence[Item]) -> list[Item]:
-    """Items of a task whose sampled prompts have places: their noise is independent of every other prompt's.
+def with_prompt_indices(name: str, items: Sequence[Item]) -> list[Item]:
+    """Items of the task `name` whose sampled prompts draw random numbers independent of every other prompt's.
 
-    A place is made of the task's name and the prompt's number in the whole task, so that it is the same whatever other
-    tasks and however many items are asked. Greedy prompts draw nothing; equal ones of different tasks stay equal.
+    An index is made of the task's name and the prompt's number in the whole task, so it is the same whatever other tasks and
+    however many items are asked. Greedy prompts draw nothing and keep index 0, so equal ones of different tasks stay equal.
     """
-    numbers, task = count(), crc32(name.encode()) << 32
+    numbers, first_index = count(), crc32(name.encode()) << 32
 
-    def placed(request: ModelRequest) -> ModelRequest:
-        place = task + next(numbers)
-        return replace(request, place=place) if isinstance(request, GenerationRequest) and request.temperature > 0 else request
+    def with_index(request: ModelRequest) -> ModelRequest:
+        index = first_index + next(numbers)  # greedy prompts and likelihoods count too
+        if isinstance(request, GenerationRequest) and request.temperature > 0:
+            return replace(request, prompt_index=index)
+        return request
 
-    return [replace(item, requests=tuple(map(placed, item.requests))) for item in items]
+    return [replace(item, requests=tuple(map(with_index, item.requests))) for item in items]
 
 
-def _first_items(items: Sequence[Item], limit: int, tag: str) -> list[Item]:
-    """The first `limit` items, or of each value of `tag`."""
+def _first_items(items: Sequence[Item], limit: int, *, tag: str) -> list[Item]:
+    """The first `limit` items for each value of `tag`; items without the tag count together."""
     counts: dict[str, int] = {}
     kept = []
     for item in items:
@@ -129,10 +128,11 @@ def _first_items(items: Sequence[Item], limit: int, tag: str) -> list[Item]:
 
 
 def check_requests(task: Task, item: Item) -> None:
-    """Raise DataError for a request that cannot be answered: nothing to score, or no text."""
+    """Raise DataError for an item that cannot be asked or written: nothing to score, or text that is not Unicode."""
     for request in item.requests:
-        text = request.text if not isinstance(request, LikelihoodRequest) else request.context + request.continuation
-        scored = request.continuation if isinstance(request, LikelihoodRequest) else text
+        is_likelihood = isinstance(request, LikelihoodRequest)
+        text = request.context + request.continuation if is_likelihood else request.text
+        scored = request.continuation if is_likelihood else text
         if not scored and not isinstance(request, GenerationRequest):
             raise DataError(f"{task.name}, item {item.key}: a continuation to score is empty; the record is broken.")
         if not is_unicode(text):

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: results.json, one JSON line an item, and how two evaluations share a folder."""
+"""The files that an evaluation leaves: results.json, one JSON line per item, and how evaluations share a folder."""
 
 import json
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from llama_jax.evaluation.task import (
     Estimate,
     GenerationRequest,
     Item,
+    LikelihoodAnswer,
     LikelihoodRequest,
     ModelAnswer,
     RollingRequest,
@@ -25,73 +26,89 @@ from llama_jax.files.jsonl import write_jsonl
 
 RESULTS_FILE = "results.json"
 _FORMAT = 1
+"""Raised when files of this version can no longer be read by earlier ones."""
 _FREE_TO_CHANGE = ("allow_code_execution", "scorer", "text_files")
-"""Settings that concern single tasks, which are judged anew, and may differ between runs that share a folder."""
+"""Settings that may differ between evaluations that share a folder: each concerns single tasks, which are judged anew."""
 _OF_ONE_COMMAND = ("limit", "data_dir", "devices", "llama_jax", "jax", "date")
-"""Entries of "model" that may differ between the commands that added tasks to one folder; each task keeps its own."""
+"""Entries of "model" that may differ between the commands that added tasks to a folder; each task keeps its own."""
+_TASK_FIELDS = {"title", "metric", "percent", "items", "size", "numbers", "by"}
+"""Fields of a task's entry without which results.json cannot be used."""
 
 
 def results_json(results: Sequence[TaskResult], settings: Settings, *, model: dict[str, Any]) -> dict[str, Any]:
-    """Everything but the items, as JSON; `model` says what was evaluated and where."""
+    """The content of results.json; `model` says which model was evaluated, and how."""
     asked = _settings_json(settings)
     command = {name: model[name] for name in _OF_ONE_COMMAND if name in model} | {name: asked[name] for name in _FREE_TO_CHANGE}
-    return {"format": _FORMAT, "model": model, "settings": asked,
-            "tasks": {result.job.task.name: _task_json(result, settings) | {"command": command} for result in results}}
+    tasks = {result.prepared.task.name: _task_json(result, settings) | {"command": command} for result in results}
+    return {"format": _FORMAT, "model": model, "settings": asked, "tasks": tasks}
 
 
 def _settings_json(settings: Settings) -> dict[str, Any]:
-    """All that decides what is asked; where it is written does not."""
-    values = json.loads(json.dumps(asdict(settings)))
+    """Everything that decides what is asked and how it is judged; the output folder does not."""
+    values = json.loads(json.dumps(asdict(settings)))  # tuples become lists, as they are in the file
     del values["output"]
     return values
 
 
 def _task_json(result: TaskResult, settings: Settings) -> dict[str, Any]:
     """One task's entry of results.json."""
-    task, (items, tokens) = result.job.task, result.truncated
+    prepared, (truncated_items, truncated_tokens) = result.prepared, result.truncated
+    task = prepared.task
     metric, estimate = result.headline(settings)
     headline = estimate or Estimate(None, None, 0)
+    by_tag = {tag: {value: _estimates_json(numbers) for value, numbers in values.items()}
+              for tag, values in result.by_tag.items()}
     return {
-        "title": task.title, "metric": metric, **headline._asdict(), "items": len(result.job.items), "size": result.job.size,
-        "percent": task.percent, "higher_is_better": task.higher_is_better,
-        "numbers": {name: number._asdict() for name, number in result.numbers.items()},
-        "by": {tag: {value: {name: number._asdict() for name, number in numbers.items()} for value, numbers in some.items()}
-               for tag, some in result.by_tag.items()},
-        "truncated_items": items, "truncated_tokens": tokens, "prompts_sha256": result.job.prompts_sha256,
-        "data": result.job.hashes, "tokens": result.tokens, "seconds": round(result.seconds, 3),
+        "title": task.title, "metric": metric, **headline._asdict(), "items": len(prepared.items), "size": prepared.size,
+        "percent": task.percent, "higher_is_better": task.higher_is_better, "numbers": _estimates_json(result.numbers),
+        "by": by_tag, "truncated_items": truncated_items, "truncated_tokens": truncated_tokens,
+        "prompts_sha256": prepared.prompts_sha256, "data": prepared.hashes, "tokens": result.tokens,
+        "seconds": round(result.seconds, 3),
     }
 
 
+def _estimates_json(numbers: dict[str, Estimate]) -> dict[str, dict[str, Any]]:
+    return {name: estimate._asdict() for name, estimate in numbers.items()}
+
+
 def estimate_from_json(numbers: dict[str, Any]) -> Estimate:
-    """What `_asdict` gave."""
+    """An Estimate from its entry in results.json."""
     return Estimate(numbers["value"], numbers["stderr"], numbers["count"])
 
 
 def item_json(item: Item, answers: Sequence[ModelAnswer], *, verdict: Verdict) -> dict[str, Any]:
-    """One line of the per-item file: prompts with what was said to each, prediction and gold."""
+    """One line of the per-item file: prompts with the model's answers, its prediction and the gold answer."""
     asked: list[dict[str, Any]] = []
     pairs = list(zip(item.requests, answers, strict=True))
-    for context, some in groupby(pairs, lambda pair: pair[0].context if isinstance(pair[0], LikelihoodRequest) else None):
-        if context is not None:
-            group = list(some)
-            asked.append({"prompt": context, "choices": [request.continuation for request, _ in group],
-                          "logprobs": [answer.logprob for _, answer in group],
-                          "tokens": [answer.tokens for _, answer in group],
-                          "is_greedy": [answer.is_greedy for _, answer in group],
-                          "truncated": [answer.truncated for _, answer in group]})
-            continue
-        for request, answer in some:
-            name = "prompt" if isinstance(request, GenerationRequest) else "text"
-            asked.append({name: request.text} | {key: value for key, value in asdict(answer).items()
-                                                 if isinstance(request, RollingRequest) or key != "tokens"})
+    for context, group in groupby(pairs, lambda pair: getattr(pair[0], "context", None)):
+        if context is None:
+            asked += [_text_json(request, answer) for request, answer in group]
+        else:
+            asked.append(_choices_json(context, list(group)))
     return {"key": item.key, "sha256": item.sha256, "gold": item.gold, "prediction": verdict.prediction,
             "metrics": verdict.metrics, "tags": dict(item.tags), "asked": asked}
 
 
-def earlier_tasks(folder: Path, settings: Settings, *, fingerprint: str | None = None) -> dict[str, Any]:
-    """The entries of tasks that an earlier evaluation left in `folder`, which a new one adds to.
+def _choices_json(context: str, group: list[tuple[LikelihoodRequest, LikelihoodAnswer]]) -> dict[str, Any]:
+    """The continuations of one context with their scores, in columns."""
+    return {"prompt": context, "choices": [request.continuation for request, _ in group],
+            "logprobs": [answer.logprob for _, answer in group],
+            "tokens": [answer.tokens for _, answer in group],
+            "is_greedy": [answer.is_greedy for _, answer in group],
+            "truncated": [answer.truncated for _, answer in group]}
 
-    Raises ConfigError where they were asked in another way or of another model (`fingerprint`, once it is known).
+
+def _text_json(request: RollingRequest | GenerationRequest, answer: ModelAnswer) -> dict[str, Any]:
+    """A scored text with its score, or a prompt with its generations."""
+    name = "prompt" if isinstance(request, GenerationRequest) else "text"
+    return {name: request.text} | asdict(answer)
+
+
+def earlier_tasks(folder: Path, settings: Settings, *, fingerprint: str | None = None) -> dict[str, Any]:
+    """Entries of the tasks that an earlier evaluation left in `folder`, which a new one adds to; none without results.
+
+    Raises ConfigError where they were asked with other settings, or of another model than that of `fingerprint` (None: it is
+    not known yet, and is not compared).
     """
     if not (folder / RESULTS_FILE).exists():
         return {}
@@ -104,35 +121,34 @@ def earlier_tasks(folder: Path, settings: Settings, *, fingerprint: str | None =
     seen = old["model"]["fingerprint"]
     if fingerprint and seen != fingerprint:
         version = fingerprint.partition("-")[0]
-        why = "" if seen.startswith(f"{version}-") else (
-            ", or of this one as an earlier version of llama_jax saw it, which did not look at all of its weights")
+        same_version = seen.startswith(f"{version}-")
+        why = "" if same_version else ", or of this one under the fingerprint that another version of llama_jax gave it"
         raise ConfigError(f"{folder} holds results of another model ({old['model']['name']}{why}); name another --output, or "
                           "remove the folder.")
     return old["tasks"]
 
 
 def write_results(folder: Path, report: dict[str, Any], *, results: Sequence[TaskResult]) -> None:
-    """items/<task>.jsonl, then results.json, which names them by their hashes."""
+    """Write items/<task>.jsonl, then results.json (`report`) with the hashes of these files."""
     make_folder(folder / "items")
     for result in results:
-        name = result.job.task.name
-        rows = zip(result.job.items, result.answers, result.verdicts, strict=True)
-        write_jsonl(_items_file(folder, name), (item_json(item, answers, verdict=verdict) for item, answers, verdict in rows))
-        report["tasks"][name]["items_sha256"] = _file_sha256(_items_file(folder, name))
+        file = _items_file(folder, result.prepared.task.name)
+        rows = zip(result.prepared.items, result.answers, result.verdicts, strict=True)
+        write_jsonl(file, (item_json(item, answers, verdict=verdict) for item, answers, verdict in rows))
+        report["tasks"][result.prepared.task.name]["items_sha256"] = _file_sha256(file)
     write_atomic(folder / RESULTS_FILE, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """results.json of a folder; raises DataError where there is none, or another file."""
+    """The content of a folder's results.json; raises DataError where there is none, or another file."""
     file = folder / RESULTS_FILE
     try:
         report = json.loads(file.read_bytes())
         if report["format"] != _FORMAT:
             raise DataError(f"cannot use {file}: its format is {report['format']}, this program reads {_FORMAT}; name the "
                             "folder that eval.py wrote.")
-        whole = isinstance(report["settings"], dict) and {"name", "fingerprint"} <= report["model"].keys() and all(
-            {"title", "metric", "percent", "items", "size", "numbers", "by"} <= task.keys() for task in report["tasks"].values())
-        if whole:
+        whole = isinstance(report["settings"], dict) and {"name", "fingerprint"} <= report["model"].keys()
+        if whole and all(task.keys() >= _TASK_FIELDS for task in report["tasks"].values()):
             return report
         reason = "it is not what eval.py wrote"
     except OSError as error:
@@ -143,7 +159,7 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def read_items(folder: Path, task: str, *, sha256: str | None = None) -> dict[str, dict[str, Any]]:
-    """Lines of a task's per-item file by key; raises DataError where the file has another hash than results.json says."""
+    """The lines of a task's per-item file by item key; raises DataError where the file has another hash than `sha256`."""
     file = _items_file(folder, task)
     try:
         if sha256 and _file_sha256(file) != sha256:
@@ -158,11 +174,9 @@ def read_items(folder: Path, task: str, *, sha256: str | None = None) -> dict[st
 
 
 def _items_file(folder: Path, task: str) -> Path:
-    """Where the lines of a task's items are."""
     return folder / "items" / f"{task}.jsonl"
 
 
 def _file_sha256(file: Path) -> str:
-    """sha256 of a file's content."""
     with file.open("rb") as stream:
         return file_digest(stream, "sha256").hexdigest()

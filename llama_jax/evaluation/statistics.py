@@ -1,71 +1,40 @@
-"""Numbers from scores: every normalisation of a choice's likelihood side by side, means, and their uncertainty."""
+"""Metrics over items and their uncertainty: means, ratios, standard errors and paired tests."""
 
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from llama_jax.evaluation.task import Estimate, Item, LikelihoodAnswer, LikelihoodRequest, Verdict
-
-NORMALISATIONS = ("raw", "char", "byte", "token", "answer")
-"""Of log P(c | context): as it is; divided by the characters, the bytes or the tokens of c, one leading space not counted
-(of characters and bytes); less log P(c | "Answer:") (section 3, Common Sense Reasoning)."""
-
-
-def normalised_logprobs(
-    choices: Sequence[str], scores: Sequence[LikelihoodAnswer], *, answers: Sequence[LikelihoodAnswer]
-) -> dict[str, list[float]]:
-    """A list as long as `choices` for each of NORMALISATIONS; `answers` are the scores after the bare answer context."""
-    texts = [choice.removeprefix(" ") for choice in choices]
-    raw = [score.logprob for score in scores]
-    sizes = {"char": [len(text) for text in texts], "byte": [len(text.encode()) for text in texts],
-             "token": [score.tokens for score in scores]}
-    values = {"raw": raw} | {name: [value / max(size, 1) for value, size in zip(raw, column, strict=True)]
-                             for name, column in sizes.items()}
-    return values | {"answer": [value - answer.logprob for value, answer in zip(raw, answers, strict=True)]}
-
-
-def judge_choices(item: Item, given: Sequence[LikelihoodAnswer]) -> Verdict:
-    """Which choice each normalisation takes, and whether that is the gold one.
-
-    The first half of the requests are the choices after their contexts, the second half the same after the answer context.
-    """
-    count = len(item.requests) // 2
-    continuations = [request.continuation for request in item.requests[:count] if isinstance(request, LikelihoodRequest)]
-    values = normalised_logprobs(continuations, given[:count], answers=given[count:])
-    picked = {name: int(np.argmax(column)) for name, column in values.items()}
-    return Verdict({f"acc_{name}": float(choice == item.gold) for name, choice in picked.items()}, picked)
+from llama_jax.evaluation.task import Estimate, Item, Verdict
 
 
 def mean_estimate(values: Sequence[float]) -> Estimate:
-    """Mean, and the standard error of a mean of independent items (n - 1 in the variance)."""
+    """Mean of independent values with its standard error (n - 1 in the variance)."""
     count = len(values)
-    average = math.fsum(values) / count
+    mean = math.fsum(values) / count
     if count < 2:
-        return Estimate(average, None, count)
-    variance = math.fsum((value - average) ** 2 for value in values) / (count - 1)
-    return Estimate(average, math.sqrt(variance / count), count)
+        return Estimate(mean, None, count)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+    return Estimate(mean, math.sqrt(variance / count), count)
 
 
 def ratio_estimate(values: Sequence[float], weights: Sequence[float]) -> Estimate:
-    """sum(values) / sum(weights) over independent items, its standard error by linearisation."""
+    """sum(values) / sum(weights) over independent items; the standard error is by linearisation (the delta method)."""
     total, count = math.fsum(weights), len(values)
-    quotient = math.fsum(values) / total
+    ratio = math.fsum(values) / total
     if count < 2:
-        return Estimate(quotient, None, count)
-    residuals = math.fsum((value - quotient * weight) ** 2 for value, weight in zip(values, weights, strict=True))
-    return Estimate(quotient, math.sqrt(residuals * count / (count - 1)) / total, count)
+        return Estimate(ratio, None, count)
+    residuals = math.fsum((value - ratio * weight) ** 2 for value, weight in zip(values, weights, strict=True))
+    return Estimate(ratio, math.sqrt(residuals * count / (count - 1)) / total, count)
 
 
 def exponential_estimate(estimate: Estimate) -> Estimate:
-    """exp of a number, the error with it: perplexity from nats."""
-    value = math.exp(min(estimate.value, 700.0))
+    """exp of an estimate and of its uncertainty (the delta method), as perplexity from nats per token."""
+    value = math.exp(min(estimate.value, 700.0))  # exp(710) overflows
     return Estimate(value, None if estimate.stderr is None else value * estimate.stderr, estimate.count)
 
 
 def metric_means(verdicts: Sequence[Verdict]) -> dict[str, Estimate]:
-    """Of every metric over the items that have it, in the order in which they are first met."""
+    """Mean of every metric over the items that have it, in the order in which the metrics first appear."""
     columns: dict[str, list[float]] = {}
     for verdict in verdicts:
         for name, value in verdict.metrics.items():
@@ -74,7 +43,7 @@ def metric_means(verdicts: Sequence[Verdict]) -> dict[str, Estimate]:
 
 
 def means_by_tag(items: Sequence[Item], verdicts: Sequence[Verdict]) -> dict[str, dict[str, dict[str, Estimate]]]:
-    """means() of the items of each value of each tag: result[tag][value][metric]."""
+    """`metric_means` over the items of each value of each tag: result[tag][value][metric]."""
     groups: dict[str, dict[str, list[Verdict]]] = {}
     for item, verdict in zip(items, verdicts, strict=True):
         for tag, value in item.tags.items():
@@ -83,17 +52,18 @@ def means_by_tag(items: Sequence[Item], verdicts: Sequence[Verdict]) -> dict[str
 
 
 class PairedDifference(NamedTuple):
-    """Of two runs on the same items, first less second."""
+    """Mean difference between two models on the same items: first minus second."""
 
     value: float
     stderr: float | None
+    """Standard error."""
     p_value: float | None
-    """Two-sided: how often chance alone would part two equal models this far."""
+    """Two-sided: the probability of a difference at least this large between models that are equally good."""
     count: int
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> PairedDifference:
-    """Mean difference item by item: for rights and wrongs McNemar's exact test, else the normal approximation."""
+    """Mean of the item-by-item differences, with McNemar's exact test where all values are 0 or 1, else a z-test."""
     differences = [a - b for a, b in zip(first, second, strict=True)]
     estimate = mean_estimate(differences)
     if set(first) | set(second) <= {0.0, 1.0}:
@@ -106,7 +76,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Paired
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """Two-sided p-value of `wins` against `losses` under even chances, ties left out."""
+    """Two-sided p-value of the exact binomial test of `wins` against `losses` with even chances; ties are left out."""
     n, k = wins + losses, max(wins, losses)
     if n == 0:
         return 1.0

@@ -58,9 +58,9 @@ class GenerationRequest:
     top_k: int = 0
     num_samples: int = 1
     seed: int = 0
-    place: int = 0
-    """Selects the prompt's own stream of random numbers under the seed, in [0, 2^64); `requests.prepare_tasks` gives every
-    sampled prompt of every task another one."""
+    prompt_index: int = 0
+    """In [0, 2^64): prompts of different indices draw independent random numbers under one seed. `requests.prepare_tasks`
+    gives every sampled prompt of every task another index."""
 
 
 ModelRequest = LikelihoodRequest | RollingRequest | GenerationRequest
@@ -118,7 +118,7 @@ class Item:
         asked = []
         for request in self.requests:
             fields = asdict(request)
-            fields.pop("place", None)
+            fields.pop("prompt_index", None)  # it decides what is drawn, not what is asked
             asked.append([request.KIND, fields])
         return sha256(json.dumps(asked, ensure_ascii=True, sort_keys=True).encode()).hexdigest()
 
@@ -214,3 +214,8 @@ def judge_each(judge: Callable[[Item, Sequence[ModelAnswer]], Verdict]) -> Calla
         return [judge(item, given) for item, given in zip(items, answers, strict=True)]
 
     return judge_all
+
+
+def headline_metrics(paper: str, others: str = "") -> dict[Protocol, str]:
+    """The `headline` of a Task: a metric for the paper's protocol, and one for the others where they report another."""
+    return {"llama": paper, "lm_eval": others or paper, "raw": others or paper}

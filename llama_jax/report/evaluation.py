@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from llama_jax.evaluation.choices import NORMALISATIONS
 from llama_jax.evaluation.results import estimate_from_json
-from llama_jax.evaluation.statistics import NORMALISATIONS
 from llama_jax.evaluation.task import Estimate
 from llama_jax.report.page import Plot, write_page
 from llama_jax.report.plot import Bar, Marks, bar_plot

@@ -14,7 +14,7 @@ from llama_jax.evaluation import harness
 from llama_jax.evaluation.answers import Answerer
 from llama_jax.evaluation.cache import AnswerCache
 from llama_jax.evaluation.harness import distinct_requests, evaluate_tasks, request_chunks
-from llama_jax.evaluation.requests import PreparedTask, check_requests, prepare_tasks, with_sampling_places
+from llama_jax.evaluation.requests import PreparedTask, check_requests, prepare_tasks, with_prompt_indices
 from llama_jax.evaluation.task import (
     GenerationRequest,
     Item,
@@ -44,12 +44,12 @@ def jobs(eval_data, monkeypatch) -> list[PreparedTask]:
     """Six items each, in several chunks of several batches."""
     monkeypatch.setattr(harness, "CHUNK_CHARACTERS", 3000)
     monkeypatch.setitem(likelihood.TOKENS_PER_BATCH, "cpu", 256)
-    return prepare_tasks(["siqa", "openbookqa"], str(eval_data), SETTINGS, 6)
+    return prepare_tasks(["siqa", "openbookqa"], str(eval_data), settings=SETTINGS, limit=6)
 
 
 def scores(answerer: Answerer, requests: list) -> list[LikelihoodAnswer]:
     """In order."""
-    given = dict(pair for some in answerer.scores(requests) for pair in some.items())
+    given = dict(pair for some in answerer.likelihoods(requests) for pair in some.items())
     return [given[number][0] for number in range(len(requests))]
 
 
@@ -59,7 +59,7 @@ def test_answers_are_those_of_one_request_at_a_time(jobs, small_run):
     results = evaluate_tasks(jobs, a, settings=SETTINGS, cache=AnswerCache(None, ""), progress=lambda name, new: done.append(new))
     assert len(list(request_chunks(distinct_requests(jobs)))) > 1
     for result in results:
-        for item, answers in zip(result.job.items, result.answers, strict=True):
+        for item, answers in zip(result.prepared.items, result.answers, strict=True):
             pairs = [(request.context, request.continuation) for request in item.requests]
             for got, wanted in zip(answers, loglikelihood(a.model, a.params, a.tokenizer, pairs), strict=True):
                 assert got.logprob == pytest.approx(wanted.logprob, abs=1e-3)
@@ -105,14 +105,14 @@ def test_what_is_known_of_a_chunk_is_not_asked_again(small_run, play, monkeypatc
     monkeypatch.setitem(likelihood.TOKENS_PER_BATCH, "cpu", 256)
     pairs = [(play[at : at + 300], play[at + 300 : at + 320]) for at in range(0, 3000, 300)]
     requests = [RollingRequest(play[:2500]), *(LikelihoodRequest(*pair) for pair in pairs)]
-    batches = list(small_run.answerer.scores(requests))
+    batches = list(small_run.answerer.likelihoods(requests))
     assert len(batches) > 4 and any(0 not in some for some in batches)
     every = {number: score for some in batches for number, score in some.items()}
     assert every.keys() == set(range(len(requests)))
     for count in range(len(batches) + 1):
         known = {number: score for some in batches[:count] for number, score in some.items()}
         heard: list[float] = []
-        new = list(small_run.answerer.scores(requests, known, heard.append))
+        new = list(small_run.answerer.likelihoods(requests, known=known, report=heard.append))
         assert sum(heard) == pytest.approx(1.0)
         assert known | {number: score for some in new for number, score in some.items()} == every
         assert len(new) <= len(batches) - count + (0 not in known) * len(batches)
@@ -143,11 +143,11 @@ def test_eight_devices_equal_one(jobs, small_run):
         answerer = Answerer(model, params, tokenizer)
         eight = evaluate_tasks(jobs, answerer, settings=SETTINGS, cache=AnswerCache(None, ""), progress=quiet)
         prompts = [GenerationRequest(text, max_tokens=8) for text in ("First", "Second Citizen:", "All")]
-        made, _ = answerer.texts(prompts)
+        made, _ = answerer.generations(prompts)
     for a, b in zip(one, eight, strict=True):
         for mine, theirs in zip(a.answers, b.answers, strict=True):
             assert [x.logprob for x in mine] == pytest.approx([x.logprob for x in theirs], abs=1e-3)
-    assert [answer.texts for answer in made] == [answer.texts for answer in small_run.answerer.texts(prompts)[0]]
+    assert [answer.texts for answer in made] == [answer.texts for answer in small_run.answerer.generations(prompts)[0]]
 
 
 def test_long_contexts_lose_their_beginning_and_are_counted(small_run):
@@ -162,7 +162,7 @@ def test_long_contexts_lose_their_beginning_and_are_counted(small_run):
     assert whole.tokens == len(ids)
     [rolled] = rolling_loglikelihood(a.model, a.params, a.tokenizer, [long + "yes"])
     assert whole.logprob == pytest.approx(rolled.logprob, abs=1e-2)
-    [text], _ = a.texts([GenerationRequest(long, max_tokens=8)])
+    [text], _ = a.generations([GenerationRequest(long, max_tokens=8)])
     assert text.truncated == len(a.tokenizer.encode(long)) + 1 - (most - 8) and len(text.texts) == 1
 
 
@@ -176,17 +176,17 @@ def test_a_continuation_longer_than_the_context_is_scored_in_windows(small_run):
 def test_samples_that_do_not_fit_one_batch(small_run):
     """40 samples in blocks of 32: all different draws, the first block as if it were alone."""
     prompt = GenerationRequest("First Citizen:", max_tokens=12, temperature=1.0, num_samples=40, seed=3)
-    [answer], _ = small_run.answerer.texts([prompt])
-    [alone], _ = small_run.answerer.texts([dataclasses.replace(prompt, num_samples=32)])
+    [answer], _ = small_run.answerer.generations([prompt])
+    [alone], _ = small_run.answerer.generations([dataclasses.replace(prompt, num_samples=32)])
     assert len(answer.texts) == 40 and answer.texts[:32] == alone.texts and len(set(answer.texts)) > 35
 
 
 def test_samples_depend_on_no_batch(small_run, monkeypatch):
     """Forty samples decoded 32 or 8 together, alone or beside another prompt, are the same samples."""
-    prompt = GenerationRequest("First Citizen:", max_tokens=6, temperature=1.0, num_samples=40, seed=3, place=5)
-    [wanted], _ = small_run.answerer.texts([prompt])
+    prompt = GenerationRequest("First Citizen:", max_tokens=6, temperature=1.0, num_samples=40, seed=3, prompt_index=5)
+    [wanted], _ = small_run.answerer.generations([prompt])
     monkeypatch.setattr("llama_jax.evaluation.answers.DECODING_ROWS", {"cpu": 8})
-    both, _ = small_run.answerer.texts([dataclasses.replace(prompt, place=6), prompt])
+    both, _ = small_run.answerer.generations([dataclasses.replace(prompt, prompt_index=6), prompt])
     assert both[1] == wanted and not set(both[0].texts) & set(wanted.texts)
 
 
@@ -198,17 +198,17 @@ def sampled(count: int, text: str = "First Citizen:") -> list[Item]:
 
 
 def test_every_sampled_prompt_has_a_place_of_its_own():
-    named = {name: with_sampling_places(name, sampled(50)) for name in ("gsm8k_maj1", "minerva_math_maj1", "humaneval")}
-    places = [item.requests[1].place for items in named.values() for item in items]
+    named = {name: with_prompt_indices(name, sampled(50)) for name in ("gsm8k_maj1", "minerva_math_maj1", "humaneval")}
+    places = [item.requests[1].prompt_index for items in named.values() for item in items]
     assert len(set(places)) == 150 and max(places) < 2**64
-    assert all(item.requests[0].place == 0 for items in named.values() for item in items)
-    assert with_sampling_places("gsm8k_maj1", sampled(9)) == named["gsm8k_maj1"][:9]  # whatever the limit
+    assert all(item.requests[0].prompt_index == 0 for items in named.values() for item in items)
+    assert with_prompt_indices("gsm8k_maj1", sampled(9)) == named["gsm8k_maj1"][:9]  # whatever the limit
     assert [item.sha256 for item in named["gsm8k_maj1"]] == [item.sha256 for item in sampled(50)]  # asked alike
 
 
 def test_equal_questions_get_different_samples_in_any_company(small_run):
     task = plan_task()
-    items = {name: with_sampling_places(name, sampled(4)) for name in ("a", "b")}
+    items = {name: with_prompt_indices(name, sampled(4)) for name in ("a", "b")}
 
     def texts(*names: str) -> list[tuple[str, ...]]:
         jobs = [PreparedTask(replace(task, name=name, judge=lambda items, *rest: [Verdict({}) for _ in items]), items[name], {})
@@ -223,7 +223,7 @@ def test_equal_questions_get_different_samples_in_any_company(small_run):
 
 
 def test_equal_requests_are_asked_once(eval_data):
-    [job] = prepare_tasks(["boolq"], str(eval_data), SETTINGS)
+    [job] = prepare_tasks(["boolq"], str(eval_data), settings=SETTINGS)
     asked = [request for chunk in request_chunks(distinct_requests([job, job])) for request in chunk]
     assert len(asked) == len(set(asked)) == 2 * 100 + 2
 

@@ -24,7 +24,7 @@ def lines_of(jobs, monkeypatch, seconds: list[float], parts: list[float]) -> lis
 
 
 def test_a_first_report_at_share_0_after_a_long_plan(eval_data, monkeypatch):
-    jobs = prepare_tasks(["siqa"], str(eval_data), Settings(), 0)
+    jobs = prepare_tasks(["siqa"], str(eval_data), settings=Settings(), limit=0)
     assert lines_of(jobs, monkeypatch, [12.0, 15.0, 24.0, 8000.0, 8010.0], [0.0, 0.2, 0.05, 0.25, 0.6]) == [
         "siqa: 0.0% of all requests",
         "siqa: 25.0% of all requests, 1:12 left",

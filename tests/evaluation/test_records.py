@@ -87,7 +87,7 @@ def check(name: str, folder: Path, where: str) -> bool:
     """Whether the data was refused, in words that name the place; what is taken can be asked, judged and written."""
     settings = Settings(num_samples=2)
     try:
-        [job] = prepare_tasks([name], str(folder), settings)
+        [job] = prepare_tasks([name], str(folder), settings=settings)
     except DataError as error:
         assert re.search(where, str(error)), str(error)
         return True
@@ -186,7 +186,7 @@ def test_two_programs_of_one_name(tmp_path):
     """They would count each other's samples."""
     write(tmp_path, "humaneval/HumanEval.jsonl.gz", json.dumps(PROGRAM) + "\n" + json.dumps(PROGRAM))
     with pytest.raises(DataError, match=r"HumanEval.jsonl.gz, record 2: a second record has the task_id 'T/0'"):
-        prepare_tasks(["humaneval_1"], str(tmp_path), Settings())
+        prepare_tasks(["humaneval_1"], str(tmp_path), settings=Settings())
 
 
 @pytest.mark.parametrize("content", [b"\x1f\x8b\x08\x00" + b"\0" * 6 + b"\xff" * 40, b"no gzip", gzip.compress(b"{}" * 999)[:-9]])
@@ -194,21 +194,21 @@ def test_damaged_gzip(content, tmp_path):
     (tmp_path / "humaneval").mkdir()
     (tmp_path / "humaneval/HumanEval.jsonl.gz").write_bytes(content)
     with pytest.raises(DataError, match=r"cannot read .*HumanEval.jsonl.gz"):
-        prepare_tasks(["humaneval_1"], str(tmp_path), Settings())
+        prepare_tasks(["humaneval_1"], str(tmp_path), settings=Settings())
 
 
 def test_hidden_files_are_no_records(tmp_path):
     file, row = OBJECTS["race_middle"]
     for name in (file, "race/test/middle/._1.txt", "race/test/middle/.1.txt.swp.txt"):
         write(tmp_path, name, json.dumps(row) if name == file else "\0")
-    [job] = prepare_tasks(["race_middle"], str(tmp_path), Settings())
+    [job] = prepare_tasks(["race_middle"], str(tmp_path), settings=Settings())
     assert {item.key for item in job.items} == {"middle/1/1", "middle/1/2"}
 
 
 def test_json_too_deep(tmp_path):
     write(tmp_path, "lambada/lambada_test.jsonl", "[" * 200_000)
     with pytest.raises(DataError, match=r"lambada_test.jsonl, line 1: not JSON"):
-        prepare_tasks(["lambada"], str(tmp_path), Settings())
+        prepare_tasks(["lambada"], str(tmp_path), settings=Settings())
 
 
 def test_rows_of_the_hub_that_lack_a_column(tmp_path, monkeypatch):
@@ -225,7 +225,7 @@ def test_rows_of_the_hub_that_lack_a_column(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", library)
     for name in ("piqa", "arc_easy", "boolq", "mmlu", "race_middle", "triviaqa_0shot", "gsm8k", "humaneval_1", "truthfulqa"):
         with pytest.raises(DataError, match=rf"the hub's rows of hub:.* are not what {name} expects"):
-            prepare_tasks([name], str(tmp_path), Settings())
+            prepare_tasks([name], str(tmp_path), settings=Settings())
 
 
 def test_fault_in_words():
@@ -242,6 +242,6 @@ def test_fault_in_words():
     (" hear me  speak\t", " hear me ", "speak")])
 def test_the_last_word_of_lambada(text, context, word, tmp_path):
     write(tmp_path, "lambada/lambada_test.jsonl", json.dumps({"text": text}))
-    [job] = prepare_tasks(["lambada"], str(tmp_path), Settings())
+    [job] = prepare_tasks(["lambada"], str(tmp_path), settings=Settings())
     [item] = job.items
     assert (item.requests[0].context, item.requests[0].continuation, item.gold) == (context, f" {word}", word)

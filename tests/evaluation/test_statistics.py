@@ -31,7 +31,7 @@ def test_every_normalisation_takes_another_choice():
     verdict = judge_choices(item, given)
     assert verdict.prediction == {"raw": 0, "char": 1, "byte": 2, "token": 3, "answer": 4}
     assert verdict.metrics == {"acc_raw": 0, "acc_char": 1, "acc_byte": 0, "acc_token": 0, "acc_answer": 0}
-    values = normalised_logprobs(texts, given[:5], answers=given[5:])
+    values = normalised_logprobs(texts, given[:5], bare=given[5:])
     assert values["char"] == pytest.approx([-2, -1, -8.4 / 8, -9 / 4, -5])
     assert values["byte"] == pytest.approx([-2, -1, -8.4 / 16, -9 / 4, -5])
     assert values["answer"] == pytest.approx([-1, -0.5, -0.4, -1, 4])

@@ -166,12 +166,12 @@ def asked(model, sides) -> dict[str, dict]:
 def ours(sides, data: Path) -> dict[str, dict]:
     """Task -> what `--protocol lm_eval` gives."""
     settings = Settings(protocol="lm_eval")
-    jobs = prepare_tasks(list(NAMES), str(data), settings, LIMIT)
+    jobs = prepare_tasks(list(NAMES), str(data), settings=settings, limit=LIMIT)
     jobs = [replace(job, items=[item for item in job.items if item.tags.get("subject", "world_religions") == "world_religions"])
             for job in jobs]
     answerer = Answerer(*load(sides.run))
     results = evaluate_tasks(jobs, answerer, settings=settings, cache=AnswerCache(None, ""), progress=lambda name, new: None)
-    return {result.job.task.name: result for result in results}
+    return {result.prepared.task.name: result for result in results}
 
 
 def logprobs(sample: dict) -> list[float]:
@@ -185,8 +185,8 @@ def test_one_result_three_ways(sides, shared_data):
     compared = 0
     for name, result in mine.items():
         theirs, through = hugging_face[name], adapter[name]
-        assert len(result.job.items) == len(theirs["samples"]) == len(through["samples"]) == LIMIT
-        for item, answers, sample, other in zip(result.job.items, result.answers, theirs["samples"], through["samples"],
+        assert len(result.prepared.items) == len(theirs["samples"]) == len(through["samples"]) == LIMIT
+        for item, answers, sample, other in zip(result.prepared.items, result.answers, theirs["samples"], through["samples"],
                                                 strict=True):
             count = len(answers) // 2
             got = [answer.logprob for answer in answers[:count]]

@@ -1,4 +1,4 @@
-"""All tasks by name, and the groups of the paper."""
+"""All evaluation tasks by name, and the groups that form the paper's tables."""
 
 from importlib import import_module
 
@@ -7,7 +7,7 @@ from llama_jax.errors import ConfigError
 from llama_jax.evaluation.task import Task
 
 _MODULES = ("multiple_choice", "closed_book", "reading", "reasoning", "code", "knowledge", "bias", "language")
-"""Each has TASKS, a tuple."""
+"""Modules of this package that hold tasks, in a tuple TASKS."""
 
 COMMON_SENSE = ("boolq", "piqa", "siqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
 _CLOSED_BOOK = tuple(f"{name}_{shots}shot" for name in ("natural_questions", "triviaqa") for shots in (0, 1, 5, 64))
@@ -26,17 +26,17 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "bias": _BIAS,
     "paper": (*COMMON_SENSE, *_CLOSED_BOOK, *_READING, *_MATH, *_CODE, "mmlu", *_BIAS),
 }
-"""A table of the paper each; `paper` is all of them."""
+"""The tasks of the paper's tables by topic; `paper` is all of them."""
 
 
 def all_tasks() -> dict[str, Task]:
     """Every task by its name."""
-    rooms = [import_module(f"llama_jax.evaluation.tasks.{room}") for room in _MODULES]
-    return {task.name: task for room in rooms for task in room.TASKS}
+    modules = [import_module(f"llama_jax.evaluation.tasks.{name}") for name in _MODULES]
+    return {task.name: task for module in modules for task in module.TASKS}
 
 
 def choose_tasks(names: list[str]) -> list[Task]:
-    """The tasks that names of tasks and groups mean, each once. Raises ConfigError that says the nearest names."""
+    """The tasks of a list of task and group names, each task once. Raises ConfigError that suggests the nearest names."""
     known, found = all_tasks(), {}
     if not names:
         raise ConfigError(f"no task is named; groups: {', '.join(GROUPS)}; tasks: {', '.join(known)}.")

@@ -1,9 +1,8 @@
-"""Knowledge in 57 subjects (Table 9): MMLU, 5-shot, by subject, by category and over all questions."""
+"""Knowledge of 57 subjects (Table 9): MMLU, five-shot, by subject, by category and over all questions."""
 
+from llama_jax.evaluation.choices import ChoiceQuestion, choice_item, judge_choices
 from llama_jax.evaluation.data import HubRows, OfficialFiles
-from llama_jax.evaluation.statistics import judge_choices
-from llama_jax.evaluation.task import Item, Settings, Task, TaskRecords, judge_each
-from llama_jax.evaluation.tasks.multiple_choice import ChoiceQuestion, choice_item
+from llama_jax.evaluation.task import Item, Settings, Task, TaskRecords, headline_metrics, judge_each
 
 _LETTERS = "ABCD"
 _COLUMNS = ("question", *_LETTERS, "answer")
@@ -23,39 +22,44 @@ MMLU_SUBJECTS = {
     "Other": "anatomy business_ethics clinical_knowledge college_medicine global_facts human_aging management marketing "
              "medical_genetics miscellaneous nutrition professional_accounting professional_medicine virology",
 }
-"""The four groups of Hendrycks et al. 2021 as their evaluation code forms them (hendrycks/test, categories.py). Anatomy is
-there a subject of health and so in "Other": Table 16 of the paper prints it under STEM, but the means of tables 9 and 16 follow
-from the 57 subjects only with anatomy in "Other". lm-evaluation-harness counts it as STEM."""
+"""The four categories of Hendrycks et al. 2021 as their evaluation code forms them (hendrycks/test, categories.py). There anatomy
+is a subject of health and so in "Other": Table 16 of the LLaMA paper prints it under STEM, but the means of Tables 9 and 16
+follow from the 57 subjects only with anatomy in "Other". lm-evaluation-harness counts it as STEM."""
 
 MMLU_CATEGORY = {subject: name for name, subjects in MMLU_SUBJECTS.items() for subject in subjects.split()}
+"""The category of every subject."""
 
 
-def _read_subject(files: OfficialFiles, split: str, subject: str) -> list[dict]:
-    """One subject's questions."""
+def _read_subject(files: OfficialFiles, split: str, *, subject: str) -> list[dict]:
+    """The questions of one subject."""
     name = f"mmlu/{split}/{subject}_{split}.csv"
-    rows = files.table(name, *_COLUMNS, header=False)
+    rows = files.read_table(name, *_COLUMNS, header=False)
     for number, row in enumerate(rows, 1):
-        files.require(row["answer"] in tuple(_LETTERS), name, number, f"the answer should be A to D, got {row['answer']!r}")
+        files.require(row["answer"] in tuple(_LETTERS), f"the answer should be A to D, got {row['answer']!r}",
+                      file=name, record=number)
     return [{"subject": subject} | row for row in rows]
 
 
 def _read_mmlu(files: OfficialFiles, settings: Settings) -> TaskRecords:
-    """Whatever subjects the test folder holds, and their worked examples."""
-    names = files.names("mmlu/test/*_test.csv")
+    """The subjects that the test folder holds, and their worked examples."""
+    names = files.matching("mmlu/test/*_test.csv")
     subjects = sorted(name.rpartition("/")[2].removesuffix("_test.csv") for name in names)
     for subject in subjects:
-        files.require(subject in MMLU_CATEGORY, f"mmlu/test/{subject}_test.csv", 1, f"{subject} is none of the 57 subjects")
+        files.require(subject in MMLU_CATEGORY, f"{subject} is none of the 57 subjects",
+                      file=f"mmlu/test/{subject}_test.csv", record=1)
     wanted = _SHOTS if settings.num_fewshot is None else settings.num_fewshot
-    shots = [row for subject in subjects for row in _read_subject(files, "dev", subject)] if wanted else []
-    return TaskRecords([row for subject in subjects for row in _read_subject(files, "test", subject)], shots)
+    shots = [row for subject in subjects for row in _read_subject(files, "dev", subject=subject)] if wanted else []
+    return TaskRecords([row for subject in subjects for row in _read_subject(files, "test", subject=subject)], shots)
 
 
 def _hub_mmlu(rows: HubRows, settings: Settings) -> TaskRecords:
-    """The same of all subjects."""
+    """All subjects, from the hub."""
     def split(name: str) -> list[dict]:
-        given = rows("cais/mmlu", "all", name)
-        return [{"subject": row["subject"], "question": row["question"], "answer": _LETTERS[row["answer"]]}
-                | dict(zip(_LETTERS, row["choices"], strict=True)) for row in given]
+        records = []
+        for row in rows("cais/mmlu", "all", name):
+            choices = dict(zip(_LETTERS, row["choices"], strict=True))
+            records.append({"subject": row["subject"], "question": row["question"], "answer": _LETTERS[row["answer"]]} | choices)
+        return records
 
     return TaskRecords(split("test"), split("dev"))
 
@@ -64,11 +68,11 @@ def _mmlu_question(row: dict) -> ChoiceQuestion:
     """The question with its lettered choices; the letters are what is scored."""
     choices = "".join(f"{letter}. {row[letter]}\n" for letter in _LETTERS)
     return ChoiceQuestion([f"{row['question'].strip()}\n{choices}Answer:"] * 4, [f" {letter}" for letter in _LETTERS],
-                    _LETTERS.index(row["answer"]))
+                          _LETTERS.index(row["answer"]))
 
 
 def _build_mmlu(records: TaskRecords, settings: Settings) -> list[Item]:
-    """Every question after its subject's first worked examples."""
+    """Every question after the first worked examples of its subject."""
     wanted = _SHOTS if settings.num_fewshot is None else settings.num_fewshot
     shots: dict[str, list[str]] = {}
     for row in records.shots:
@@ -76,7 +80,8 @@ def _build_mmlu(records: TaskRecords, settings: Settings) -> list[Item]:
     items, counts = [], {}
     for row in records.test:
         subject = row["subject"]
-        counts[subject] = number = counts.get(subject, -1) + 1
+        number = counts.get(subject, 0)
+        counts[subject] = number + 1
         head = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
         prefix = head + "".join(shots.get(subject, [])[:wanted])
         items.append(choice_item(f"{subject}/{number}", _mmlu_question(row), prefix=prefix,
@@ -85,8 +90,7 @@ def _build_mmlu(records: TaskRecords, settings: Settings) -> list[Item]:
 
 
 TASKS = (
-    Task("mmlu", "MMLU", _read_mmlu, _build_mmlu, judge_each(judge_choices),
-         dict.fromkeys(("llama", "lm_eval", "raw"), "acc_raw"),
+    Task("mmlu", "MMLU", _read_mmlu, _build_mmlu, judge_each(judge_choices), headline_metrics("acc_raw"),
          origin="https://people.eecs.berkeley.edu/~hendrycks/data.tar (its dev and test folders as mmlu/dev and mmlu/test)",
          hub=_hub_mmlu, num_fewshot=_SHOTS, most_fewshot=_SHOTS, limit_by="subject", size=14_042),
 )

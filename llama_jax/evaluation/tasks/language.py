@@ -1,5 +1,6 @@
-"""Plain language modelling: the last word of LAMBADA, and the perplexity of any text."""
+"""Language modelling: the last word of LAMBADA, and the perplexity of any text."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,31 +18,31 @@ from llama_jax.evaluation.task import (
     Task,
     TaskRecords,
     Verdict,
+    headline_metrics,
     judge_each,
 )
 
-_BITS_PER_NAT = 1.4426950408889634
-"""A nat."""
+_BITS_PER_NAT = math.log2(math.e)
 
 
 def _read_lambada(files: OfficialFiles, settings: Settings) -> TaskRecords:
-    """Passages of several words."""
+    """Passages of at least two words."""
     name = "lambada/lambada_test.jsonl"
-    rows = files.jsonl(name, {"text": str})
+    rows = files.read_jsonl(name, {"text": str})
     for number, row in enumerate(rows, 1):
-        files.require(" " in row["text"].strip(), name, number, "the text has no last word to leave out")
+        files.require(" " in row["text"].strip(), "the text has no last word to leave out", file=name, record=number)
     return TaskRecords(rows)
 
 
 def _hub_lambada(rows: HubRows, settings: Settings) -> TaskRecords:
-    """The same file of OpenAI's."""
+    """The same file, which is OpenAI's, from the hub."""
     return TaskRecords(rows("EleutherAI/lambada_openai", "default", "test"))
 
 
 def _build_lambada(records: TaskRecords, settings: Settings) -> list[Item]:
-    """The last word after all others.
+    """The last word of a passage as the continuation of all others.
 
-    White space at the end of a text is not a word; lm-evaluation-harness would ask for a lone space there.
+    White space at the end of a text is dropped; lm-evaluation-harness would score a lone space there.
     """
     items = []
     for number, row in enumerate(records.test):
@@ -51,7 +52,7 @@ def _build_lambada(records: TaskRecords, settings: Settings) -> list[Item]:
 
 
 def _judge_lambada(item: Item, given: Sequence[LikelihoodAnswer]) -> Verdict:
-    """Right where greedy decoding writes the word."""
+    """Right where greedy decoding would produce the word."""
     return Verdict({"acc": float(given[0].is_greedy), "nats": -given[0].logprob}, given[0].is_greedy)
 
 
@@ -67,7 +68,7 @@ def _read_documents(files: OfficialFiles, settings: Settings) -> TaskRecords:
     rows = []
     for path in settings.text_files:
         for file in find_text_files(path):
-            files.note(Path(file))
+            files.note_hash(Path(file))
             rows += [{"file": str(path), "text": text} for text in read_documents(file) if text]
     if not rows:
         raise DataError(f"{', '.join(settings.text_files)}: there is no text in it to measure.")
@@ -75,34 +76,33 @@ def _read_documents(files: OfficialFiles, settings: Settings) -> TaskRecords:
 
 
 def _build_perplexity(records: TaskRecords, settings: Settings) -> list[Item]:
-    """A document an item."""
+    """One item per document."""
     return [Item(str(number), (RollingRequest(row["text"]),), tags={"file": row["file"]})
             for number, row in enumerate(records.test)]
 
 
 def _judge_document(item: Item, given: Sequence[LikelihoodAnswer]) -> Verdict:
-    """Nats, and what they are divided by."""
-    text, score = item.requests[0].text, given[0]
-    return Verdict({"nats": -score.logprob, "tokens": score.tokens, "bytes": len(text.encode()),
-                    "words": max(len(text.split()), 1), "bits_per_byte": -score.logprob * _BITS_PER_NAT / len(text.encode())})
+    """A document's nats, and the tokens, bytes and words that they are divided by."""
+    text, answer = item.requests[0].text, given[0]
+    size = len(text.encode())
+    return Verdict({"nats": -answer.logprob, "tokens": answer.tokens, "bytes": size, "words": max(len(text.split()), 1),
+                    "bits_per_byte": -answer.logprob * _BITS_PER_NAT / size})
 
 
 def _total_perplexity(items: Sequence[Item], verdicts: Sequence[Verdict]) -> dict[str, Estimate]:
-    """Sums over sums: a long document counts as much as its length."""
-    def column(name: str) -> list[float]:
-        return [verdict.metrics[name] for verdict in verdicts]
-
-    return {"bits_per_byte": ratio_estimate([nats * _BITS_PER_NAT for nats in column("nats")], column("bytes")),
-            "perplexity": exponential_estimate(ratio_estimate(column("nats"), column("tokens"))),
-            "word_perplexity": exponential_estimate(ratio_estimate(column("nats"), column("words")))}
+    """Bits per byte and perplexities per token and word, as sums over sums: a document counts in proportion to its length."""
+    columns = {name: [verdict.metrics[name] for verdict in verdicts] for name in ("nats", "tokens", "bytes", "words")}
+    bits = [nats * _BITS_PER_NAT for nats in columns["nats"]]
+    return {"bits_per_byte": ratio_estimate(bits, columns["bytes"]),
+            "perplexity": exponential_estimate(ratio_estimate(columns["nats"], columns["tokens"])),
+            "word_perplexity": exponential_estimate(ratio_estimate(columns["nats"], columns["words"]))}
 
 
 TASKS = (
-    Task("lambada", "LAMBADA", _read_lambada, _build_lambada, judge_each(_judge_lambada),
-         dict.fromkeys(("llama", "lm_eval", "raw"), "acc"),
+    Task("lambada", "LAMBADA", _read_lambada, _build_lambada, judge_each(_judge_lambada), headline_metrics("acc"),
          origin="https://openaipublic.blob.core.windows.net/gpt-2/data/lambada_test.jsonl", hub=_hub_lambada,
          total=_total_lambada, size=5153),
     Task("perplexity", "Perplexity", _read_documents, _build_perplexity, judge_each(_judge_document),
-         dict.fromkeys(("llama", "lm_eval", "raw"), "bits_per_byte"), origin="--text_files", total=_total_perplexity,
+         headline_metrics("bits_per_byte"), origin="--text_files", total=_total_perplexity,
          percent=False, higher_is_better=False),
 )

@@ -1,4 +1,4 @@
-"""Worked examples that protocols demand to the letter: published prompts of others, carried over as data."""
+"""Published few-shot prompts that protocols demand to the letter: worked examples of MATH, GSM8k and TruthfulQA."""
 
 MINERVA_MATH = (
     ("Find the domain of the expression  $\\frac{\\sqrt{x-2}}{\\sqrt{5-x}}$.}",

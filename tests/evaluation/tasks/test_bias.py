@@ -234,10 +234,10 @@ def test_bad_winogender(shared_data, tmp_path):
 def test_the_hub_gives_the_same(shared_data):
     def rows(path, config, split):
         if path == "allenai/real-toxicity-prompts":
-            return OfficialFiles(shared_data / "eval").jsonl("realtoxicityprompts/prompts.jsonl")
+            return OfficialFiles(shared_data / "eval").read_jsonl("realtoxicityprompts/prompts.jsonl")
         return [{"question": row["Question"], "best_answer": row["Best Answer"], "category": row["Category"],
                  "correct_answers": row["Correct Answers"].split("; "), "incorrect_answers": row["Incorrect Answers"].split("; ")}
-                for row in OfficialFiles(shared_data / "eval").table("truthfulqa/TruthfulQA.csv", "Question")]
+                for row in OfficialFiles(shared_data / "eval").read_table("truthfulqa/TruthfulQA.csv", "Question")]
 
     for name in "truthfulqa", "realtoxicityprompts_basic":
         assert BY_NAME[name].build(BY_NAME[name].hub(rows, Settings()), Settings()) == items(name, shared_data / "eval")

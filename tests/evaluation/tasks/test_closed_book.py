@@ -146,7 +146,7 @@ def test_the_hub_gives_the_same(shared_data):
 
 def test_marks_line_ends_and_blank_lines_are_no_content(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(b'\xef\xbb\xbf{"a": "one\\u2028"}\r\n\r\n{"a": "two\xc2\x85"}\r\n')
-    assert [row["a"] for row in OfficialFiles(tmp_path).jsonl("x.jsonl", {"a": str})] == ["one\u2028", "two\x85"]
+    assert [row["a"] for row in OfficialFiles(tmp_path).read_jsonl("x.jsonl", {"a": str})] == ["one\u2028", "two\x85"]
 
 
 def test_a_damaged_gz_is_named(tmp_path):
@@ -155,4 +155,4 @@ def test_a_damaged_gz_is_named(tmp_path):
     for at in range(10, len(whole), 7):
         (tmp_path / "x.gz").write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
         with pytest.raises(DataError, match=r"cannot read .*x.gz: .*; get it anew"):
-            OfficialFiles(tmp_path).bytes("x.gz")
+            OfficialFiles(tmp_path).read_bytes("x.gz")

@@ -31,12 +31,12 @@ def items(name, folder, **settings):
 def test_pass_at_k_counts_subsets(n, c):
     for k in range(1, n + 1):
         subsets = list(itertools.combinations([True] * c + [False] * (n - c), k))
-        assert pass_at_k(n, c, k) == pytest.approx(float(Fraction(sum(map(any, subsets)), len(subsets))), abs=1e-12)
+        assert pass_at_k(n, c, k=k) == pytest.approx(float(Fraction(sum(map(any, subsets)), len(subsets))), abs=1e-12)
 
 
 def test_pass_at_k_of_many_samples():
-    assert pass_at_k(200, 1, 100) == pytest.approx(0.5) and pass_at_k(200, 20, 1) == pytest.approx(0.1)
-    assert pass_at_k(200, 101, 100) == 1.0 and pass_at_k(200, 0, 100) == 0.0
+    assert pass_at_k(200, 1, k=100) == pytest.approx(0.5) and pass_at_k(200, 20, k=1) == pytest.approx(0.1)
+    assert pass_at_k(200, 101, k=100) == 1.0 and pass_at_k(200, 0, k=100) == 0.0
 
 
 def test_humaneval_requests(shared_data):
@@ -149,9 +149,9 @@ def test_bad_files(shared_data, tmp_path):
 def test_the_hub_gives_the_same(shared_data):
     def rows(path, config, split):
         if path == "openai/openai_humaneval":
-            return OfficialFiles(shared_data / "eval").jsonl("humaneval/HumanEval.jsonl.gz")
+            return OfficialFiles(shared_data / "eval").read_jsonl("humaneval/HumanEval.jsonl.gz")
         ids = {"prompt": range(1, 11), "test": range(11, 511)}[split]
-        return [row for row in OfficialFiles(shared_data / "eval").jsonl("mbpp/mbpp.jsonl") if row["task_id"] in ids]
+        return [row for row in OfficialFiles(shared_data / "eval").read_jsonl("mbpp/mbpp.jsonl") if row["task_id"] in ids]
 
     for name in "humaneval_1", "mbpp_1":
         assert BY_NAME[name].build(BY_NAME[name].hub(rows, Settings()), Settings()) == items(name, shared_data / "eval")

@@ -15,7 +15,7 @@ from llama_jax.evaluation.tasks.multiple_choice import arc_question, arc_reader,
 
 
 def items_of(name: str, data, protocol: str = "llama", **fields) -> list:
-    [job] = prepare_tasks([name], str(data), Settings(protocol=protocol, **fields))
+    [job] = prepare_tasks([name], str(data), settings=Settings(protocol=protocol, **fields))
     return job.items
 
 
@@ -29,7 +29,7 @@ def asked(item) -> tuple[str, list[str], int]:
 def test_counts(eval_data):
     wanted = {"boolq": 100, "piqa": 100, "siqa": 100, "hellaswag": 10, "winogrande": 100, "arc_easy": 30, "arc_challenge": 30,
               "openbookqa": 30, "race_middle": 44, "race_high": 44, "mmlu": 104}
-    jobs = prepare_tasks(list(wanted), str(eval_data), Settings())
+    jobs = prepare_tasks(list(wanted), str(eval_data), settings=Settings())
     assert {job.task.name: len(job.items) for job in jobs} == wanted
     assert all(len(value) == 64 for job in jobs for value in job.hashes.values())
 
@@ -134,7 +134,7 @@ def test_mmlu_shows_five_of_its_own_subject(eval_data):
     assert choices == [" A", " B", " C", " D"] and gold == 1
     assert {item.tags["category"] for item in items} == {"STEM", "Humanities", "Social Sciences", "Other"}
     assert {item.tags["subject"] for item in items if item.tags["category"] == "Other"} == {"anatomy"}
-    [job] = prepare_tasks(["mmlu"], str(eval_data), Settings(num_fewshot=0), 3)
+    [job] = prepare_tasks(["mmlu"], str(eval_data), settings=Settings(num_fewshot=0), limit=3)
     assert len(job.items) == 21 and asked(job.items[0])[0].count("Answer:") == 1
 
 
@@ -197,7 +197,7 @@ def test_what_the_folder_lacks_comes_from_the_hub(eval_data, tmp_path, monkeypat
     library.__spec__ = ModuleSpec("datasets", None)
     library.load_dataset = lambda path, config, split: Split(rows)
     monkeypatch.setitem(sys.modules, "datasets", library)
-    [job] = prepare_tasks(["piqa"], str(tmp_path), Settings())
+    [job] = prepare_tasks(["piqa"], str(tmp_path), settings=Settings())
     assert job.items == items_of("piqa", eval_data) and job.hashes == {"hub:baber/piqa/None/validation": "f00d"}
 
     def unreachable(path, config, split):
@@ -205,7 +205,7 @@ def test_what_the_folder_lacks_comes_from_the_hub(eval_data, tmp_path, monkeypat
 
     library.load_dataset = unreachable
     with pytest.raises(DataError, match=r"put it there. And the hub did not give baber/piqa .*ConnectionError: no route"):
-        prepare_tasks(["piqa"], str(tmp_path), Settings())
+        prepare_tasks(["piqa"], str(tmp_path), settings=Settings())
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"put it there. .*pip install -e .*\[hub\]"):
-        prepare_tasks(["piqa"], str(tmp_path), Settings())
+        prepare_tasks(["piqa"], str(tmp_path), settings=Settings())
