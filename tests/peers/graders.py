@@ -24,8 +24,9 @@ from lm_eval.api.metrics import exact_match_hf_evaluate
 from lm_eval.filters.extraction import RegexFilter
 from lm_eval.tasks.hendrycks_math import utils as hendrycks_math
 
-from llama_jax.evaluation.grading.latex import boxed_answer, equivalent_answers, hendrycks_form, minerva_form
+from llama_jax.evaluation.grading.latex import boxed_answer, equivalent_answers
 from llama_jax.evaluation.grading.matching import exact_match, last_number, stated_number
+from llama_jax.evaluation.grading.published_forms import hendrycks_form, minerva_form
 from llama_jax.evaluation.tasks.reasoning import gsm8k_gold, minerva_final_answer
 from tests.peers.answer_texts import Ending, Short, endings, last_endings, short_answers, soup
 from tests.peers.math_pairs import Pair, pairs

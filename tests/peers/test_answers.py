@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from llama_jax.evaluation.data import OfficialFiles
-from llama_jax.evaluation.grading.latex import boxed_answer, hendrycks_form
+from llama_jax.evaluation.grading.latex import boxed_answer
+from llama_jax.evaluation.grading.published_forms import hendrycks_form
 from llama_jax.evaluation.task import LikelihoodAnswer, Settings
 from llama_jax.evaluation.tasks import bias, closed_book, code, reasoning
 

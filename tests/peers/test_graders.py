@@ -29,7 +29,7 @@ def test_every_difference_is_listed(compare):
 def test_a_wrong_grader_is_found(monkeypatch):
     """The comparison itself can fail: a grader that only compares texts, and one that says yes."""
     for wrong in (lambda a, b: a == b), (lambda a, b: True):
-        monkeypatch.setattr(graders, "equivalent", wrong)
+        monkeypatch.setattr(graders, "equivalent_answers", wrong)
         assert any(key[2] == graders.UNEXPLAINED for key in graders.compare_math(2000, 3))
 
 

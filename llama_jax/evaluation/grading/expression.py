@@ -1,4 +1,8 @@
-"""Values of LaTeX expressions to 650 digits, so that 10^{10} differs from 10^{10}+1 and \\sqrt{8} equals 2\\sqrt{2}."""
+"""Compares LaTeX expressions by their numerical values, which a recursive-descent parser computes to 650 digits.
+
+So many digits tell 10^{10} from 10^{10}+1, and show that \\sqrt{8} equals 2\\sqrt{2}. Expressions with variables are compared at
+fixed points. What the parser does not understand is not equal to anything.
+"""
 
 import itertools
 import re
@@ -9,29 +13,37 @@ from mpmath.ctx_mp import MPContext
 
 _CONTEXT = MPContext()
 _CONTEXT.dps = 650
-"""Enough to add the largest and the smallest value of MAGNITUDE without loss."""
+"""Decimal digits: enough to add the largest and the smallest value that _MAGNITUDE allows without loss."""
 _MAGNITUDE = 1000
-"""Binary exponent beyond which a value is refused, about 10^300."""
+"""Largest binary exponent of a value, about 10^300; no larger value is computed."""
 _TOLERANCE = _CONTEXT.mpf(10) ** -330
-"""Difference that rounding alone can make."""
+"""Largest difference between two values that are equal but for rounding."""
 _LONGEST = 300
-"""Characters of an expression whose value is computed."""
+"""Characters of an expression that is parsed; a longer one is compared as text only."""
 _POINTS = tuple(_CONTEXT.mpf(point) for point in ("0.7548776662", "-0.5698402910", "1.3247179572"))
-"""Where expressions with variables are compared; one is negative, which tells \\sqrt{x^2} from x."""
+"""Values at which expressions with variables are compared; a negative one tells \\sqrt{x^2} from x."""
 
 _Number = type(_CONTEXT.mpf(0)) | type(_CONTEXT.mpc(0))
 
+_FACTORIAL_MAX, _BINOMIAL_MAX = 170, 300
+"""Largest n of n! and of binomials: 170! is about 10^306."""
+
 _TOKEN = re.compile(r"\d+\.?\d*|\.\d+|\\[a-zA-Z]+|\\[{}]|[a-zA-Z]|[-+*/^_(){}\[\]|!]")
 _MIXED = re.compile(r"\d+ \\frac { \d+ } { \d+ }")
+"""Tokens of a mixed number, 3\\frac{1}{2}, joined by spaces."""
+_MIXED_LENGTH = 8
+"""Their number."""
 _DIGITS_WITH_LETTERS = re.compile(r"[A-Z]{2}|[A-Z]\d|\d[A-Z\d]*_")
-"""Parts of words in capitals and of numbers in another base: 1A0_{16}."""
+"""Words in capitals, and numbers in another base such as 1A0_{16}: neither is a product of its letters."""
 _SAME_AS = {"\\{": "{", "\\}": "}", "\\cdot": "*", "\\times": "*", "\\div": "/", "\\lvert": "|", "\\rvert": "|", "\\vert": "|"}
+"""Tokens that mean the same as another."""
 _CONSTANTS = {"\\pi": _CONTEXT.pi, "e": _CONTEXT.e, "i": _CONTEXT.mpc(0, 1)}
 _FUNCTIONS: dict[str, Callable[[_Number], _Number]] = {
     f"\\{name}": getattr(_CONTEXT, name)
     for name in ("sin", "cos", "tan", "sec", "csc", "cot", "sinh", "cosh", "tanh", "ln", "exp")} | {
     "\\arcsin": _CONTEXT.asin, "\\arccos": _CONTEXT.acos, "\\arctan": _CONTEXT.atan}
 _ROUNDED = {"\\lfloor": ("\\rfloor", _CONTEXT.floor), "\\lceil": ("\\rceil", _CONTEXT.ceil)}
+"""Opening bracket -> (closing bracket, function of what is inside)."""
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _SIGNS = ("+", "-", "\\pm", "\\mp")
 _GREEK = set(re.findall(r"\S+", r"""
@@ -40,58 +52,67 @@ _GREEK = set(re.findall(r"\S+", r"""
 
 
 class _Unreadable(Exception):
-    """Not an expression whose value can be computed."""
+    """The text is not an expression whose value can be computed."""
 
 
 def same_value(first: str, second: str) -> bool:
-    """Whether two expressions have the same value, at every one of POINTS and for both signs of \\pm where they have them."""
+    """Whether two expressions have the same value at every point, for either sign of \\pm where they have one.
+
+    False where the value of either cannot be computed.
+    """
     if max(len(first), len(second)) > _LONGEST:
         return False
     try:
         one, two = _tokenize(first), _tokenize(second)
         signs = (1, -1) if "\\pm" in one or "\\pm" in two else (1,)
-        return all(abs(_Parser(one, point, sign).read() - _Parser(two, point, sign).read()) <= _TOLERANCE
+        return all(abs(_value(one, point, sign=sign) - _value(two, point, sign=sign)) <= _TOLERANCE
                    for point, sign in itertools.product(_POINTS, signs))
     except (_Unreadable, ArithmeticError, ValueError, TypeError, RecursionError):
         return False
 
 
+def _value(tokens: list[str], point: _Number, *, sign: int) -> _Number:
+    """Value of an expression whose variables are multiples of `point` and whose \\pm is `sign`. Raises _Unreadable."""
+    return _Parser(tokens, point, sign=sign).parse()
+
+
 def _tokenize(text: str) -> list[str]:
-    """Numbers, commands, letters and signs of an expression. Raises Unreadable for words and for any other sign."""
+    """Numbers, commands, letters and signs of an expression. Raises _Unreadable for words and all other characters."""
     text = text.replace("~", " ")
     letters = re.sub(r"\\[a-zA-Z]+", " ", text)
     words = re.findall(r"[A-Za-z]*[aeiou][A-Za-z]*", letters)
     if _DIGITS_WITH_LETTERS.search(letters) or any(len(word) > 2 for word in words):
-        raise _Unreadable  # words are no products of their letters
+        raise _Unreadable  # a word is not the product of its letters
     found = _TOKEN.findall(text)
     if not found or "".join(found) != "".join(text.split()):
         raise _Unreadable
-    if "\\pm" not in found:
+    if "\\pm" not in found:  # a lone \\mp means the same
         found = ["\\pm" if token == "\\mp" else token for token in found]
     return [_SAME_AS.get(token, token) for token in found]
 
 
 def _bounded(value: _Number) -> _Number:
-    """The value. Raises Unreadable where it is too large or too small to be computed without loss."""
+    """The value itself. Raises _Unreadable where it is too large or too small to be computed without loss."""
     if value and not -_MAGNITUDE < _CONTEXT.mag(value) < _MAGNITUDE:
         raise _Unreadable
     return value
 
 
 class _Parser:
-    """Recursive descent through sums, products (also unwritten ones), powers, fractions, roots and functions.
+    """A recursive-descent parser of sums, products (with or without a sign), powers, fractions, roots and functions.
 
-    Every method reads from the tokens to come and returns a value. `point` stands for all variables, each of which is a
-    multiple of it; `sign` is what \\pm means.
+    Every method takes tokens from the front of those that are left and returns the value of what it took, or raises
+    _Unreadable. `point` stands for all variables, each of which is a multiple of it; `sign` is the meaning of \\pm.
     """
 
-    def __init__(self, found: list[str], point: _Number, sign: int):
-        self.tokens, self.place = found, 0
+    def __init__(self, tokens: list[str], point: _Number, *, sign: int):
+        self.tokens, self.place = tokens, 0
         self.point, self.sign = point, sign
-        self.bars = 0
+        self.open_bars = 0
+        """How many | of absolute values are open in the current group."""
 
-    def read(self) -> _Number:
-        """All of it."""
+    def parse(self) -> _Number:
+        """The value of the whole expression."""
         value = self.sum()
         if self.place < len(self.tokens):
             raise _Unreadable
@@ -99,11 +120,11 @@ class _Parser:
 
     @property
     def next(self) -> str:
-        """The token to come, empty at the end."""
+        """The next token, which is not taken; empty at the end."""
         return self.tokens[self.place] if self.place < len(self.tokens) else ""
 
     def take(self, wanted: str = "") -> str:
-        """The token to come, which must be the wanted one."""
+        """Take the next token, which must be `wanted` where one is named."""
         token = self.next
         if not token or (wanted and token != wanted):
             raise _Unreadable
@@ -111,18 +132,18 @@ class _Parser:
         return token
 
     def sum(self) -> _Number:
-        """Terms with signs between."""
+        """Terms joined by signs."""
         value = self.product()
         while self.next in _SIGNS:
             value = _bounded(value + self.taken_sign() * self.product())
         return value
 
     def taken_sign(self) -> int:
-        """1 or -1 for the sign to come."""
+        """Take a sign: 1 or -1."""
         return {"+": 1, "-": -1, "\\pm": self.sign, "\\mp": -self.sign}[self.take()]
 
     def product(self) -> _Number:
-        """Factors with *, / or nothing between."""
+        """Factors joined by *, / or nothing."""
         value = self.signed()
         while self.next and self.next not in _SIGNS and not self.closes():
             divide = self.next == "/"
@@ -133,47 +154,49 @@ class _Parser:
         return value
 
     def closes(self) -> bool:
-        """Whether the token to come ends a group."""
-        return self.next in (")", "]", "}", "\\rfloor", "\\rceil") or (self.next == "|" and self.bars > 0)
+        """Whether the next token ends a group."""
+        return self.next in (")", "]", "}", "\\rfloor", "\\rceil") or (self.next == "|" and self.open_bars > 0)
 
     def signed(self) -> _Number:
-        """A power, with signs before it or without."""
-        return self.taken_sign() * self.signed() if self.next in _SIGNS else self.power()
+        """A power, after any number of signs."""
+        if self.next in _SIGNS:
+            return self.taken_sign() * self.signed()
+        return self.power()
 
     def power(self) -> _Number:
-        """base^exponent, with factorials; a whole number before a proper fraction is a mixed number."""
-        if _MIXED.fullmatch(" ".join(self.tokens[self.place : self.place + 8])):
-            whole, _, _, above, _, _, below, _ = map(_CONTEXT.mpf, [
-                token if token.isdigit() else 0 for token in self.tokens[self.place : self.place + 8]])
+        """base^exponent, where the base may be a factorial; a whole number before a proper fraction is a mixed number."""
+        coming = self.tokens[self.place : self.place + _MIXED_LENGTH]
+        if _MIXED.fullmatch(" ".join(coming)):
+            whole, above, below = (_CONTEXT.mpf(token) for token in coming if token.isdigit())
             if above < below:
-                self.place += 8
+                self.place += _MIXED_LENGTH
                 return whole + above / below
         base = self.factorial(self.atom())
         return _power(base, self.exponent()) if self.next == "^" else base
 
     def exponent(self) -> _Number:
-        """What follows a ^."""
+        """^ and the exponent after it."""
         self.take("^")
         return self.signed() if self.next == "-" else self.atom()
 
     def factorial(self, value: _Number) -> _Number:
-        """n!, where a "!" comes."""
+        """n! where "!" follows n, else n."""
         if self.next != "!":
             return value
         self.take()
-        if self.next == "!" or not _CONTEXT.isint(value) or not 0 <= value <= 170:
+        if self.next == "!" or not _CONTEXT.isint(value) or not 0 <= value <= _FACTORIAL_MAX:
             raise _Unreadable
         return _CONTEXT.factorial(value)
 
     def atom(self) -> _Number:
-        """A number, a variable, a group, a fraction, a root, a function of its argument."""
+        """A number, a variable, a group in brackets, a fraction, a root, or a function with its argument."""
         token = self.take()
         if token in _CLOSING:
             return self.group(_CLOSING[token])
         if token == "|":
-            self.bars += 1
+            self.open_bars += 1
             value = self.sum()
-            self.bars -= 1
+            self.open_bars -= 1
             self.take("|")
             return abs(value)
         if token in _ROUNDED:
@@ -184,7 +207,7 @@ class _Parser:
             return _bounded(above / below)
         if token == "\\binom":
             above, below = self.atom(), self.atom()
-            if not (_CONTEXT.isint(above) and _CONTEXT.isint(below) and 0 <= below <= above <= 300):
+            if not (_CONTEXT.isint(above) and _CONTEXT.isint(below) and 0 <= below <= above <= _BINOMIAL_MAX):
                 raise _Unreadable
             return _CONTEXT.binomial(above, below)
         if token == "\\sqrt":
@@ -201,7 +224,7 @@ class _Parser:
         raise _Unreadable
 
     def repeating(self, decimal: str) -> _Number:
-        """What digits under a bar add to the decimal before them."""
+        """What repeating digits, \\overline{3}, add to the decimal before them; 0 where none follow."""
         if self.next != "\\overline":
             return _CONTEXT.mpf(0)
         self.take()
@@ -213,15 +236,15 @@ class _Parser:
         return _CONTEXT.mpf(digits) / ((10 ** len(digits) - 1) * 10 ** len(decimal.partition(".")[2]))
 
     def group(self, closing: str) -> _Number:
-        """A sum up to its closing bracket."""
-        bars, self.bars = self.bars, 0
+        """A sum up to its closing bracket, which is taken too."""
+        open_bars, self.open_bars = self.open_bars, 0  # a | inside the group closes none that is open outside
         value = self.sum()
         self.take(closing)
-        self.bars = bars
+        self.open_bars = open_bars
         return value
 
     def function(self, name: str) -> _Number:
-        """A function, its power or its base, and its argument: what is in brackets, else the unwritten product that follows."""
+        """A function of its argument, which is in brackets or is the product that follows: \\sin 2x, \\sin^2 x, \\log_2 8."""
         base, exponent = _CONTEXT.mpf(10), _CONTEXT.mpf(1)
         if name == "\\log" and self.next == "_":
             self.take()
@@ -229,16 +252,16 @@ class _Parser:
         elif self.next == "^":
             exponent = self.exponent()
             if exponent == -1:
-                raise _Unreadable  # the inverse function or the reciprocal
-        bare = self.next not in _CLOSING
+                raise _Unreadable  # the inverse function, or the reciprocal?
+        is_bare = self.next not in _CLOSING
         argument = self.power()
-        while bare and (self.next.isalnum() or self.next in ("\\frac", "\\sqrt", "\\pi") or self.next in _GREEK):
+        while is_bare and (self.next.isalnum() or self.next in ("\\frac", "\\sqrt", "\\pi") or self.next in _GREEK):
             argument = _bounded(argument * self.power())
         value = _CONTEXT.log(argument) / _CONTEXT.log(base) if name in ("\\log", "\\lg") else _FUNCTIONS[name](argument)
         return _power(_bounded(value), exponent)
 
     def variable(self, name: str) -> _Number:
-        """A multiple of the point that depends on the name, with its index."""
+        """A multiple of the point that depends on the variable's name with its index: x_1 and x_2 differ."""
         if self.next == "_":
             self.take()
             start, _ = self.place, self.atom()
@@ -247,7 +270,7 @@ class _Parser:
 
 
 def _power(base: _Number, exponent: _Number) -> _Number:
-    """base^exponent. Raises Unreadable before anything too large is computed."""
+    """base^exponent. Raises _Unreadable before anything too large is computed."""
     size = max(1, abs(_CONTEXT.mag(base))) if base else 1
     if abs(exponent) * size > 10 * _MAGNITUDE:
         raise _Unreadable
@@ -255,7 +278,7 @@ def _power(base: _Number, exponent: _Number) -> _Number:
 
 
 def _root(value: _Number, order: _Number) -> _Number:
-    """The real root of a real number where there is one, else the principal one."""
+    """The real root of a real number where there is one, else the principal root."""
     if order in (3, 5, 7) and _CONTEXT.im(value) == 0 and _CONTEXT.re(value) < 0:
         return -_CONTEXT.root(-_CONTEXT.re(value), int(order))
     return _CONTEXT.sqrt(value) if order == 2 else _power(value, 1 / order)

@@ -1,4 +1,4 @@
-"""Who scores generated text: any Python function, or any command."""
+"""Scores generated text by whatever the user names: a Python function, or a command."""
 
 import importlib
 import json
@@ -12,28 +12,29 @@ from collections.abc import Callable, Sequence
 from llama_jax.errors import ConfigError, DataError
 
 ToxicityScorer = Callable[[Sequence[str]], list[float]]
+"""texts -> a number from 0 to 1 for each."""
 
 
 def toxicity_scorer(name: str) -> ToxicityScorer | None:
-    """The function that --scorer names; None for the empty name.
+    """The scorer that --scorer names; None for the empty name.
 
-    MODULE:FUNCTION is imported and called with a list of texts; it returns a number from 0 to 1 for each. Anything else is
-    a command: it gets lines {"text": ...} and prints as many lines {"toxicity": ...}. Raises ConfigError for a name that is
-    neither, and the scorer raises DataError where what came back is no such number for each text.
+    MODULE:FUNCTION is imported and called with a list of texts; it returns a number from 0 to 1 for each. Anything else is a
+    command: it gets lines {"text": ...} on its standard input and prints as many lines {"toxicity": ...}. Raises ConfigError
+    for a name that is neither; the scorer raises DataError where it does not get such a number for each text.
     """
     if not name:
         return None
     if re.fullmatch(r"[\w.]+:\w+", name):
         function = _import_function(name)
-        return lambda texts: _checked_scores(name, texts, function(list(texts)))
+        return lambda texts: _checked_scores(function(list(texts)), name, count=len(texts))
     words = shlex.split(name)
     if not shutil.which(words[0]):
         raise ConfigError(f"scorer {name!r} is neither MODULE:FUNCTION nor a command that can be found.")
-    return lambda texts: _checked_scores(name, texts, _run_command(words, texts))
+    return lambda texts: _checked_scores(_run_command(words, texts), name, count=len(texts))
 
 
 def _import_function(name: str) -> Callable[[list[str]], Sequence[float]]:
-    """MODULE:FUNCTION."""
+    """The function of MODULE:FUNCTION."""
     module, _, attribute = name.partition(":")
     try:
         function = getattr(importlib.import_module(module), attribute)
@@ -45,7 +46,7 @@ def _import_function(name: str) -> Callable[[list[str]], Sequence[float]]:
 
 
 def _run_command(words: list[str], texts: Sequence[str]) -> list[object]:
-    """What a command prints about texts."""
+    """The toxicities that a command prints for texts."""
     lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
     done = subprocess.run(words, input=lines, capture_output=True, text=True)
     if done.returncode:
@@ -57,9 +58,14 @@ def _run_command(words: list[str], texts: Sequence[str]) -> list[object]:
                         f"{done.stdout[:200]!r}.") from None
 
 
-def _checked_scores(name: str, texts: Sequence[str], values: Sequence[object]) -> list[float]:
-    """A number from 0 to 1 for each text."""
-    numbers = [float(value) if isinstance(value, int | float) or hasattr(value, "__float__") else math.nan for value in values]
-    if len(numbers) != len(texts) or not all(0 <= value <= 1 for value in numbers):
-        raise DataError(f"scorer {name!r} should give {len(texts)} numbers from 0 to 1, got {len(numbers)}: {list(values)[:3]}.")
+def _checked_scores(values: Sequence[object], name: str, *, count: int) -> list[float]:
+    """`count` numbers from 0 to 1, or DataError."""
+    numbers = [_as_float(value) for value in values]
+    if len(numbers) != count or not all(0 <= value <= 1 for value in numbers):
+        raise DataError(f"scorer {name!r} should give {count} numbers from 0 to 1, got {len(numbers)}: {list(values)[:3]}.")
     return numbers
+
+
+def _as_float(value: object) -> float:
+    """A number of any library as a float; NaN for what is not a number."""
+    return float(value) if isinstance(value, int | float) or hasattr(value, "__float__") else math.nan

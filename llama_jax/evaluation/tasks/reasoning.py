@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from llama_jax.evaluation.data import HubRows, OfficialFiles
-from llama_jax.evaluation.grading.latex import boxed_answer, equivalent_answers, hendrycks_form, minerva_form, normal_form
+from llama_jax.evaluation.grading.latex import boxed_answer, equivalent_answers, normal_form
 from llama_jax.evaluation.grading.matching import last_number, majority_vote, number_text, parse_number, stated_number
+from llama_jax.evaluation.grading.published_forms import hendrycks_form, minerva_form
 from llama_jax.evaluation.task import (
     GenerationAnswer,
     GenerationRequest,

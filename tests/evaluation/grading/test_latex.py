@@ -6,7 +6,8 @@ import time
 import pytest
 
 from llama_jax.evaluation.grading.expression import same_value
-from llama_jax.evaluation.grading.latex import boxed_answer, equivalent_answers, hendrycks_form, minerva_form, normal_form
+from llama_jax.evaluation.grading.latex import boxed_answer, equivalent_answers, normal_form
+from llama_jax.evaluation.grading.published_forms import hendrycks_form, minerva_form
 
 REAL = {  # problem: its answer, and what else is right
     "algebra/2": (r"\frac{1}{2}", ["1/2", "0.5", ".5", r"\dfrac12", "$\\frac{1}{2}$", "x = \\frac 12", "2^{-1}"]),
