@@ -90,7 +90,7 @@ class GenerationAnswer:
 
     texts: tuple[str, ...]
     finish_reasons: tuple[str, ...] = ()
-    """"stop" or "length", one per text."""
+    """One of "stop" and "length" per text."""
     truncated: int = 0
     """Tokens that the prompt lost at its left end."""
 

