@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from llama_jax.config import CheckpointConfig, Config, DataConfig, ModelConfig, TrainingConfig
+from llama_jax.config import CheckpointConfig, ComputeConfig, Config, DataConfig, ModelConfig, TrainingConfig
 from llama_jax.evaluation.answers import Answerer
 from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.model.decoder import Transformer
@@ -18,7 +18,8 @@ from tests.golden.small import random_params
 def save_run(folder: Path, config: ModelConfig, params: dict, tokenizer: Tokenizer, step: int = 1) -> Path:
     """A run directory as train.py leaves it, as far as loading goes."""
     checkpoints = Checkpoints(folder / "checkpoints", CheckpointConfig())
-    whole = Config(model=config, data=DataConfig(sequence_length=64), training=TrainingConfig(num_steps=5000))
+    whole = Config(model=config, compute=ComputeConfig(dtype="float32"), data=DataConfig(sequence_length=64),
+                   training=TrainingConfig(num_steps=5000))
     checkpoints.save(step, {"params": jax.tree.map(jnp.asarray, params)}, config=whole)
     checkpoints.close()
     tokenizer.save(folder)
