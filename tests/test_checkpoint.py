@@ -170,12 +170,13 @@ def test_another_model_is_refused():
         check_same_model(CONFIG, wanted)
 
 
-@pytest.mark.parametrize("field, value", [
-    ("attention", "chunked"), ("remat", "full"), ("scan_layers", False), ("dtype", "float32"), ("max_length", 4096),
+@pytest.mark.parametrize("section, field, value", [
+    ("compute", "attention", "chunked"), ("compute", "remat", "full"), ("compute", "scan_layers", False),
+    ("compute", "dtype", "float32"), ("compute", "loss_chunk", 8), ("model", "max_length", 4096),
 ])
-def test_what_does_not_touch_the_parameters_may_change(field, value):
-    assert field in FREE_TO_CHANGE
-    check_same_model(CONFIG, replace(CONFIG, model=replace(CONFIG.model, **{field: value})))
+def test_what_does_not_touch_the_parameters_may_change(section, field, value):
+    assert section == "compute" or field in FREE_TO_CHANGE
+    check_same_model(CONFIG, replace(CONFIG, **{section: replace(getattr(CONFIG, section), **{field: value})}))
 
 
 @pytest.mark.parametrize("saved, wanted", [

@@ -1,4 +1,4 @@
-"""The structure of the package: imports run down and nowhere in a circle; files, functions, signatures and names keep in bounds."""
+"""The structure of the package: imports run down and never in a circle; files, functions, signatures and names keep in bounds."""
 
 import ast
 import re
@@ -173,7 +173,8 @@ def test_public_names_mean_one_thing():
     for file in FILES:
         for node in ast.parse(file.read_text()).body:
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-            names = {leaf.id for target in targets if target is not None for leaf in ast.walk(target) if isinstance(leaf, ast.Name)}
+            leaves = [leaf for target in targets if target is not None for leaf in ast.walk(target)]
+            names = {leaf.id for leaf in leaves if isinstance(leaf, ast.Name)}
             names |= {node.name} if hasattr(node, "name") else set()
             for name in names:
                 if not name.startswith("_"):
@@ -182,7 +183,10 @@ def test_public_names_mean_one_thing():
     assert not several, "\n".join(f"{name}: {', '.join(files)}" for name, files in sorted(several.items()))
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file.name == "__init__.py" and file.parent.name != "llama_jax"], ids=named)
+FRONTS = [file for file in FILES if file.name == "__init__.py" and file.parent.name != "llama_jax"]
+
+
+@pytest.mark.parametrize("file", FRONTS, ids=named)
 def test_packages_say_what_they_offer(file):
     assert "__all__" in file.read_text()
 

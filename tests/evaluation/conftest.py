@@ -12,7 +12,7 @@ from llama_jax.evaluation.answers import Answerer
 from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.model.decoder import Transformer
 from llama_jax.tokenizer.base import Tokenizer
-from tests.golden.small import random_params
+from tests.golden.small import FLOAT32, random_params
 
 
 def save_run(folder: Path, config: ModelConfig, params: dict, tokenizer: Tokenizer, step: int = 1) -> Path:
@@ -28,7 +28,7 @@ def save_run(folder: Path, config: ModelConfig, params: dict, tokenizer: Tokeniz
 
 def small_config(vocab_size: int, **fields) -> ModelConfig:
     return ModelConfig(**{"vocab_size": vocab_size, "dim": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "ffn_dim": 48,
-                          "max_length": 256, "dtype": "float32", **fields})
+                          "max_length": 256, **fields})
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,8 @@ def small_run(tokenizer, tmp_path_factory) -> SimpleNamespace:
     config = small_config(tokenizer.vocab_size)
     params = random_params(config, 0)
     folder = save_run(tmp_path_factory.mktemp("runs") / "small", config, params, tokenizer)
-    return SimpleNamespace(folder=folder, answerer=Answerer(Transformer(config), jax.tree.map(jnp.asarray, params), tokenizer))
+    return SimpleNamespace(folder=folder, 
+                           answerer=Answerer(Transformer(config, FLOAT32), jax.tree.map(jnp.asarray, params), tokenizer))
 
 
 @pytest.fixture(scope="session")

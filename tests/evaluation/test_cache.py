@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from llama_jax.config import MeshConfig
+from llama_jax.config import ComputeConfig, MeshConfig
 from llama_jax.errors import DataError
 from llama_jax.evaluation.answers import Answerer
 from llama_jax.evaluation.cache import AnswerCache, read_answers
@@ -60,9 +60,9 @@ def test_config_and_tokenizer_count(small_run):
     a = small_run.answerer
     rules = replace(a.tokenizer.special_tokens, adds_bos=False)
     silent = type(a.tokenizer)(a.tokenizer.model, rules)
-    others = [model_fingerprint(replace(a.model.config, rope_theta=5e5), a.params, tokenizer=a.tokenizer),
-              model_fingerprint(replace(a.model.config, dtype="bfloat16"), a.params, tokenizer=a.tokenizer),
-              model_fingerprint(a.model.config, a.params, tokenizer=silent)]
+    others = [model_fingerprint(a.model.clone(config=replace(a.model.config, rope_theta=5e5)), a.params, tokenizer=a.tokenizer),
+              model_fingerprint(a.model.clone(compute=ComputeConfig(dtype="bfloat16")), a.params, tokenizer=a.tokenizer),
+              model_fingerprint(a.model, a.params, tokenizer=silent)]
     assert len({a.fingerprint, *others}) == 4
 
 

@@ -10,7 +10,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import pytest
-from flax import linen as nn
 
 from llama_jax.config import Config, DataConfig, EvalConfig, to_dict
 from llama_jax.config.file import load_config
@@ -29,7 +28,8 @@ def short_config(**fields) -> Config:
     config = load_config(ROOT / "configs/tiny.py")
     return replace(
         config, model=replace(config.model, vocab_size=512, dim=32, num_heads=4, num_kv_heads=2, num_layers=1, ffn_dim=48,
-                              max_length=256, scan_layers=True),
+                              max_length=256),
+        compute=replace(config.compute, scan_layers=True),
         optimizer=replace(config.optimizer, warmup_steps=2), data=replace(config.data, sequence_length=32),
         training=replace(config.training, num_steps=4, batch_size=8, heldout_every=0, heldout_batches=1, sample_tokens=0),
         eval=EvalConfig(**fields))
@@ -77,9 +77,9 @@ def test_they_do_not_inherit_the_backend_that_trains(attention, tokenizer, tmp_p
     (tmp_path / "boolq/dev.jsonl").write_text(json.dumps(record) + "\n")
     tokenizer.save(tmp_path)
     config = short_config(tasks=("boolq",), data_dir=str(tmp_path))
-    params = nn.unbox(Transformer(config.model).init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"])
+    params = Transformer(config.model).init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
     values = []
     for backend in (attention, "auto"):
-        [measure] = evaluators(replace(config, model=replace(config.model, attention=backend)), tmp_path)
+        [measure] = evaluators(replace(config, compute=replace(config.compute, attention=backend)), tmp_path)
         values.append(measure(params))
     assert values[0] == values[1] and values[0]

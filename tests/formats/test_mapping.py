@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 from flax import traverse_util
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +17,7 @@ from tests.formats.memory import SHAPES, config_of
 @pytest.mark.parametrize("kind", SHAPES)
 def test_the_table_is_the_parameter_tree(kind, tied):
     config = config_of(SHAPES[kind], tied_embeddings=tied, head_dim=10)
-    tree = nn.unbox(jax.eval_shape(Transformer(config).init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"])
+    tree = jax.eval_shape(Transformer(config).init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
     wanted = {name: leaf.shape for name, leaf in traverse_util.flatten_dict(tree, sep=".").items()}
     found = {t.weight.ours: ((config.num_layers,) if t.weight.stacked else ()) + t.shape(config) for t in tensors(config)}
     assert found == wanted

@@ -9,6 +9,7 @@ import pytest
 
 from llama_jax.model.decoder import Transformer
 from tests.golden.models import KV_HEADS, small_model
+from tests.golden.small import FLOAT32
 from tests.golden.stories import load_llama2c
 
 
@@ -28,4 +29,4 @@ def stories(shared_data) -> SimpleNamespace:
     folder = shared_data / "checkpoints/stories260K"
     config, params = load_llama2c(folder / "stories260K.bin")
     greedy = json.loads((folder / "greedy.json").read_text())
-    return SimpleNamespace(model=Transformer(config), params=jax.tree.map(jnp.asarray, params), greedy=greedy["tokens"])
+    return SimpleNamespace(model=Transformer(config, FLOAT32), params=jax.tree.map(jnp.asarray, params), greedy=greedy["tokens"])

@@ -4,13 +4,16 @@ from pathlib import Path
 
 import numpy as np
 
-from llama_jax.config import ModelConfig
+from llama_jax.config import ComputeConfig, ModelConfig
+
+FLOAT32 = ComputeConfig(dtype="float32")
+"""How tests compute: everything in float32."""
 
 CONFIGS = {
     "mha": ModelConfig(vocab_size=96, dim=32, num_layers=2, num_heads=4, num_kv_heads=4, ffn_dim=64, max_length=64,
-                       rope_theta=10_000.0, dtype="float32"),
+                       rope_theta=10_000.0),
     "gqa": ModelConfig(vocab_size=96, dim=32, num_layers=3, num_heads=4, num_kv_heads=2, ffn_dim=48, max_length=64,
-                       rope_theta=500_000.0, norm_eps=1e-6, dtype="float32"),
+                       rope_theta=500_000.0, norm_eps=1e-6),
 }
 
 STEPS, BATCH, LENGTH = 50, 4, 32

@@ -31,7 +31,7 @@ def load_llama2c(file: Path) -> tuple[ModelConfig, dict]:
     feedforward_norm = take(L, D)
     w_gate, w_down, w_up, final_norm = take(L, ffn, D), take(L, D, ffn), take(L, ffn, D), take(D)
     config = ModelConfig(vocab_size=vocab, dim=dim, num_layers=layers, num_heads=heads, num_kv_heads=kv_heads,
-                         ffn_dim=ffn, max_length=length, tied_embeddings=True, dtype="float32")
+                         ffn_dim=ffn, max_length=length, tied_embeddings=True)
     H = config.head_size
     return config, {
         "embedding": embedding,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from llama_jax.model.decoder import Transformer
+from tests.golden.small import FLOAT32
 from tests.golden.stories import load_llama2c
 
 
@@ -17,5 +18,5 @@ def test_greedy_text(shared_data, attention):
     folder = shared_data / "checkpoints/stories260K"
     config, params = load_llama2c(folder / "stories260K.bin")
     ids = np.array(json.loads((folder / "greedy.json").read_text())["tokens"])
-    logits_BTV = Transformer(replace(config, attention=attention)).apply({"params": params}, jnp.asarray(ids[None, :-1]))
+    logits_BTV = Transformer(config, replace(FLOAT32, attention=attention)).apply({"params": params}, jnp.asarray(ids[None, :-1]))
     np.testing.assert_array_equal(np.asarray(logits_BTV[0].argmax(-1)), ids[1:])

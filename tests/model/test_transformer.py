@@ -10,16 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llama_jax.config import MeshConfig, ModelConfig
+from llama_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from llama_jax.config.presets import PRESETS
 from llama_jax.errors import ConfigError
 from llama_jax.model.accounting import parameter_count
 from llama_jax.model.block import Block
 from llama_jax.model.cache import Cache
-from llama_jax.model.decoder import Transformer, rope
-from llama_jax.ops.masks import Mask
+from llama_jax.model.decoder import Transformer
+from llama_jax.model.positions import position_encoding
+from llama_jax.ops.masks import CAUSAL, Mask
 from llama_jax.parallel.mesh import make_mesh
-from tests.golden.small import CONFIGS, golden, random_params, random_rows
+from tests.golden.small import CONFIGS, FLOAT32, golden, random_params, random_rows
 
 PAPER_COUNTS = {
     "llama-7b": 6_738_415_616, "llama-13b": 13_015_864_320, "llama-33b": 32_528_943_616, "llama-65b": 65_285_660_672,
@@ -28,9 +29,9 @@ PAPER_COUNTS = {
 }
 
 
-@partial(jax.jit, static_argnums=0)
-def logits(config: ModelConfig, params, *inputs):
-    return Transformer(config).apply({"params": params}, *inputs)
+@partial(jax.jit, static_argnums=0, static_argnames="compute")
+def logits(config: ModelConfig, params, *inputs, compute: ComputeConfig = FLOAT32):
+    return Transformer(config, compute).apply({"params": params}, *inputs)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -48,8 +49,8 @@ def test_every_paper_preset_is_counted():
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("attention", ["reference", "chunked"])
 def test_logits_equal_transformers(name, attention):
-    config = replace(CONFIGS[name], attention=attention)
-    ours = logits(config, random_params(config, 0), random_rows(config, 1)[:, :-1])
+    config = CONFIGS[name]
+    ours = logits(config, random_params(config, 0), random_rows(config, 1)[:, :-1], compute=replace(FLOAT32, attention=attention))
     assert ours.dtype == jnp.float32
     np.testing.assert_allclose(ours, golden()[f"{name}_logits"], atol=1e-4)
 
@@ -73,24 +74,25 @@ def test_causal_by_gradient(name):
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("attention", ["reference", "chunked"])
 def test_packed_equals_separate(name, attention):
-    config = replace(CONFIGS[name], attention=attention)
+    config, compute = CONFIGS[name], replace(FLOAT32, attention=attention)
     params = random_params(config, 0)
     rows = random_rows(config, 2, batch=3, length=20)
     documents = [rows[0, :7], rows[1, :1], rows[2, :12]]
     packed = np.concatenate(documents)[None]
     positions = np.concatenate([np.arange(len(d)) for d in documents])[None]
     segments = np.concatenate([np.full(len(d), i) for i, d in enumerate(documents)])[None]
-    separate = [logits(config, params, d[None])[0] for d in documents]
-    together = logits(config, params, packed, positions, segments)[0]
+    separate = [logits(config, params, d[None], compute=compute)[0] for d in documents]
+    together = logits(config, params, packed, positions, segments, compute=compute)[0]
     np.testing.assert_allclose(together, np.concatenate(separate), atol=1e-5)
-    assert np.abs(logits(config, params, packed)[0] - together).max() > 0.1, "without segments they do see each other"
+    unseparated = logits(config, params, packed, compute=compute)[0]
+    assert np.abs(unseparated - together).max() > 0.1, "without segments they do see each other"
 
 
-def loss_and_gradients(config: ModelConfig):
+def loss_and_gradients(config: ModelConfig, compute: ComputeConfig = FLOAT32):
     rows = random_rows(config, 3)
 
     def loss(params):
-        values = jax.nn.log_softmax(logits(config, params, rows[:, :-1]))
+        values = jax.nn.log_softmax(logits(config, params, rows[:, :-1], compute=compute))
         return -jnp.take_along_axis(values, jnp.asarray(rows[:, 1:, None]), -1).mean()
 
     return jax.jit(jax.value_and_grad(loss))(random_params(config, 0))
@@ -100,16 +102,16 @@ def loss_and_gradients(config: ModelConfig):
                                     {"scan_layers": False, "remat": "linear"}], ids=str)
 def test_remat_and_unrolling_change_nothing(change):
     config = CONFIGS["gqa"]
-    chex.assert_trees_all_close(loss_and_gradients(replace(config, **change)), loss_and_gradients(config), rtol=1e-5,
+    chex.assert_trees_all_close(loss_and_gradients(config, replace(FLOAT32, **change)), loss_and_gradients(config), rtol=1e-5,
                                 atol=1e-6)
 
 
 def test_remat_policies_save_what_they_say():
-    config = replace(CONFIGS["mha"], scan_layers=False, num_layers=1)
+    config = replace(CONFIGS["mha"], num_layers=1)
 
     def saved_values(remat: str) -> int:
         """Numbers kept for the backward pass, parameters left out."""
-        model = Transformer(replace(config, remat=remat))
+        model = Transformer(config, replace(FLOAT32, scan_layers=False, remat=remat))
         params = random_params(config, 0)
         tokens = random_rows(config, 1)[:, :-1]
         _, pull = jax.vjp(lambda params: model.apply({"params": params}, tokens).sum(), params)
@@ -125,7 +127,6 @@ def test_remat_policies_save_what_they_say():
 def test_initialisation():
     config = ModelConfig(vocab_size=512, dim=256, num_layers=4, num_heads=4, num_kv_heads=2, ffn_dim=512)
     params = jax.jit(Transformer(config).init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
-    params = jax.tree.map(lambda x: x.value, params, is_leaf=lambda x: hasattr(x, "names"))
     residual = 0.02 / np.sqrt(2 * 4)
     wanted = {"embedding": 0.02, "head": 0.02, "wq": 0.02, "wk": 0.02, "wv": 0.02, "wo": residual, "w_gate": 0.02,
               "w_up": 0.02, "w_down": residual}
@@ -157,9 +158,9 @@ def test_theta_reaches_the_rotation():
 
 
 def test_bfloat16_compute_keeps_float32_logits_and_parameters():
-    config = replace(CONFIGS["mha"], dtype="bfloat16")
+    config = CONFIGS["mha"]
     params, rows = random_params(config, 0), random_rows(config, 1)[:, :-1]
-    half = logits(config, params, rows)
+    half = logits(config, params, rows, compute=ComputeConfig(dtype="bfloat16"))
     assert half.dtype == jnp.float32
     np.testing.assert_allclose(half, logits(CONFIGS["mha"], params, rows), atol=0.1)
 
@@ -173,7 +174,7 @@ def test_ids_outside_the_vocabulary(token, sizes):
     params, rows = random_params(config, 0), jnp.asarray(random_rows(config, 1)[:2, :8])
     bad = rows.at[1, 3].set(V if token == "V" else token)
     with pytest.raises(ConfigError, match=rf"token ids must lie in \[0, {V}\), the model's vocabulary; got"):
-        Transformer(config).apply({"params": params}, bad)
+        Transformer(config, FLOAT32).apply({"params": params}, bad)
     with jax.set_mesh(make_mesh(MeshConfig(*sizes))) if sizes else nullcontext():
         out = logits(config, params, bad)
         np.testing.assert_allclose(out[0], logits(config, params, rows)[0], atol=1e-5)
@@ -182,7 +183,7 @@ def test_ids_outside_the_vocabulary(token, sizes):
 
 def test_what_the_model_is_not_asked():
     config = CONFIGS["gqa"]
-    model, params, T = Transformer(config), random_params(config, 0), config.max_length + 1
+    model, params, T = Transformer(config, FLOAT32), random_params(config, 0), config.max_length + 1
     for tokens in (jnp.zeros(3, jnp.int32), jnp.zeros((1, 3)), jnp.zeros((1, 1, 3), jnp.int32)):
         with pytest.raises(ConfigError, match=r"rows of token ids, integers \(B, T\), got"):
             model.apply({"params": params}, tokens)
@@ -197,14 +198,15 @@ def test_what_the_model_is_not_asked():
 @pytest.mark.parametrize("attention", ["reference", "chunked", "auto", "splash", "cudnn"])
 def test_a_cache_heeds_no_mask_but_causality(attention):
     """It would ignore the rest."""
-    config = replace(CONFIGS["gqa"], attention=attention)
-    cache = Cache.empty(config, 2, 8)
-    tables = rope(config, jnp.zeros((2, 1), jnp.int32))
+    config, block = CONFIGS["gqa"], Block(CONFIGS["gqa"], replace(FLOAT32, attention=attention))
+    cache = Cache.empty(config, dtype="float32", rows=2, slots=8)
+    tables = position_encoding(config).tables(jnp.zeros((2, 1), jnp.int32), head_dim=config.head_size)
+    x = jnp.ones((2, 1, config.dim))
     layer = jax.tree.map(lambda x: x[0], random_params(config, 0)["layers"])
     for mask in (Mask(segment_ids_BT=jnp.zeros((2, 1), jnp.int32)), Mask(ends_BT=jnp.ones((2, 1), jnp.int32))):
         with pytest.raises(ConfigError, match=r"attention over a cache knows no .* \(mask\."):
-            Block(config).apply({"params": layer}, jnp.ones((2, 1, config.dim)), tables, mask, cache.layer(0))
-    out, _ = Block(config).apply({"params": layer}, jnp.ones((2, 1, config.dim)), tables, Mask(), cache.layer(0))
+            block.apply({"params": layer}, x, tables, mask=mask, cache=cache.layer(0), method=Block.with_keys_values)
+    out, _ = block.apply({"params": layer}, x, tables, mask=CAUSAL, cache=cache.layer(0), method=Block.with_keys_values)
     assert np.isfinite(out).all()
 
 
@@ -213,7 +215,8 @@ def test_parameters_do_not_depend_on_the_backend(attention):
     """Two tokens are no problem that a fused kernel serves, nor need its hardware be here."""
     config = CONFIGS["gqa"]
     tokens = jnp.zeros((1, 2), jnp.int32)
-    model = Transformer(replace(config, attention=attention))
-    chex.assert_trees_all_equal(model.init(jax.random.key(0), tokens), Transformer(config).init(jax.random.key(0), tokens))
+    model = Transformer(config, replace(FLOAT32, attention=attention))
+    of_auto = Transformer(config, FLOAT32).init(jax.random.key(0), tokens)
+    chex.assert_trees_all_equal(model.init(jax.random.key(0), tokens), of_auto)
     with pytest.raises(ConfigError, match=f"{attention} cannot serve"):
         model.apply({"params": random_params(config, 0)}, tokens)

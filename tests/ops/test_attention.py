@@ -19,7 +19,7 @@ from llama_jax.ops.chunked import attend_chunked
 from llama_jax.ops.cudnn import attend_fused
 from llama_jax.ops.masks import Mask
 from llama_jax.ops.reference import attend_reference
-from llama_jax.ops.spec import Problem, mask_of
+from llama_jax.ops.spec import AttentionSpec, described_by_training
 from llama_jax.ops.splash import attend_splash
 
 HEADS = {"mha": (4, 4), "gqa": (4, 2), "mqa": (4, 1)}
@@ -215,15 +215,15 @@ class Device(NamedTuple):
 
 CPU, TPU = Device("cpu", "cpu"), Device("tpu", "TPU v5 lite")
 A100, H100 = Device("gpu", "NVIDIA A100-SXM4-80GB", "8.0"), Device("gpu", "NVIDIA H100 80GB HBM3", "9.0")
-SEVEN_B = Problem(device=H100, length=2048, head_dim=128, dtype=jnp.bfloat16, mask=mask_of(True))
+SEVEN_B = AttentionSpec(device=H100, length=2048, head_dim=128, dtype=jnp.bfloat16, described=described_by_training(True))
 
 
 @pytest.mark.parametrize("change, backend, why", [
     ({}, "cudnn", "the fused kernel for NVIDIA H100"),
     ({"device": A100}, "chunked", "not cudnn: its heads are multiples of 8 and at most 128 wide .* 128 and 16 for the docum"),
-    ({"device": A100, "mask": mask_of(False)}, "cudnn", "the fused kernel"),
+    ({"device": A100, "described": described_by_training(False)}, "cudnn", "the fused kernel"),
     ({"device": A100, "head_dim": 64}, "cudnn", "the fused kernel"),
-    ({"dtype": jnp.float32}, "chunked", "not cudnn: it needs model.dtype bfloat16, got float32"),
+    ({"dtype": jnp.float32}, "chunked", "not cudnn: it needs compute.dtype bfloat16, got float32"),
     ({"mask": frozenset({"ends_BT"})}, "chunked", "not cudnn: it knows no tree masks"),
     ({"sliced": True}, "chunked", "not cudnn: it needs whole rows"),
     ({"device": TPU}, "splash", "the fused kernel for TPU v5 lite"),

@@ -16,12 +16,12 @@ from jax.sharding import AbstractDevice, AbstractMesh
 from llama_jax.config import MeshConfig
 from llama_jax.errors import ConfigError
 from llama_jax.ops import attention, chunked
-from llama_jax.ops.attention import BACKENDS, FUSED, attend, choose, device_in_use
+from llama_jax.ops.attention import BACKENDS, attend, choose, device_in_use, is_fused
 from llama_jax.ops.chunked import attend_chunked
 from llama_jax.ops.cudnn import BITS, attend_cudnn, attend_fused
 from llama_jax.ops.masks import Mask
 from llama_jax.ops.reference import attend_reference
-from llama_jax.ops.spec import Problem
+from llama_jax.ops.spec import AttentionSpec
 from llama_jax.ops.splash import attend_splash
 from llama_jax.parallel.attention import attend_over_mesh
 from llama_jax.parallel.mesh import make_mesh
@@ -187,7 +187,7 @@ def test_fused_kernels_refuse_trees_on_their_own_hardware(impl, device, monkeypa
         np.testing.assert_allclose(attend(q, k, v, mask, "auto").astype(jnp.float32), float64_attention(q, k, v, mask), atol=4e-2)
 
 
-@pytest.mark.parametrize("impl", FUSED)
+@pytest.mark.parametrize("impl", filter(is_fused, BACKENDS))
 @pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (8, 1, 1, 1), (1, 1, 2, 4)])
 def test_fused_kernels_are_refused_on_a_mesh_of_cpus(impl, sizes):
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: int(np.prod(sizes))])
@@ -218,7 +218,7 @@ def test_masks_are_heeded_on_every_mesh(impl, kind, sizes):
     ({"head_dim": 136, "device": A100}, "at most 128 wide"),
 ])
 def test_cudnn_says_what_it_lacks(change, sentence):
-    problem = replace(Problem(H100, 128, 64, jnp.bfloat16), **change)
+    problem = replace(AttentionSpec(H100, 128, 64, jnp.bfloat16), **change)
     with pytest.raises(ConfigError, match=sentence):
         choose("cudnn", problem)
     assert choose("auto", problem)[0] == "chunked"
@@ -227,8 +227,8 @@ def test_cudnn_says_what_it_lacks(change, sentence):
 def test_splash_says_what_it_lacks():
     """What Mosaic has no float16 for, it would refuse with an internal error of its own."""
     with pytest.raises(ConfigError, match=r"it needs model\.dtype bfloat16 or float32, got float16"):
-        choose("splash", Problem(TPU, 128, 64, jnp.float16))
-    assert choose("splash", Problem(TPU, 128, 64, jnp.float32))[0] == "splash"
+        choose("splash", AttentionSpec(TPU, 128, 64, jnp.float16))
+    assert choose("splash", AttentionSpec(TPU, 128, 64, jnp.float32))[0] == "splash"
 
 
 @pytest.mark.parametrize("segments", [False, True])

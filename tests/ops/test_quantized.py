@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llama_jax.inference.params import forward, logits_of, make_weights
+from llama_jax.inference.decode import forward_over_cache
+from llama_jax.inference.params import decoding_params
 from llama_jax.model.decoder import Transformer
 from llama_jax.ops.linear import linear, quantize
 from llama_jax.scoring.likelihood import token_loglikelihood
+from tests.golden.small import FLOAT32
 from tests.golden.stories import load_llama2c
 
 
@@ -30,8 +32,9 @@ def test_the_cost_on_a_real_model(shared_data):
     config, params = load_llama2c(shared_data / "checkpoints/stories260K/stories260K.bin")
     params = jax.tree.map(jnp.asarray, params)
     ids = json.loads((shared_data / "checkpoints/stories260K/greedy.json").read_text())["tokens"]
-    [exact] = token_loglikelihood(Transformer(config), params, [(ids[:1], ids[1:])])
-    weights = make_weights(config, params, int8=True)
-    h_BTD, _ = forward(config, weights, jnp.asarray([ids[:-1]]))
-    logprobs = jax.nn.log_softmax(logits_of(weights, h_BTD[0]))[np.arange(len(ids) - 1), np.array(ids[1:])]
+    model = Transformer(config, FLOAT32)
+    [exact] = token_loglikelihood(model, params, [(ids[:1], ids[1:])])
+    weights = decoding_params(model, params, int8=True)
+    h_BTD, _ = forward_over_cache(model, weights, tokens_BT=jnp.asarray([ids[:-1]]))
+    logprobs = jax.nn.log_softmax(weights.next_logits(h_BTD[0]))[np.arange(len(ids) - 1), np.array(ids[1:])]
     assert abs(float(logprobs.mean()) - exact.logprob / (len(ids) - 1)) < 0.005

@@ -23,6 +23,7 @@ from llama_jax.training.compiled import build
 from llama_jax.training.init_from import check_initial_model, load_initial_params, open_initial_weights, required_tokenizer
 from llama_jax.training.loop import fit
 from tests.formats.memory import MemorySource, config_of
+from tests.golden.small import FLOAT32
 
 MODEL = config_of(2, num_layers=2)
 
@@ -58,7 +59,7 @@ def test_a_run_goes_on_from_a_folder(tmp_path, config, weights, tokenizer, capsy
     rows = np.concatenate([np.fromfile(file, "<u2") for file in (run / "data").rglob("*.bin")])
     windows = rows[: len(rows) // 33 * 33].reshape(-1, 33).astype(np.int32)
     _, params, _ = load(weights)
-    logits = jax.jit(Transformer(MODEL).apply)({"params": params}, windows[:, :-1])
+    logits = jax.jit(Transformer(MODEL, FLOAT32).apply)({"params": params}, windows[:, :-1])
     nll = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), windows[:, 1:, None], -1).mean()
     first, *_, last = losses(run)
     assert first == pytest.approx(nll, abs=0.1) and last < first - 0.1

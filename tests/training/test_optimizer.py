@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llama_jax.config import OptimizerConfig
-from llama_jax.training.optimizer import decayed, learning_rate, make_optimizer
+from llama_jax.config import ModelConfig, OptimizerConfig
+from llama_jax.model.tree import decay_mask
+from llama_jax.training.optimizer import learning_rate, make_optimizer
 
 
 def test_schedule_at_its_corners():
@@ -61,7 +62,7 @@ def params():
 
 
 def test_norms_and_embeddings_are_not_decayed():
-    assert decayed(params()) == {
+    assert decay_mask(ModelConfig())(params()) == {
         "embedding": False, "head": True, "final_norm": {"scale": False},
         "layers": {"attention": {"wq": True}, "attention_norm": {"scale": False}},
     }

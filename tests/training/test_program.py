@@ -9,20 +9,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
-from llama_jax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from llama_jax.config import ComputeConfig, Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from llama_jax.errors import ConfigError
 from llama_jax.model.accounting import parameter_count
 from llama_jax.parallel.mesh import make_mesh
-from llama_jax.parallel.rules import spec
-from llama_jax.training.compiled import build, check
+from llama_jax.parallel.rules import AXES, spec
+from llama_jax.training.compiled import build, check_config_on_mesh
 from tests.training.test_step import packed_batch
 
 CONFIG = Config(
-    model=ModelConfig(vocab_size=496, dim=32, num_layers=2, num_heads=4, num_kv_heads=2, ffn_dim=48, max_length=320,
-                      dtype="float32", remat="linear"),
+    model=ModelConfig(vocab_size=496, dim=32, num_layers=2, num_heads=4, num_kv_heads=2, ffn_dim=48, max_length=320),
+    compute=ComputeConfig(dtype="float32", remat="linear", loss_chunk=64),
     data=DataConfig(sequence_length=320), optimizer=OptimizerConfig(warmup_steps=1, peak_lr=1e-2),
-    training=TrainingConfig(num_steps=4, batch_size=4, loss_chunk=64),
+    training=TrainingConfig(num_steps=4, batch_size=4),
 )
 
 
@@ -80,7 +81,8 @@ SMALL = replace(CONFIG, model=replace(CONFIG.model, vocab_size=64), data=DataCon
 
 
 def test_offloaded_activations_give_the_same_parameters():
-    kept, offloaded = (states_after(replace(SMALL, model=replace(SMALL.model, remat=remat))) for remat in ("linear", "offload"))
+    policies = [replace(SMALL.compute, remat=remat) for remat in ("linear", "offload")]
+    kept, offloaded = (states_after(replace(SMALL, compute=compute)) for compute in policies)
     chex.assert_trees_all_close(kept.params, offloaded.params, atol=1e-6)
 
 
@@ -113,7 +115,7 @@ def test_documents_need_not_be_kept_apart():
     ({"model": replace(CONFIG.model, num_kv_heads=1)}, MeshConfig(4, 1, 2, 1),
      "model.num_kv_heads = 1 does not divide by mesh.tensor = 2"),
     ({"training": replace(CONFIG.training, batch_size=6)}, MeshConfig(4, 1, 2, 1), "micro-batch of 6 sequences"),
-    ({"model": replace(CONFIG.model, attention="cudnn")}, MeshConfig(8), "cudnn cannot serve: it needs an NVIDIA GPU"),
+    ({"compute": replace(CONFIG.compute, attention="cudnn")}, MeshConfig(8), "cudnn cannot serve: it needs an NVIDIA GPU"),
 ])
 def test_what_does_not_fit_the_mesh_is_refused(change, mesh, sentence):
     config = replace(replace(CONFIG, training=replace(CONFIG.training, batch_size=8)), **change)
@@ -123,9 +125,10 @@ def test_what_does_not_fit_the_mesh_is_refused(change, mesh, sentence):
 
 def test_offload_needs_pinned_memory():
     device = SimpleNamespace(device_kind="Toaster", addressable_memories=lambda: [SimpleNamespace(kind="device")])
-    mesh = SimpleNamespace(shape=dict.fromkeys(("data", "fsdp", "tensor", "sequence"), 1), devices=np.array([device]))
+    mesh = SimpleNamespace(shape=dict.fromkeys(AXES, 1), axis_names=AXES, axis_types=(AxisType.Auto,) * 4,
+                           devices=np.array([device]))
     with pytest.raises(ConfigError, match=r"pinned host memory, which Toaster does not have \(it has device\); take linear"):
-        check(replace(CONFIG, model=replace(CONFIG.model, remat="offload")), mesh)
+        check_config_on_mesh(replace(CONFIG, compute=replace(CONFIG.compute, remat="offload")), mesh)
 
 
 def test_two_axes_of_an_array_on_one_mesh_axis_are_refused():
@@ -136,6 +139,6 @@ def test_two_axes_of_an_array_on_one_mesh_axis_are_refused():
 @pytest.mark.parametrize("attention", ["reference", "chunked"])
 def test_what_is_not_training_does_not_inherit_its_backend(attention):
     """Samples are drawn by `Program.model`: the backend that serves training rows need not know other masks and lengths."""
-    config = replace(CONFIG, model=replace(CONFIG.model, attention=attention))
+    config = replace(CONFIG, compute=replace(CONFIG.compute, attention=attention))
     program = build(config, make_mesh(MeshConfig(1), jax.devices()[:1]))
-    assert program.attention == f"{attention} (asked for)" and program.model.config.attention == "auto"
+    assert program.attention == f"{attention} (asked for)" and program.model.compute.attention == "auto"

@@ -18,10 +18,9 @@ from llama_jax.parallel.mesh import make_mesh
 from llama_jax.training.compiled import build
 from llama_jax.training.optimizer import make_optimizer
 from llama_jax.training.step import TrainState, init_state, make_train_step, micro_batches
-from tests.golden.small import CONFIGS, PEAK_LR, STEPS, WARMUP, golden, random_params, random_rows
+from tests.golden.small import CONFIGS, FLOAT32, PEAK_LR, STEPS, WARMUP, golden, random_params, random_rows
 
-MODEL = ModelConfig(vocab_size=64, dim=32, num_layers=2, num_heads=4, num_kv_heads=2, ffn_dim=48, max_length=32,
-                    dtype="float32")
+MODEL = ModelConfig(vocab_size=64, dim=32, num_layers=2, num_heads=4, num_kv_heads=2, ffn_dim=48, max_length=32)
 
 
 def batch_of(rows: np.ndarray) -> Batch:
@@ -40,11 +39,11 @@ def packed_batch(seed: int, batch: int = 8, length: int = 16) -> Batch:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_fifty_steps_follow_torch_adamw(name):
     config = CONFIGS[name]
-    model = Transformer(config)
+    model = Transformer(config, replace(FLOAT32, loss_chunk=32))
     optimizer = make_optimizer(OptimizerConfig(peak_lr=PEAK_LR, warmup_steps=WARMUP), STEPS)
     params = jax.tree.map(jnp.asarray, random_params(config, 0))
     state = TrainState(step=jnp.int32(0), params=params, opt_state=optimizer.init(params))
-    step = jax.jit(make_train_step(model, optimizer, TrainingConfig(loss_chunk=32)))
+    step = jax.jit(make_train_step(model, optimizer, TrainingConfig()))
     losses = []
     for n in range(STEPS):
         state, metrics = step(state, batch_of(random_rows(config, 1000 + n)))
@@ -56,10 +55,10 @@ def test_fifty_steps_follow_torch_adamw(name):
 
 @pytest.mark.parametrize("count", [2, 4, 8])
 def test_accumulation_equals_one_batch(count):
-    model, batch = Transformer(MODEL), packed_batch(0)
+    model, batch = Transformer(MODEL, FLOAT32), packed_batch(0)
     assert len(set(batch.weights.reshape(count, -1).sum(1))) > 1, "micro-batches of different weight"
     optimizer = make_optimizer(OptimizerConfig(warmup_steps=1), 10)
-    state = init_state(model, optimizer, 0)
+    state = init_state(model, optimizer, seed=0)
 
     def run(accumulation_steps):
         config = TrainingConfig(accumulation_steps=accumulation_steps)
@@ -83,9 +82,9 @@ COVERING = [(8, 1, 1, 1), (1, 4, 2, 1), (2, 2, 1, 2), (1, 2, 2, 2), (1, 1, 1, 8)
 
 
 def trained_on(mesh_config: MeshConfig, devices: int):
-    config = Config(model=MODEL, data=DataConfig(sequence_length=16), mesh=mesh_config,
+    config = Config(model=MODEL, compute=replace(FLOAT32, loss_chunk=8), data=DataConfig(sequence_length=16), mesh=mesh_config,
                     optimizer=OptimizerConfig(warmup_steps=2, peak_lr=1e-2),
-                    training=TrainingConfig(num_steps=4, batch_size=16, accumulation_steps=2, loss_chunk=8))
+                    training=TrainingConfig(num_steps=4, batch_size=16, accumulation_steps=2))
     mesh = make_mesh(config.mesh, jax.devices()[:devices])
     program = build(config, mesh)
     with jax.set_mesh(mesh):
