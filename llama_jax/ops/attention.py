@@ -11,7 +11,7 @@ from llama_jax.errors import ConfigError
 from llama_jax.ops import chunked, cudnn, reference, splash
 from llama_jax.ops.bias import NO_BIAS, Bias
 from llama_jax.ops.masks import Mask
-from llama_jax.ops.spec import AttentionSpec
+from llama_jax.ops.spec import AttentionSpec, words_for
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ def lacks(name: str, spec: AttentionSpec) -> str:
     if not unknown:
         return BACKENDS[name].lacks(spec)
     others = [other for other, backend in BACKENDS.items() if unknown <= backend.knows]
-    words = " and ".join(filter(None, (Mask.words(unknown), Bias.words(unknown))))
-    return f"it knows no {words}, which {' and '.join(others) or 'no backend'} can serve"
+    return f"it knows no {words_for(unknown, Mask, Bias)}, which {' and '.join(others) or 'no backend'} can serve"
 
 
 def choose(impl: str, spec: AttentionSpec) -> tuple[str, str]:
@@ -116,14 +115,13 @@ def spec_of_arrays(
     dtypes = [jnp.dtype(x.dtype).name for x in (q_BTNH, k_BSKH, v_BSKH)]
     if len(set(dtypes)) > 1 or dtypes[0] not in DTYPES:
         raise ConfigError(f"attention wants q, k and v of one dtype out of {', '.join(DTYPES)}, got {', '.join(dtypes)}.")
-    for label, description in (("mask", mask), ("bias", bias)):
+    for description in (mask, bias):
         for name in sorted(description.used):
-            said = getattr(description, name)
+            said = getattr(description, name.partition(".")[2])
             if name.endswith("_BT") and (said.shape not in ((B, S), (1, S)) or not jnp.issubdtype(said.dtype, jnp.integer)):
-                raise ConfigError(f"{label}.{name} wants integers, one for each of {B} x {S} tokens, got {said.dtype} "
-                                  f"{said.shape}.")
+                raise ConfigError(f"{name} wants integers, one for each of {B} x {S} tokens, got {said.dtype} {said.shape}.")
             if name.endswith("_N") and said.shape != (N,):
-                raise ConfigError(f"{label}.{name} wants one number for each of {N} query heads, got {said.shape}.")
+                raise ConfigError(f"{name} wants one number for each of {N} query heads, got {said.shape}.")
     return AttentionSpec(device_in_use(), S, H, q_BTNH.dtype, mask.used | bias.used, sliced)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import field
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,8 @@ class Bias(Description):
 
     No gradient flows into these fields.
     """
+
+    LABEL: ClassVar[str] = "bias"
 
     slopes_N: Array | None = field(default=None, metadata={"words": "scores lowered in proportion to distance"})
     """float32 per query head: slope * (position of the query - position of the key) is subtracted (ALiBi, Press et al. 2022)."""

@@ -16,7 +16,7 @@ from llama_jax.ops.bias import NO_BIAS, Bias
 from llama_jax.ops.masks import Mask
 from llama_jax.ops.reference import MASKED
 
-KNOWS = frozenset({"segment_ids_BT", "ends_BT", "slopes_N", "positions_BT"})
+KNOWS = frozenset({"mask.segment_ids_BT", "mask.ends_BT", "bias.slopes_N", "bias.positions_BT"})
 """Fields of `Mask` and `Bias` that it heeds: all that their `block` computes."""
 
 LOWEST = MASKED / 2

@@ -17,7 +17,7 @@ from llama_jax.ops.bias import NO_BIAS, Bias
 from llama_jax.ops.masks import Mask
 from llama_jax.ops.spec import AttentionSpec
 
-KNOWS = frozenset({"segment_ids_BT"})
+KNOWS = frozenset({"mask.segment_ids_BT"})
 """Fields of `Mask` and `Bias` that it heeds."""
 
 BITS = 16
@@ -39,7 +39,7 @@ def lacks(spec: AttentionSpec) -> str:
         return f"it needs compute.dtype bfloat16, got {jnp.dtype(spec.dtype).name}"
     if spec.sliced:
         return "it needs whole rows: num_kv_heads must be a multiple of mesh.tensor x mesh.sequence"
-    segments = "segment_ids_BT" in spec.described
+    segments = "mask.segment_ids_BT" in spec.described
     if segments and spec.length > 2**BITS:
         return f"it tells documents apart in rows of at most {2**BITS:,} tokens, got {spec.length:,}"
     width = spec.head_dim + (BITS if segments else 0)

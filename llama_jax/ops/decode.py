@@ -10,7 +10,7 @@ from jax import Array, lax
 from llama_jax.ops.bias import NO_BIAS, Bias
 from llama_jax.ops.reference import MASKED
 
-KNOWS = frozenset({"slopes_N", "positions_BT"})
+KNOWS = frozenset({"bias.slopes_N", "bias.positions_BT"})
 """Fields of `Mask` and `Bias` that attention over a cache heeds. It is causal and nothing else: a row of the cache is one text
 from its beginning, so that positions are indices."""
 

@@ -1,6 +1,7 @@
 """Which keys a query may see, as a description; a boolean array is made of it only where a backend needs one."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,8 @@ from llama_jax.ops.spec import Description
 @dataclasses.dataclass(frozen=True)
 class Mask(Description):
     """Causal attention, optionally within documents and along the branches of prefix trees."""
+
+    LABEL: ClassVar[str] = "mask"
 
     segment_ids_BT: Array | None = dataclasses.field(default=None, metadata={"words": "documents that do not see each other"})
     """int32 document of each token, any numbers: tokens with equal ones see each other. None where a row is one document."""

@@ -7,7 +7,7 @@ from jax import Array
 from llama_jax.ops.bias import NO_BIAS, Bias
 from llama_jax.ops.masks import Mask
 
-KNOWS = frozenset({"segment_ids_BT", "ends_BT", "slopes_N", "positions_BT"})
+KNOWS = frozenset({"mask.segment_ids_BT", "mask.ends_BT", "bias.slopes_N", "bias.positions_BT"})
 """Fields of `Mask` and `Bias` that it heeds: all that their `block` computes."""
 
 MASKED = -1e30

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 from jax.typing import DTypeLike
@@ -12,27 +13,29 @@ from llama_jax.errors import ConfigError
 class Description:
     """Base of `Mask` and `Bias`: dataclasses of arrays, in which a field that is None says nothing.
 
-    What any other field says must be known to the code that reads it; `only` refuses the rest.
+    What any other field says must be known to the code that reads it; `only` refuses the rest. Fields are named
+    "mask.segment_ids_BT", "bias.slopes_N" and the like wherever they are spoken of from outside.
     """
+
+    LABEL: ClassVar[str]
 
     @property
     def used(self) -> frozenset[str]:
         """Names of the fields that say something."""
-        return frozenset(field.name for field in dataclasses.fields(self) if getattr(self, field.name) is not None)
+        fields = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) is not None]
+        return frozenset(f"{self.LABEL}.{name}" for name in fields)
 
     def only(self, known: frozenset[str], reader: str) -> None:
         """Raise ConfigError where a field that is not among the `known` ones says something that `reader` would ignore."""
         if unknown := self.used - known:
-            raise ConfigError(f"{reader} knows no {self.words(unknown)}; such attention goes through `attend`, with a backend "
-                              "that knows it, or auto.")
+            raise ConfigError(f"{reader} knows no {words_for(unknown, type(self))}; attention under such a {self.LABEL} goes "
+                              "through `attend`, with a backend that knows it, or auto.")
 
-    @classmethod
-    def words(cls, names: frozenset[str]) -> str:
-        """What fields mean, each with its name, for error messages; names of other descriptions are passed over."""
-        meanings = {field.name: field.metadata.get("words", "") for field in dataclasses.fields(cls)}
-        label = cls.__name__.lower()
-        return " and ".join(f"{meanings[name]} ({label}.{name})" if meanings[name] else f"{label}.{name}"
-                            for name in sorted(names & meanings.keys()))
+
+def words_for(names: frozenset[str], *classes: type[Description]) -> str:
+    """What fields of these classes mean, each with its name, for error messages."""
+    meanings = {f"{cls.LABEL}.{field.name}": field.metadata.get("words") for cls in classes for field in dataclasses.fields(cls)}
+    return " and ".join(f"{meanings[name]} ({name})" if meanings.get(name) else name for name in sorted(names))
 
 
 @dataclass(frozen=True)
@@ -60,4 +63,4 @@ class AttentionSpec:
 
 def described_by_training(separate_documents: bool) -> frozenset[str]:
     """The fields of `Mask` that training rows use."""
-    return frozenset({"segment_ids_BT"} if separate_documents else ())
+    return frozenset({"mask.segment_ids_BT"} if separate_documents else ())

@@ -10,7 +10,7 @@ from llama_jax.ops.bias import NO_BIAS, Bias
 from llama_jax.ops.masks import Mask
 from llama_jax.ops.spec import AttentionSpec
 
-KNOWS = frozenset({"segment_ids_BT"})
+KNOWS = frozenset({"mask.segment_ids_BT"})
 """Fields of `Mask` and `Bias` that it heeds."""
 
 LANES = 128

@@ -224,7 +224,7 @@ SEVEN_B = AttentionSpec(device=H100, length=2048, head_dim=128, dtype=jnp.bfloat
     ({"device": A100, "described": described_by_training(False)}, "cudnn", "the fused kernel"),
     ({"device": A100, "head_dim": 64}, "cudnn", "the fused kernel"),
     ({"dtype": jnp.float32}, "chunked", "not cudnn: it needs compute.dtype bfloat16, got float32"),
-    ({"mask": frozenset({"ends_BT"})}, "chunked", "not cudnn: it knows no tree masks"),
+    ({"described": frozenset({"mask.ends_BT"})}, "chunked", "not cudnn: it knows no tree masks"),
     ({"sliced": True}, "chunked", "not cudnn: it needs whole rows"),
     ({"device": TPU}, "splash", "the fused kernel for TPU v5 lite"),
     ({"device": TPU, "length": 1000}, "chunked", "not splash: it needs rows of a multiple of 128 tokens, got 1000"),
@@ -240,7 +240,7 @@ def test_the_door_says_what_is_lacking():
     on_cpu = replace(SEVEN_B, device=CPU)
     assert choose("reference", on_cpu) == ("reference", "asked for")
     assert choose("cudnn", SEVEN_B) == ("cudnn", "asked for")
-    with pytest.raises(ConfigError, match="known: auto, reference, chunked, cudnn, splash"):
+    with pytest.raises(ConfigError, match="known: auto, cudnn, splash, chunked, reference"):
         choose("flash", on_cpu)
     with pytest.raises(ConfigError, match="attention cudnn cannot serve: it needs an NVIDIA GPU, and this is cpu; auto picks"):
         choose("cudnn", on_cpu)

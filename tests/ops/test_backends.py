@@ -175,7 +175,7 @@ def test_nor_is_it_ignored_where_a_backend_is_called_by_itself(backend):
 @pytest.mark.parametrize("impl, device", [("cudnn", H100), ("splash", TPU)])
 def test_fused_kernels_refuse_trees_on_their_own_hardware(impl, device, monkeypatch):
     """One device, a described one, and a mesh of them: the same sentence, before anything is compiled."""
-    sentence = rf"model\.attention {impl} cannot serve: it knows no tree masks \(mask\.ends_BT\), which reference and chunked can"
+    sentence = rf"attention {impl} cannot serve: it knows no tree masks \(mask\.ends_BT\), which chunked and reference can"
     q, k, v = arrays(T=128, dtype=jnp.bfloat16)
     for mask in (mask_of("tree", 128), mask_of("both", 128)):
         for sizes in ((1, 1, 1, 1), (2, 1, 1, 1), (1, 1, 2, 1), (1, 1, 1, 2), (1, 1, 1, 8)):
@@ -187,7 +187,7 @@ def test_fused_kernels_refuse_trees_on_their_own_hardware(impl, device, monkeypa
         np.testing.assert_allclose(attend(q, k, v, mask, "auto").astype(jnp.float32), float64_attention(q, k, v, mask), atol=4e-2)
 
 
-@pytest.mark.parametrize("impl", filter(is_fused, BACKENDS))
+@pytest.mark.parametrize("impl", [*filter(is_fused, BACKENDS)])
 @pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (8, 1, 1, 1), (1, 1, 2, 4)])
 def test_fused_kernels_are_refused_on_a_mesh_of_cpus(impl, sizes):
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: int(np.prod(sizes))])
@@ -212,7 +212,7 @@ def test_masks_are_heeded_on_every_mesh(impl, kind, sizes):
 @pytest.mark.parametrize("change, sentence", [
     ({"device": Device("gpu", "Tesla V100-SXM2-32GB", "7.0")}, r"it needs compute capability 8\.0 .* Tesla V100-SXM2-32GB has 7"),
     ({"device": Device("gpu", "AMD Instinct MI300X", "gfx942")}, "it needs an NVIDIA GPU, and this is AMD Instinct MI300X"),
-    ({"length": 2**BITS + 1, "mask": frozenset({"segment_ids_BT"})}, "documents apart in rows of at most 65,536 tokens"),
+    ({"length": 2**BITS + 1, "described": frozenset({"mask.segment_ids_BT"})}, "apart in rows of at most 65,536 tokens"),
     ({"head_dim": 12}, "heads are multiples of 8"),
     ({"head_dim": 264}, "at most 256 wide"),
     ({"head_dim": 136, "device": A100}, "at most 128 wide"),
@@ -226,7 +226,7 @@ def test_cudnn_says_what_it_lacks(change, sentence):
 
 def test_splash_says_what_it_lacks():
     """What Mosaic has no float16 for, it would refuse with an internal error of its own."""
-    with pytest.raises(ConfigError, match=r"it needs model\.dtype bfloat16 or float32, got float16"):
+    with pytest.raises(ConfigError, match=r"it needs compute\.dtype bfloat16 or float32, got float16"):
         choose("splash", AttentionSpec(TPU, 128, 64, jnp.float16))
     assert choose("splash", AttentionSpec(TPU, 128, 64, jnp.float32))[0] == "splash"
 
