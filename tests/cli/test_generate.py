@@ -24,6 +24,7 @@ from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.serving.engine import Engine
 from llama_jax.tokenizer.training import train_sentencepiece
 from tests.golden.models import small_model
+from tests.golden.small import FLOAT32
 
 # what orbax leaves behind when it is told of a damaged or missing checkpoint
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.:pytest.PytestUnraisableExceptionWarning")
@@ -39,9 +40,10 @@ def folder(tmp_path_factory, tokenizer) -> Path:
     run = tmp_path_factory.mktemp("run")
     model, params = small_model(2)
     checkpoints = Checkpoints(run / "checkpoints", CheckpointConfig())
+    config = Config(name="small", model=model.config, compute=FLOAT32, data=DataConfig(sequence_length=64))
     for step, factor in ((3, 2.0), (9, 1.0)):
         state = {"params": jax.tree.map(lambda x, by=factor: x * by, params), "step": np.int32(step)}
-        checkpoints.save(step, state, config=Config(name="small", model=model.config, data=DataConfig(sequence_length=64)))
+        checkpoints.save(step, state, config=config)
     checkpoints.close()
     tokenizer.save(run)
     return run
@@ -230,7 +232,7 @@ def test_checkpoints_that_are_not_there_or_do_not_fit(folder, tmp_path, play, ca
 def bfloat16(tmp_path_factory, tokenizer) -> dict[str, Path]:
     """Run and Hugging Face folder of a model that computes in bfloat16."""
     root = tmp_path_factory.mktemp("bfloat16")
-    model, params = small_model(2, dtype="bfloat16")
+    model, params = small_model(2)
     checkpoints = Checkpoints(root / "orbax/checkpoints", CheckpointConfig())
     config = Config(model=model.config, data=DataConfig(sequence_length=64))
     checkpoints.save(1, {"params": params, "step": np.int32(1)}, config=config)
