@@ -1,6 +1,6 @@
 """Weights on disk: run directories of this project, Hugging Face folders and Meta folders, read and written.
 
-`open_source` opens a folder of any format as a WeightSource, `load` makes a model with parameters and tokenizer of it, and
+`open_source` opens a folder of any format as a WeightSource, `load` turns it into a model, its parameters and its tokenizer, and
 `write_run`, `write_hf` and `write_meta` write one. `mapping` holds the table of parameter names in the three formats.
 Importing this package, and reading the formats other than run directories, imports no jax.
 """
