@@ -24,7 +24,7 @@ from llama_jax.config.file import load_config
 from llama_jax.model.accounting import parameter_count
 from llama_jax.plan.compiled import compile_for_fleet
 from llama_jax.plan.fleet import parse_machine
-from llama_jax.plan.layouts import settle
+from llama_jax.plan.layouts import settle_layout
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -55,7 +55,7 @@ COLUMNS = ("config", "parameters", "machine", "mesh", "micro-batches x rows", "a
 def row(name: str, machine: str, kept: dict, *, compiling: bool = True) -> str:
     """One line of the table; `kept` holds compilations by what was compiled. Empty where that is not to be compiled."""
     config, fleet = load_config(ROOT / f"configs/{name}.py"), parse_machine(machine)
-    choice = settle(config, fleet, search=False)
+    choice = settle_layout(config, fleet, search=False)
     key = json.dumps([machine, to_dict(choice.config)], sort_keys=True)
     if key not in kept:
         if not compiling:

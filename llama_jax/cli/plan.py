@@ -19,7 +19,14 @@ from llama_jax.model.accounting import parameter_count, train_flops_per_token
 from llama_jax.plan.compiled import CompiledStep, check_compiler_installed, compile_for_fleet
 from llama_jax.plan.cost import collectives, days, hardware_flops_per_token, matmul_flops, seconds_of, traffic
 from llama_jax.plan.fleet import Fleet, parse_machine
-from llama_jax.plan.layouts import Choice, configured, largest_micro_batch, micro_batches, settle, what_would
+from llama_jax.plan.layouts import (
+    LayoutChoice,
+    configured_layout,
+    largest_micro_batch,
+    micro_batch_choices,
+    settle_layout,
+    smallest_fleets,
+)
 from llama_jax.plan.memory import POLICIES, layer_activations
 from llama_jax.plan.report import print_plan
 
@@ -33,7 +40,7 @@ def run_plan(asked: PlanOptions) -> None:
     config = apply_overrides(load_config(find_config(asked.config)), asked.overrides)
     if asked.compile:
         check_compiler_installed(fleet)
-    choice = settle(config, fleet, search=asked.search)
+    choice = settle_layout(config, fleet, search=asked.search)
     console, compiled, refused = Console(highlight=False, soft_wrap=True), None, []
     if asked.compile and choice.fits:
         waiting = f"compiling the train step for {fleet.title}"
@@ -48,7 +55,7 @@ def run_plan(asked: PlanOptions) -> None:
         write_atomic(Path(asked.json), (json.dumps(figures, indent=1) + "\n").encode())
 
 
-def _compile_largest(choice: Choice) -> tuple[Choice, CompiledStep, list[int]]:
+def _compile_largest(choice: LayoutChoice) -> tuple[LayoutChoice, CompiledStep, list[int]]:
     """Compile with the choice's micro-batch, or the next smaller ones where the compiler needs more memory than there is.
 
     Returns:
@@ -56,7 +63,7 @@ def _compile_largest(choice: Choice) -> tuple[Choice, CompiledStep, list[int]]:
         refusals the last attempt.
     """
     refused = []
-    for attempt in [other for other in micro_batches(choice) if other.micro_batch <= choice.micro_batch][:ATTEMPTS]:
+    for attempt in [other for other in micro_batch_choices(choice) if other.micro_batch <= choice.micro_batch][:ATTEMPTS]:
         compiled = compile_for_fleet(attempt.config, attempt.fleet)
         if _fits(attempt, compiled):
             break
@@ -64,7 +71,7 @@ def _compile_largest(choice: Choice) -> tuple[Choice, CompiledStep, list[int]]:
     return attempt, compiled, refused
 
 
-def _figures(config: Config, choice: Choice, *, compiled: CompiledStep | None) -> dict[str, Any]:
+def _figures(config: Config, choice: LayoutChoice, *, compiled: CompiledStep | None) -> dict[str, Any]:
     """Every figure of a plan as plain JSON values: bytes, seconds, FLOPs."""
     fleet, machine, c = choice.fleet, choice.fleet.machine, choice.config.model
     attention, largest = choice.attention, largest_micro_batch(choice)
@@ -93,11 +100,11 @@ def _figures(config: Config, choice: Choice, *, compiled: CompiledStep | None) -
         "compiled": dataclasses.asdict(compiled) if compiled else None,
         "fits": _fits(choice, compiled),
         "would_fit": [] if _fits(choice, compiled) else [
-            f"{other.machine.name}:{other.count}" for other in what_would(config, fleet)],
+            f"{other.machine.name}:{other.count}" for other in smallest_fleets(config, fleet)],
     }
 
 
-def _costs(choice: Choice) -> dict[str, Any]:
+def _costs(choice: LayoutChoice) -> dict[str, Any]:
     """What one step and the whole run are predicted to take."""
     price, tokens = choice.cost, choice.cost.steps * choice.cost.tokens
     return {
@@ -112,12 +119,12 @@ def _costs(choice: Choice) -> dict[str, Any]:
 def _configured_total(config: Config, fleet: Fleet) -> int:
     """Bytes of memory per device for the config's own layout; 0 where its mesh or batch does not fit the devices."""
     try:
-        return configured(config, fleet).memory.total
+        return configured_layout(config, fleet).memory.total
     except ConfigError:
         return 0
 
 
-def _fits(choice: Choice, compiled: CompiledStep | None) -> bool:
+def _fits(choice: LayoutChoice, compiled: CompiledStep | None) -> bool:
     """Whether the run fits the memory: by the compiler's figures where there are any, else by arithmetic."""
     if compiled is None:
         return choice.fits

@@ -20,14 +20,17 @@ def to_dict(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def from_dict(cls: type, values: dict[str, Any], where: str = "") -> Any:
-    """`values` as an instance of the dataclass `cls`; raises ConfigError on unknown keys and wrong types."""
+def from_dict(cls: type, values: dict[str, Any], *, where: str = "") -> Any:
+    """An instance of the dataclass `cls` from JSON values; raises ConfigError for unknown keys and wrong types.
+
+    `where` is put before the names of fields in errors, such as "model.".
+    """
     require(isinstance(values, dict), f"{where or 'the config'} should be an object, got {values!r}.")
     hints = typing.get_type_hints(cls)
     for key in values:
         if key not in hints:
             raise ConfigError(f"unknown key {where}{key}{nearest(key, hints)}")
-    return cls(**{key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()})
+    return cls(**{key: _convert(hints[key], value, where=f"{where}{key}") for key, value in values.items()})
 
 
 def nearest(key: str, keys: typing.Iterable[str]) -> str:
@@ -36,15 +39,16 @@ def nearest(key: str, keys: typing.Iterable[str]) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(sorted(keys))}."
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def _convert(hint: Any, value: Any, *, where: str) -> Any:
+    """A JSON value as the type that a dataclass declares; `where` is the field's dotted name, for errors."""
     if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, f"{where}.")
+        return from_dict(hint, value, where=f"{where}.")
     if typing.get_origin(hint) is Literal:
         require(value in typing.get_args(hint), f"{where} must be one of {typing.get_args(hint)}, got {value!r}.")
         return value
     if typing.get_origin(hint) is tuple:
         require(isinstance(value, list | tuple), f"{where} should be a list, got {value!r}.")
-        return tuple(_convert(typing.get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        return tuple(_convert(typing.get_args(hint)[0], item, where=f"{where}[{i}]") for i, item in enumerate(value))
     if hint is float and type(value) is int:
         return float(value)
     require(type(value) is hint, f"{where} should be {hint.__name__}, got {value!r}.")

@@ -30,4 +30,4 @@ class PooledSource:
     def read(self, tensor: Tensor) -> np.ndarray:
         """Read a tensor of the source; its kv heads, where it has any, are pooled."""
         ours = self._source.read(tensor)
-        return pool_heads(ours, self.config.num_kv_heads) if "K" in tensor.weight.axes else ours
+        return pool_heads(ours, self.config.num_kv_heads) if "kv_heads" in tensor.leaf(self.config).axes else ours

@@ -91,7 +91,7 @@ class HFFolder:
         """Read one tensor, as WeightSource says."""
         stored = self._stored[tensor.hf]
         array = require_finite(stored.read(tensor.hf), f"{tensor.hf} in {stored.file}")
-        return to_ours(array, tensor, self.config)
+        return to_ours(array, tensor, config=self.config)
 
     def tokenizer(self) -> Tokenizer:
         """Load the folder's tokenizer, as WeightSource says."""
@@ -171,7 +171,7 @@ def write_hf(
             tensor, ours = next(source)
             if tensor != wanted:
                 raise DataError(f"the weights come in another order: {tensor.hf} where {wanted.hf} should be.")
-            part[tensor.hf] = from_ours(ours, tensor, config)
+            part[tensor.hf] = from_ours(ours, tensor, config=config)
         save_file(part, folder / name, metadata={"format": "pt"})
         (folder / name).chmod(folder.stat().st_mode & 0o666)  # the library makes files that only their owner can read
         del part

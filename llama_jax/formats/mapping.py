@@ -1,57 +1,61 @@
 """The one table of parameter names in the three formats, and how a tensor changes between them; read in both directions."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from llama_jax.config import ModelConfig
+from llama_jax.errors import ConfigError
+from llama_jax.model.tree import Leaf, parameters
 
 
 @dataclass(frozen=True)
 class Weight:
-    """One kind of tensor. Hugging Face and Meta store matrices as (out, in), one a layer; we stack ours over layers."""
+    """One parameter of the model and its names elsewhere.
+
+    Hugging Face and Meta store one matrix (out, in) per layer, where this project's parameters are stacked over layers.
+    """
 
     ours: str
-    """Path in our parameter tree."""
-    axes: str
-    """Of our tensor, without the layers: letters of the legend in `llama_jax/__init__.py`."""
+    """Name in this project's parameter tree."""
     hf: str
+    """Name in a Hugging Face folder; {} is the layer."""
     meta: str
-    """Names there; {} is the layer."""
-    inputs: int = 0
-    """How many of our axes, the first ones, are the matrix's input; 0: stored as it is."""
+    """Name in Meta's files; {} is the layer."""
     rotary: bool = False
-    """Whether Meta's rows turn as neighbours where ours, and Hugging Face's, turn as halves of a head."""
+    """Whether queries or keys come out of it. Rotary embedding pairs neighbouring rows in Meta's files, and the halves of a head
+    in the other two formats."""
     split: Literal["", "in", "out"] = ""
-    """What Meta's model-parallel shards divide; "" is whole in each."""
+    """The axis that Meta's model-parallel shards divide; "" where every shard holds all of it."""
 
     @property
     def stacked(self) -> bool:
-        """Whether there is one a layer."""
+        """Whether there is one per layer."""
         return "{}" in self.hf
 
 
 TABLE = (
-    Weight("embedding", "VD", "model.embed_tokens", "tok_embeddings", split="in"),
-    Weight("layers.attention_norm.scale", "D", "model.layers.{}.input_layernorm", "layers.{}.attention_norm"),
-    Weight("layers.attention.wq", "DNH", "model.layers.{}.self_attn.q_proj", "layers.{}.attention.wq", 1, True, "out"),
-    Weight("layers.attention.wk", "DKH", "model.layers.{}.self_attn.k_proj", "layers.{}.attention.wk", 1, True, "out"),
-    Weight("layers.attention.wv", "DKH", "model.layers.{}.self_attn.v_proj", "layers.{}.attention.wv", 1, False, "out"),
-    Weight("layers.attention.wo", "NHD", "model.layers.{}.self_attn.o_proj", "layers.{}.attention.wo", 2, False, "in"),
-    Weight("layers.feedforward_norm.scale", "D", "model.layers.{}.post_attention_layernorm", "layers.{}.ffn_norm"),
-    Weight("layers.feedforward.w_gate", "DF", "model.layers.{}.mlp.gate_proj", "layers.{}.feed_forward.w1", 1, False, "out"),
-    Weight("layers.feedforward.w_up", "DF", "model.layers.{}.mlp.up_proj", "layers.{}.feed_forward.w3", 1, False, "out"),
-    Weight("layers.feedforward.w_down", "FD", "model.layers.{}.mlp.down_proj", "layers.{}.feed_forward.w2", 1, False, "in"),
-    Weight("final_norm.scale", "D", "model.norm", "norm"),
-    Weight("head", "DV", "lm_head", "output", 1, False, "out"),
+    Weight("embedding", "model.embed_tokens", "tok_embeddings", split="in"),
+    Weight("layers.attention_norm.scale", "model.layers.{}.input_layernorm", "layers.{}.attention_norm"),
+    Weight("layers.attention.wq", "model.layers.{}.self_attn.q_proj", "layers.{}.attention.wq", rotary=True, split="out"),
+    Weight("layers.attention.wk", "model.layers.{}.self_attn.k_proj", "layers.{}.attention.wk", rotary=True, split="out"),
+    Weight("layers.attention.wv", "model.layers.{}.self_attn.v_proj", "layers.{}.attention.wv", split="out"),
+    Weight("layers.attention.wo", "model.layers.{}.self_attn.o_proj", "layers.{}.attention.wo", split="in"),
+    Weight("layers.feedforward_norm.scale", "model.layers.{}.post_attention_layernorm", "layers.{}.ffn_norm"),
+    Weight("layers.feedforward.w_gate", "model.layers.{}.mlp.gate_proj", "layers.{}.feed_forward.w1", split="out"),
+    Weight("layers.feedforward.w_up", "model.layers.{}.mlp.up_proj", "layers.{}.feed_forward.w3", split="out"),
+    Weight("layers.feedforward.w_down", "model.layers.{}.mlp.down_proj", "layers.{}.feed_forward.w2", split="in"),
+    Weight("final_norm.scale", "model.norm", "norm"),
+    Weight("head", "lm_head", "output", split="out"),
 )
+"""Every parameter of a LLaMA, in the order in which conversions write them."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor of a model: a row of the table, and the layer where there is one a layer."""
+    """One tensor of a model: a row of the table, and the layer where there is one per layer."""
 
     weight: Weight
     layer: int = 0
@@ -66,47 +70,54 @@ class Tensor:
         """Its name in Meta's files."""
         return self.weight.meta.format(self.layer) + ".weight"
 
+    def leaf(self, config: ModelConfig) -> Leaf:
+        """Its description in the model, without the layers; of the output head also where the model ties it."""
+        return parameters(replace(config, tied_embeddings=False))[self.weight.ours].of_layer
+
     def shape(self, config: ModelConfig) -> tuple[int, ...]:
-        """Ours, without the layers."""
-        return tuple(sizes(config)[axis] for axis in self.weight.axes)
+        """Its shape in this project, without the layers."""
+        return self.leaf(config).shape
 
     def stored_shape(self, config: ModelConfig) -> tuple[int, ...]:
-        """Theirs."""
-        shape, inputs = self.shape(config), self.weight.inputs
+        """Its shape in the other formats: (out, in) for a matrix."""
+        leaf = self.leaf(config)
+        shape, inputs = leaf.shape, leaf.inputs
         return (int(np.prod(shape[inputs:])), int(np.prod(shape[:inputs]))) if inputs else shape
 
     def heads(self, config: ModelConfig) -> int:
-        """Query or kv heads that its output is made of."""
-        return sizes(config)[self.weight.axes[1]]
+        """The number of query or kv heads that come out of it."""
+        return self.shape(config)[1]
 
 
 def tensors(config: ModelConfig) -> Iterator[Tensor]:
-    """All tensors of a model: one row of the table after another, its layers in order."""
+    """All tensors of a model: one row of the table after another, its layers in order.
+
+    Raises ConfigError for a model with parameters that the table does not have.
+    """
+    wanted = parameters(config)
+    if missing := sorted(wanted.keys() - {weight.ours for weight in TABLE}):
+        raise ConfigError(f"no format but a run directory can hold this model: {', '.join(missing)} (model.norm {config.norm}, "
+                          f"model.feedforward {config.feedforward}, model.position {config.position}).")
     for weight in TABLE:
-        if weight.ours != "head" or not config.tied_embeddings:
+        if weight.ours in wanted:
             yield from (Tensor(weight, layer) for layer in range(config.num_layers if weight.stacked else 1))
 
 
-def sizes(config: ModelConfig) -> dict[str, int]:
-    """The legend's letters as numbers."""
-    return {"V": config.vocab_size, "D": config.dim, "N": config.num_heads, "K": config.num_kv_heads,
-            "H": config.head_size, "F": config.ffn_dim}
+def to_ours(stored: np.ndarray, tensor: Tensor, *, config: ModelConfig) -> np.ndarray:
+    """A tensor of another format in this project's axes; a view."""
+    leaf = tensor.leaf(config)
+    return stored.T.reshape(leaf.shape) if leaf.inputs else stored
 
 
-def to_ours(stored: np.ndarray, tensor: Tensor, config: ModelConfig) -> np.ndarray:
-    """(out, in) as our axes; a view."""
-    return stored.T.reshape(tensor.shape(config)) if tensor.weight.inputs else stored
-
-
-def from_ours(ours: np.ndarray, tensor: Tensor, config: ModelConfig) -> np.ndarray:
-    """Our axes as (out, in); contiguous."""
-    if tensor.weight.inputs:
+def from_ours(ours: np.ndarray, tensor: Tensor, *, config: ModelConfig) -> np.ndarray:
+    """A tensor of this project as the other formats store it, (out, in) for a matrix; contiguous."""
+    if tensor.leaf(config).inputs:
         out, into = tensor.stored_shape(config)
         ours = ours.reshape(into, out).T
     return np.ascontiguousarray(ours)
 
 
-def turn(rows_OI: np.ndarray, heads: int, *, to: Literal["halves", "neighbours"]) -> np.ndarray:
+def reorder_rotary_rows(rows_OI: np.ndarray, heads: int, *, to: Literal["halves", "neighbours"]) -> np.ndarray:
     """Reorder the rows of a query or key matrix for the other rotary convention.
 
     Within a head of width H the pair i is rows (i, i + H/2) as halves, (2i, 2i + 1) as neighbours (Meta's).

@@ -13,7 +13,7 @@ from llama_jax.config import ModelConfig
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.formats.base import EMBEDDING_TENSOR, HEAD_TENSOR, compute_for, lossless_dtype, require_finite
 from llama_jax.formats.json_fields import read_json_object
-from llama_jax.formats.mapping import TABLE, Tensor, from_ours, tensors, to_ours, turn
+from llama_jax.formats.mapping import TABLE, Tensor, from_ours, reorder_rotary_rows, tensors, to_ours
 from llama_jax.formats.params_json import config_from_meta, config_to_meta
 from llama_jax.formats.torchfile import TorchFile, TorchWriter
 from llama_jax.tokenizer.base import Tokenizer
@@ -66,8 +66,8 @@ class MetaFolder:
         """Read one tensor, as WeightSource says."""
         stored = require_finite(self._join(tensor), f"{tensor.meta} in {self.folder}")
         if tensor.weight.rotary:
-            stored = turn(stored, tensor.heads(self.config), to="halves")
-        return to_ours(stored, tensor, self.config)
+            stored = reorder_rotary_rows(stored, tensor.heads(self.config), to="halves")
+        return to_ours(stored, tensor, config=self.config)
 
     def tokenizer(self) -> Tokenizer:
         """Load the tokenizer, as WeightSource says; LLaMA 1 has one for all sizes, in the folder above theirs."""
@@ -195,9 +195,9 @@ def write_meta(
                 file.write(tensor.meta, part)
 
         for tensor, ours in weights:
-            stored = from_ours(ours, tensor, config)
+            stored = from_ours(ours, tensor, config=config)
             if tensor.weight.rotary:
-                stored = turn(stored, tensor.heads(config), to="neighbours")
+                stored = reorder_rotary_rows(stored, tensor.heads(config), to="neighbours")
             write(tensor, stored)
             if tensor == EMBEDDING_TENSOR and config.tied_embeddings:
                 write(HEAD_TENSOR, stored)

@@ -29,8 +29,8 @@ class Backend:
 
 
 BACKENDS = {
-    "cudnn": Backend(cudnn.attend_cudnn, cudnn.KNOWS, cudnn.lacks, fused_on=("gpu", "cuda")),
-    "splash": Backend(splash.attend_splash, splash.KNOWS, splash.lacks, fused_on=("tpu",)),
+    "cudnn": Backend(cudnn.attend_cudnn, cudnn.KNOWS, cudnn.cudnn_lacks, fused_on=("gpu", "cuda")),
+    "splash": Backend(splash.attend_splash, splash.KNOWS, splash.splash_lacks, fused_on=("tpu",)),
     "chunked": Backend(chunked.attend_chunked, chunked.KNOWS),
     "reference": Backend(reference.attend_reference, reference.KNOWS),
 }
@@ -45,7 +45,7 @@ def is_fused(name: str) -> bool:
     return bool(BACKENDS[name].fused_on)
 
 
-def lacks(name: str, spec: AttentionSpec) -> str:
+def backend_lacks(name: str, spec: AttentionSpec) -> str:
     """What keeps a backend from serving, as the end of a sentence; empty where it can."""
     unknown = spec.described - BACKENDS[name].knows
     if not unknown:
@@ -63,14 +63,14 @@ def choose(impl: str, spec: AttentionSpec) -> tuple[str, str]:
         return _best(spec)
     if impl not in BACKENDS:
         raise ConfigError(f"unknown attention backend {impl!r}; known: auto, {', '.join(BACKENDS)}.")
-    if reason := lacks(impl, spec):
-        able = any(not lacks(name, spec) for name in BACKENDS)
+    if reason := backend_lacks(impl, spec):
+        able = any(not backend_lacks(name, spec) for name in BACKENDS)
         raise ConfigError(f"compute.attention {impl} cannot serve: {reason}{'; auto picks one that can' if able else ''}.")
     return impl, "asked for"
 
 
 def _best(spec: AttentionSpec) -> tuple[str, str]:
-    reasons = {name: lacks(name, spec) for name in BACKENDS}
+    reasons = {name: backend_lacks(name, spec) for name in BACKENDS}
     able = [name for name in BACKENDS if not reasons[name]]
     if not able:
         raise ConfigError("no attention backend can serve: "

@@ -28,7 +28,7 @@ GAP = 256.0
 of one query differ by less than this."""
 
 
-def lacks(spec: AttentionSpec) -> str:
+def cudnn_lacks(spec: AttentionSpec) -> str:
     """What keeps cuDNN from serving, as the end of a sentence; empty where it can."""
     capability = compute_capability(spec.device)
     if capability is None:

@@ -17,7 +17,7 @@ LANES = 128
 """Numbers per row of a TPU's vector registers; tiles are multiples of it."""
 
 
-def lacks(spec: AttentionSpec) -> str:
+def splash_lacks(spec: AttentionSpec) -> str:
     """What keeps splash from serving, as the end of a sentence; empty where it can."""
     if spec.device.platform != "tpu":
         return f"it needs a TPU, and this is {spec.hardware}"

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from llama_jax.plan.cost import Cost, Energy
     from llama_jax.plan.fleet import Fleet, parse_machine
     from llama_jax.plan.hlo import Collective, collectives_of_program, custom_calls_of_program, matmul_flops_of_program
-    from llama_jax.plan.layouts import Choice, configured, fastest, settle
+    from llama_jax.plan.layouts import LayoutChoice, configured_layout, fastest_layout, settle_layout
     from llama_jax.plan.machines import MACHINES, Machine
     from llama_jax.plan.memory import Memory, estimate
     from llama_jax.plan.report import print_plan
 
 _MODULES = {
-    "Choice": "layouts",
+    "LayoutChoice": "layouts",
     "Collective": "hlo",
     "CompiledStep": "compiled",
     "Cost": "cost",
@@ -29,21 +29,38 @@ _MODULES = {
     "collectives_of_program": "hlo",
     "compile_for_fleet": "compiled",
     "compile_train_step": "compiled",
-    "configured": "layouts",
+    "configured_layout": "layouts",
     "custom_calls_of_program": "hlo",
     "estimate": "memory",
-    "fastest": "layouts",
+    "fastest_layout": "layouts",
     "matmul_flops_of_program": "hlo",
     "parse_machine": "fleet",
     "print_plan": "report",
-    "settle": "layouts",
+    "settle_layout": "layouts",
 }
 """The module of each name, which is imported when the name is first asked for."""
 
 __all__ = [
-    "MACHINES", "Choice", "Collective", "CompiledStep", "Cost", "Energy", "Fleet", "Machine", "Memory", "collectives_of_program",
-    "compile_for_fleet", "compile_train_step", "configured", "custom_calls_of_program", "estimate", "fastest",
-    "matmul_flops_of_program", "parse_machine", "print_plan", "settle",
+    "MACHINES",
+    "Collective",
+    "CompiledStep",
+    "Cost",
+    "Energy",
+    "Fleet",
+    "LayoutChoice",
+    "Machine",
+    "Memory",
+    "collectives_of_program",
+    "compile_for_fleet",
+    "compile_train_step",
+    "configured_layout",
+    "custom_calls_of_program",
+    "estimate",
+    "fastest_layout",
+    "matmul_flops_of_program",
+    "parse_machine",
+    "print_plan",
+    "settle_layout",
 ]
 
 

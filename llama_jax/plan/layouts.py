@@ -1,4 +1,4 @@
-"""Which mesh, micro-batch and remat policy: the configured one, what is nearest to it, or the fastest that fits."""
+"""The choice of mesh, micro-batch and rematerialisation policy: the configured one, the nearest one, or the fastest that fits."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,20 +22,20 @@ from llama_jax.plan.machines import MACHINES, Machine
 from llama_jax.plan.memory import Memory, Sizes, estimate
 
 SEARCHED = ("none", "linear", "full")
-"""Remat policies that are searched; offload is slower than linear wherever that fits, and is left to people."""
+"""Rematerialisation policies that the search tries; offload is slower than linear where linear fits, and is left to the user."""
 
 MARGIN = 1.05
-"""Space that the arithmetic leaves; compilers have needed 8% less to 8% more than it says (docs/PLANS.md)."""
+"""Memory beyond the arithmetic's that must be free; compilers have needed 8% less to 8% more than it says (docs/PLANS.md)."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One way to run a config on a fleet, priced; its mesh is resolved."""
+class LayoutChoice:
+    """One way to run a config on a fleet of devices, with its memory and cost; its mesh has no -1."""
 
     config: Config
     fleet: Fleet
     attention: str
-    """Backend."""
+    """Attention backend."""
     memory: Memory
     cost: Cost
 
@@ -46,7 +46,7 @@ class Choice:
 
     @property
     def fits(self) -> bool:
-        """By the arithmetic, with MARGIN to spare."""
+        """Whether the arithmetic says that it fits, with MARGIN to spare."""
         return self.memory.total * MARGIN <= self.fleet.machine.usable
 
     @property
@@ -56,17 +56,17 @@ class Choice:
         return t.batch_size // t.accumulation_steps // (self.config.mesh.data * self.config.mesh.fsdp)
 
 
-def configured(config: Config, fleet: Fleet) -> Choice:
-    """As the config says, -1 resolved; raises ConfigError where its mesh does not fit the devices or the shapes."""
+def configured_layout(config: Config, fleet: Fleet) -> LayoutChoice:
+    """The layout that the config describes; raises ConfigError where its mesh does not fit the devices or the shapes."""
     sizes = dict(zip(AXES, mesh_shape(config.mesh, fleet.count), strict=True))
-    check(config, sizes)
+    check_layout(config, sizes)
     config = replace(config, mesh=MeshConfig(**sizes))
     attention, _ = attention_of(config, sizes, machine=fleet.machine)
     memory = estimate(config, sizes, attention=attention, kind=fleet.machine.kind)
-    return Choice(config, fleet, attention, memory, cost(config, sizes, fleet=fleet, attention=attention))
+    return LayoutChoice(config, fleet, attention, memory, cost(config, sizes, fleet=fleet, attention=attention))
 
 
-def check(config: Config, sizes: Sizes) -> None:
+def check_layout(config: Config, sizes: Sizes) -> None:
     """Raise the ConfigError that training would raise for a mesh of these sizes."""
     mesh = AbstractMesh(tuple(sizes.values()), tuple(sizes))
     check_model(config.model, mesh)
@@ -74,8 +74,8 @@ def check(config: Config, sizes: Sizes) -> None:
     check_length(config.data.sequence_length, mesh)
 
 
-class Device(NamedTuple):
-    """What attention asks of a device, for one that is not here."""
+class DescribedDevice(NamedTuple):
+    """The properties of a device that decide its attention backend, for a device that is not here."""
 
     platform: str
     device_kind: str
@@ -83,9 +83,9 @@ class Device(NamedTuple):
 
 
 def attention_of(config: Config, sizes: Sizes, *, machine: Machine) -> tuple[str, str]:
-    """The attention backend that a step takes there, and why; raises ConfigError where the one asked for cannot serve."""
+    """The attention backend of a step on that machine, and why; raises ConfigError where the one asked for cannot serve."""
     c = config.model
-    device = Device("cuda" if machine.kind == "gpu" else "tpu", machine.title, machine.capability or None)
+    device = DescribedDevice("cuda" if machine.kind == "gpu" else "tpu", machine.title, machine.capability or None)
     mesh = AbstractMesh(tuple(sizes.values()), tuple(sizes))
     described = described_by_training(config.training.separate_documents) | described_by_position(c)
     return choose(config.compute.attention, AttentionSpec(
@@ -93,34 +93,34 @@ def attention_of(config: Config, sizes: Sizes, *, machine: Machine) -> tuple[str
         described=described, sliced=is_sliced(c.num_heads, c.num_kv_heads, mesh=mesh)))
 
 
-def micro_batches(choice: Choice) -> list[Choice]:
-    """The same mesh and policy with every accumulation the batch allows, the largest micro-batch first."""
+def micro_batch_choices(choice: LayoutChoice) -> list[LayoutChoice]:
+    """The same mesh and policy with every number of accumulation steps that the batch allows, the largest micro-batch first."""
     t = choice.config.training
     ways = choice.config.mesh.data * choice.config.mesh.fsdp
     counts = [n for n in range(1, t.batch_size // ways + 1) if t.batch_size % (n * ways) == 0]
-    return [configured(replace(choice.config, training=replace(t, accumulation_steps=n)), choice.fleet) for n in counts]
+    return [configured_layout(replace(choice.config, training=replace(t, accumulation_steps=n)), choice.fleet) for n in counts]
 
 
-def one_sequence(choice: Choice) -> Choice:
-    """The same mesh and policy with one sequence a micro-batch and group of devices: the least memory."""
+def one_sequence(choice: LayoutChoice) -> LayoutChoice:
+    """The same mesh and policy with one sequence per micro-batch on each device: what needs the least memory."""
     t, mesh = choice.config.training, choice.config.mesh
     training = replace(t, accumulation_steps=t.batch_size // (mesh.data * mesh.fsdp))
-    return configured(replace(choice.config, training=training), choice.fleet)
+    return configured_layout(replace(choice.config, training=training), choice.fleet)
 
 
-def largest_micro_batch(choice: Choice) -> Choice | None:
-    """The largest micro-batch that fits, None where not even the smallest does."""
-    return next((other for other in micro_batches(choice) if other.fits), None)
+def largest_micro_batch(choice: LayoutChoice) -> LayoutChoice | None:
+    """The choice with the largest micro-batch that fits; None where not even the smallest does."""
+    return next((other for other in micro_batch_choices(choice) if other.fits), None)
 
 
-def fastest(config: Config, fleet: Fleet) -> Choice | None:
-    """The fastest of all meshes x micro-batches x remat policies that fits, None where none does."""
-    choices = [other for choice in layouts(config, fleet) for other in micro_batches(choice) if other.fits]
+def fastest_layout(config: Config, fleet: Fleet) -> LayoutChoice | None:
+    """The fastest of all meshes x micro-batches x rematerialisation policies that fits; None where none does."""
+    choices = [other for choice in layouts(config, fleet) for other in micro_batch_choices(choice) if other.fits]
     return min(choices, key=lambda choice: (choice.cost.seconds, choice.memory.total), default=None)
 
 
-def layouts(config: Config, fleet: Fleet) -> Iterator[Choice]:
-    """Every mesh that the shapes allow with every remat policy, one sequence at a time where the batch allows.
+def layouts(config: Config, fleet: Fleet) -> Iterator[LayoutChoice]:
+    """Every mesh that the shapes allow with every rematerialisation policy, without gradient accumulation.
 
     The tensor and sequence axes stay where the links are fast: inside a host of GPUs, within 16 TPU chips.
     """
@@ -134,24 +134,26 @@ def layouts(config: Config, fleet: Fleet) -> Iterator[Choice]:
         for remat in SEARCHED:
             try:
                 compute = replace(config.compute, remat=remat)
-                yield configured(replace(config, mesh=mesh, training=training, compute=compute), fleet)
+                yield configured_layout(replace(config, mesh=mesh, training=training, compute=compute), fleet)
             except ConfigError:
                 break  # the shapes refuse this mesh
 
 
-def settle(config: Config, fleet: Fleet, *, search: bool) -> Choice:
-    """What to plan: the configured choice where it fits, else with smaller micro-batches, else the fastest that fits.
+def settle_layout(config: Config, fleet: Fleet, *, search: bool) -> LayoutChoice:
+    """The layout to plan: the configured one where it fits, else with smaller micro-batches, else the fastest that fits.
 
-    With `search` the fastest at once. Where nothing fits, the one with the least memory, which says so itself.
+    With `search` the fastest in any case. Where nothing fits, the one that needs the least memory (its `fits` is False).
     """
     if search:
-        found = fastest(config, fleet)
-        return found or leanest(config, fleet)
-    choice = configured(config, fleet)
-    return choice if choice.fits else largest_micro_batch(choice) or fastest(config, fleet) or leanest(config, fleet)
+        found = fastest_layout(config, fleet)
+        return found or leanest_layout(config, fleet)
+    choice = configured_layout(config, fleet)
+    if choice.fits:
+        return choice
+    return largest_micro_batch(choice) or fastest_layout(config, fleet) or leanest_layout(config, fleet)
 
 
-def leanest(config: Config, fleet: Fleet) -> Choice:
+def leanest_layout(config: Config, fleet: Fleet) -> LayoutChoice:
     """The choice that needs the least memory; raises ConfigError where the shapes allow no mesh at all."""
     choices = [one_sequence(choice) for choice in layouts(config, fleet)]
     if not choices:
@@ -160,7 +162,7 @@ def leanest(config: Config, fleet: Fleet) -> Choice:
     return min(choices, key=lambda choice: choice.memory.total)
 
 
-def what_would(config: Config, fleet: Fleet) -> list[Fleet]:
+def smallest_fleets(config: Config, fleet: Fleet) -> list[Fleet]:
     """The smallest fleets on which the config fits: more of this machine, or as many of another."""
     found = []
     for name in (fleet.machine.name, *(name for name in MACHINES if name != fleet.machine.name)):
@@ -168,7 +170,8 @@ def what_would(config: Config, fleet: Fleet) -> list[Fleet]:
         for count in counts:
             other = Fleet(MACHINES[name], count)
             try:
-                torus_shape(other) if other.machine.kind == "tpu" else None
+                if other.machine.kind == "tpu":
+                    torus_shape(other)  # raises ConfigError for a number of chips that no slice has
                 if any(one_sequence(choice).fits for choice in layouts(config, other)):
                     found.append(other)
                     break

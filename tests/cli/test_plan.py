@@ -11,7 +11,7 @@ from llama_jax.cli.parsing import apply_overrides, split_overrides
 from llama_jax.plan import compiled as compiling
 from llama_jax.plan.compiled import CompiledStep
 from llama_jax.plan.fleet import parse_machine
-from llama_jax.plan.layouts import configured
+from llama_jax.plan.layouts import configured_layout
 from llama_jax.plan.memory import Memory
 from tests.plan.shipped import shipped_config
 
@@ -32,7 +32,7 @@ def test_command(tmp_path, capsys):
     typed = figures["command"].split()
     assert typed[:5] == ["python", "-m", "llama_jax", "train", "--config"]
     config = apply_overrides(shipped_config("65b"), typed[6:])
-    again = configured(config, parse_machine("a100-80g:2048"))
+    again = configured_layout(config, parse_machine("a100-80g:2048"))
     assert again.memory.total == figures["memory"]["total"]
 
 

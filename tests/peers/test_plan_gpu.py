@@ -7,7 +7,7 @@ import pytest
 from llama_jax.config.file import load_config
 from llama_jax.plan.compiled import compile_for_fleet
 from llama_jax.plan.fleet import parse_machine
-from llama_jax.plan.layouts import settle
+from llama_jax.plan.layouts import settle_layout
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow, pytest.mark.cuda]
 pytest.importorskip("jax_plugins.xla_cuda12", reason="needs the CUDA plugin (extra plan-gpu, 4.4 GB)")
@@ -17,7 +17,7 @@ pytest.importorskip("jax_plugins.xla_cuda12", reason="needs the CUDA plugin (ext
     ("7b", "h100:8"), ("65b", "a100-80g:2048"), ("1b", "h200:1"), ("llama3_70b", "b200:512")])
 def test_fits_and_the_arithmetic_agrees(name, machine):
     config, fleet = load_config(Path(__file__).parents[2] / f"configs/{name}.py"), parse_machine(machine)
-    choice = settle(config, fleet, search=False)
+    choice = settle_layout(config, fleet, search=False)
     compiled = compile_for_fleet(choice.config, fleet)
     assert choice.fits and compiled.peak <= fleet.machine.usable
     assert choice.memory.total == pytest.approx(compiled.peak, rel=0.15)
