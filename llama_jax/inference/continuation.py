@@ -35,18 +35,18 @@ class Continuation:
         self.ended = False
         """Whether an end-of-text token or a stop string has ended it; a budget that is used up does not count."""
 
-    def add(self, made: DecodedTokens, row: int, *, last: bool) -> str:
-        """Take the tokens that a decode call made for a row, and return the new text.
+    def add(self, decoded: DecodedTokens, row: int, *, last: bool) -> str:
+        """Take the tokens that a decode call drew for a row, and return the new text.
 
         Args:
-            made: What the call made for the whole batch, as numpy arrays.
+            decoded: What the call decoded for the whole batch, as numpy arrays.
             row: The row of the batch.
             last: Whether no more tokens will come, so that text which was held back is settled.
         """
         if self.ended:
             return ""
-        count = int(made.count_B[row])
-        tokens, logprobs = made.tokens_BC[row, :count].tolist(), made.logprobs_BC[row, :count].tolist()
+        count = int(decoded.count_B[row])
+        tokens, logprobs = decoded.tokens_BC[row, :count].tolist(), decoded.logprobs_BC[row, :count].tolist()
         saw_eos = bool(tokens) and tokens[-1] in self._eos_ids
         if saw_eos:
             tokens.pop()

@@ -57,9 +57,9 @@ class DecodingBatch:
 
     def advance(self, limit: int) -> DecodedTokens:
         """Decode up to `limit` (at most `BATCH_STEPS`) more tokens per row; the result holds numpy arrays."""
-        self._rows, made = decode(self._model, self._params, rows=self._rows, limit=jnp.int32(limit), eos_ids=self._eos_ids,
-                                  length=BATCH_STEPS, pieces=self._pieces)
-        return jax.device_get(made)
+        self._rows, decoded = decode(self._model, self._params, rows=self._rows, limit=jnp.int32(limit), eos_ids=self._eos_ids,
+                                     length=BATCH_STEPS, pieces=self._pieces)
+        return jax.device_get(decoded)
 
     def finish(self, rows: np.ndarray) -> None:
         """End the rows that bool (B,) `rows` names: they get no more tokens."""
@@ -127,9 +127,9 @@ def _generate_batch(model: Transformer, params: DecodingParams, *, tokenizer: To
                           pieces=tokenizer.vocab_size)
     batch.finish(np.repeat([not prompt.ids for prompt in prompts], sampling.num_samples))
     while True:
-        made, done = batch.advance(BATCH_STEPS), batch.done
+        decoded, done = batch.advance(BATCH_STEPS), batch.done
         for number, row in enumerate(rows):
-            row.add(made, number, last=bool(done[number]))
+            row.add(decoded, number, last=bool(done[number]))
         if done.all():
             return [row.result() for row in rows]
         if sampling.stop:  # only the host sees stop strings: tell the device which rows they have ended
@@ -152,8 +152,8 @@ def stream(
     continuation = Continuation(tokenizer, ids, sampling=sampling)
     done = False
     while not (done or continuation.ended):
-        made, done = batch.advance(STREAM_STEPS), bool(batch.done.all())
-        new_text = continuation.add(made, 0, last=done)
+        decoded, done = batch.advance(STREAM_STEPS), bool(batch.done.all())
+        new_text = continuation.add(decoded, 0, last=done)
         if new_text:
             yield new_text
 
@@ -168,10 +168,11 @@ def generate_long_text(
     params, text = decoding_params(model, params), prompt
     ids, left = encode_prompt(tokenizer, prompt, config=model.config), sampling.max_new_tokens
     for part in range(left):  # each part draws the random numbers of another sample
-        [made] = generate_encoded(model, params, tokenizer=tokenizer, prompts=[EncodedPrompt(ids, prompt_index, part)],
-                                  sampling=replace(sampling, max_new_tokens=left, num_samples=1))
-        text, left = text + made.text, left - len(made.tokens)
-        if made.finish_reason == "stop" or left <= 0:
+        encoded = EncodedPrompt(ids, prompt_index, first_sample=part)
+        [generated] = generate_encoded(model, params, tokenizer=tokenizer, prompts=[encoded],
+                                       sampling=replace(sampling, max_new_tokens=left, num_samples=1))
+        text, left = text + generated.text, left - len(generated.tokens)
+        if generated.finish_reason == "stop" or left <= 0:
             break
-        ids = [*ids, *made.tokens][-(model.config.max_length // 2) :]
+        ids = [*ids, *generated.tokens][-(model.config.max_length // 2) :]
     return text

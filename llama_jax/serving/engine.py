@@ -217,17 +217,17 @@ class Engine:
             return
         wants_tokens = any(active and active.job.wants_tokens for active in self._slots)
         top = min(TOP_LOGPROBS, self.config.vocab_size) if wants_tokens else 0
-        self._rows, made = decode(self._model, self._params, rows=self._rows, limit=jnp.int32(STEPS_PER_CALL),
-                                  eos_ids=self._tokenizer.eos_ids, length=STEPS_PER_CALL, top=top,
-                                  pieces=self._tokenizer.vocab_size)
-        made, done = jax.device_get((made, self._rows.done_B))
+        self._rows, decoded = decode(self._model, self._params, rows=self._rows, limit=jnp.int32(STEPS_PER_CALL),
+                                     eos_ids=self._tokenizer.eos_ids, length=STEPS_PER_CALL, top=top,
+                                     pieces=self._tokenizer.vocab_size)
+        decoded, done = jax.device_get((decoded, self._rows.done_B))
         ended = np.zeros(len(self._slots), bool)
         events: list[tuple[CompletionJob, CompletionEvent]] = []
         for slot, active in enumerate(self._slots):
             if active is None or active.job.cancelled.is_set():
                 continue
             try:
-                event = active.take(made, slot, done=bool(done[slot]))
+                event = active.take(decoded, slot, done=bool(done[slot]))
             except Exception as error:  # of this job's text alone
                 traceback.print_exception(error)
                 event = CompletionEvent(error=error)
@@ -237,7 +237,7 @@ class Engine:
         if (ended & ~done).any():  # stop strings end rows that the device would go on with
             self._rows = self._rows.replace(done_B=self._rows.done_B | ended)
         self._set_slots([None if has_ended else active for active, has_ended in zip(self._slots, ended, strict=True)])
-        for job, event in events:  # after the slots are free: who hears of an end may count on it
+        for job, event in events:  # once the slots are free: a client that hears of the end may rely on that
             job.on_event(event)
 
 

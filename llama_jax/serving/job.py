@@ -101,19 +101,19 @@ class ActiveJob:
     reported: bool = False
     """Whether there has been an event."""
 
-    def take(self, made: DecodedTokens, slot: int, *, done: bool) -> CompletionEvent | None:
-        """Add the tokens that a decode call made for the job's slot, and return the event that is due, if one is.
+    def take(self, decoded: DecodedTokens, slot: int, *, done: bool) -> CompletionEvent | None:
+        """Add the tokens that a decode call drew for the job's slot, and return the event that is due, if one is.
 
         Args:
-            made: What the call made for all slots, as numpy arrays.
+            decoded: What the call decoded for all slots, as numpy arrays.
             slot: The job's slot.
             done: Whether the slot gets no more tokens.
         """
         before = len(self.continuation.tokens)
-        self.new_text += self.continuation.add(made, slot, last=done)
+        self.new_text += self.continuation.add(decoded, slot, last=done)
         after = len(self.continuation.tokens)
         if self.job.wants_tokens:
-            top_ids, top_logprobs = made.top_tokens_BCK[slot].tolist(), made.top_logprobs_BCK[slot].tolist()
+            top_ids, top_logprobs = decoded.top_tokens_BCK[slot].tolist(), decoded.top_logprobs_BCK[slot].tolist()
             new_ids, new_logprobs = self.continuation.tokens[before:], self.continuation.logprobs[before:]
             for column, (token, logprob) in enumerate(zip(new_ids, new_logprobs, strict=True)):
                 top = tuple(zip(top_ids[column], top_logprobs[column], strict=True))

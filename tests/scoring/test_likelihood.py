@@ -1,4 +1,4 @@
-"""Scores from shared, packed rows are the scores of plain logits one request at a time."""
+"""Log-probabilities from packed prefix trees equal those from plain logits, one request at a time."""
 
 from types import SimpleNamespace
 

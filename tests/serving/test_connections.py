@@ -1,4 +1,4 @@
-"""What a server meets besides requests: bytes that lie, clients that leave, and the log that tells of them."""
+"""Connections to the server: lengths that are wrong, bytes that are not HTTP, clients that leave, and the request log."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The engine without HTTP: what passes between its thread and others, jobs that leave, jobs that fail."""
+"""The engine without HTTP: what passes between its thread and others, jobs that are cancelled, jobs that fail."""
 
 import dataclasses
 import queue

@@ -1,4 +1,4 @@
-"""Tables of tokens that the server returns: streamed under load or whole, where each begins, and what it is called."""
+"""Tables of tokens that the server returns, streamed under load or whole: the offset of each token, and its name."""
 
 import random
 from concurrent.futures import ThreadPoolExecutor
