@@ -17,9 +17,9 @@ from llama_jax.config import MeshConfig, to_dict
 from llama_jax.errors import ConfigError
 from llama_jax.evaluation.answers import Answerer, run_and_step
 from llama_jax.evaluation.cache import AnswerCache, read_answers
-from llama_jax.evaluation.harness import TaskProgress, TaskResult, distinct_requests, evaluate_tasks, request_characters
+from llama_jax.evaluation.harness import TaskProgress, distinct_requests, evaluate_tasks, request_characters
 from llama_jax.evaluation.requests import PreparedTask, prepare_tasks
-from llama_jax.evaluation.results import RESULTS_FILE, earlier_tasks, results_json, write_results
+from llama_jax.evaluation.results import RESULTS_FILE, TaskResult, earlier_tasks, results_json, write_results
 from llama_jax.evaluation.task import Settings
 from llama_jax.formats.loading import load
 from llama_jax.model.accounting import parameter_count

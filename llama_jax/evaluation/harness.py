@@ -3,22 +3,21 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 
 from llama_jax.evaluation.answers import Answerer, decoding_rows
 from llama_jax.evaluation.cache import AnswerCache
 from llama_jax.evaluation.requests import PreparedTask
+from llama_jax.evaluation.results import TaskResult
 from llama_jax.evaluation.statistics import means_by_tag, metric_means
 from llama_jax.evaluation.task import (
-    Estimate,
     GenerationRequest,
     LikelihoodRequest,
     ModelAnswer,
     ModelRequest,
     RollingRequest,
     Settings,
-    Verdict,
 )
 
 CHUNK_CHARACTERS = 1 << 20
@@ -26,35 +25,6 @@ CHUNK_CHARACTERS = 1 << 20
 
 TaskProgress = Callable[[str, float], None]
 """Called with a task's name and the characters (`request_characters`) that are newly done."""
-
-
-@dataclass(frozen=True)
-class TaskResult:
-    """A task's metrics and what they rest on."""
-
-    prepared: PreparedTask
-    answers: list[list[ModelAnswer]]
-    """answers[i][r] is the answer to request r of item i."""
-    verdicts: list[Verdict]
-    numbers: dict[str, Estimate]
-    """Metrics over all items, by name."""
-    by_tag: dict[str, dict[str, dict[str, Estimate]]]
-    """Metrics over the items with a tag: by_tag[tag][value][name]."""
-    tokens: int
-    """Tokens read, scored or written in this session; answers from the cache, or asked for an earlier task, count none."""
-    seconds: float
-    """Time spent on asking and judging; time that tasks spent together is shared by characters."""
-
-    @property
-    def truncated(self) -> tuple[int, int]:
-        """(items, tokens) that lost the beginning of a context."""
-        lost = [sum(answer.truncated for answer in answers) for answers in self.answers]
-        return sum(map(bool, lost)), sum(lost)
-
-    def headline(self, settings: Settings) -> tuple[str, Estimate | None]:
-        """The metric that stands for the task and its value; None where no item has it, as for programs that were not run."""
-        name = self.prepared.task.headline[settings.protocol]
-        return name, self.numbers.get(name)
 
 
 def evaluate_tasks(
@@ -101,7 +71,7 @@ def judge_task(
     begin = time.perf_counter()
     task, items = prepared.task, prepared.items
     answers = [[given[request] for request in item.requests] for item in items]
-    verdicts = task.judge(items, answers, settings)
+    verdicts = task.judge(items, answers, settings=settings)
     numbers = metric_means(verdicts)
     if task.total:
         numbers |= task.total(items, verdicts)

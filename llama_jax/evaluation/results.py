@@ -1,15 +1,15 @@
-"""The files that an evaluation leaves: results.json, one JSON line per item, and how evaluations share a folder."""
+"""Results of tasks, and the files that hold them: results.json, one JSON line per item, and how evaluations share a folder."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from hashlib import file_digest
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from llama_jax.errors import ConfigError, DataError
-from llama_jax.evaluation.harness import TaskResult
+from llama_jax.evaluation.requests import PreparedTask
 from llama_jax.evaluation.task import (
     Estimate,
     GenerationRequest,
@@ -33,6 +33,35 @@ _OF_ONE_COMMAND = ("limit", "data_dir", "devices", "llama_jax", "jax", "date")
 """Entries of "model" that may differ between the commands that added tasks to a folder; each task keeps its own."""
 _TASK_FIELDS = {"title", "metric", "percent", "items", "size", "numbers", "by"}
 """Fields of a task's entry without which results.json cannot be used."""
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """A task's metrics and what they rest on."""
+
+    prepared: PreparedTask
+    answers: list[list[ModelAnswer]]
+    """answers[i][r] is the answer to request r of item i."""
+    verdicts: list[Verdict]
+    numbers: dict[str, Estimate]
+    """Metrics over all items, by name."""
+    by_tag: dict[str, dict[str, dict[str, Estimate]]]
+    """Metrics over the items with a tag: by_tag[tag][value][name]."""
+    tokens: int
+    """Tokens read, scored or written in this session; answers from the cache, or asked for an earlier task, count none."""
+    seconds: float
+    """Time spent on asking and judging; time that tasks spent together is shared by characters."""
+
+    @property
+    def truncated(self) -> tuple[int, int]:
+        """(items, tokens) that lost the beginning of a context."""
+        lost = [sum(answer.truncated for answer in answers) for answers in self.answers]
+        return sum(map(bool, lost)), sum(lost)
+
+    def headline(self, settings: Settings) -> tuple[str, Estimate | None]:
+        """The metric that stands for the task and its value; None where no item has it, as for programs that were not run."""
+        name = self.prepared.task.headline[settings.protocol]
+        return name, self.numbers.get(name)
 
 
 def results_json(results: Sequence[TaskResult], settings: Settings, *, model: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
     read(files, settings) -> TaskRecords      from the official files (`llama_jax.evaluation.data.OfficialFiles`)
     hub(rows, settings) -> TaskRecords        the same records, through the `datasets` library
     build(records, settings) -> [Item]        an Item holds its requests, its gold answer and whatever judging needs
-    judge(items, answers, settings) -> [Verdict]      answers[i][r] is the answer to items[i].requests[r]
+    judge(items, answers, settings=...) -> [Verdict]  answers[i][r] is the answer to items[i].requests[r]
 
 A task is a pure description and imports neither jax nor a model. The harness asks the requests of all tasks together, keeps
 the answers (a killed evaluation goes on from them) and judges a task once it has all of its answers; judging is a pure
@@ -186,7 +186,8 @@ class Task:
     """Name in the head of a report's table, as "BoolQ"."""
     read: Callable[[Any, Settings], TaskRecords]
     build: Callable[[TaskRecords, Settings], list[Item]]
-    judge: Callable[[Sequence[Item], Sequence[Sequence[ModelAnswer]], Settings], list[Verdict]]
+    judge: Callable[..., list[Verdict]]
+    """Called as judge(items, answers, settings=settings)."""
     headline: Mapping[Protocol, str]
     """The metric that stands for the task under each protocol."""
     origin: str
@@ -210,7 +211,7 @@ class Task:
 
 def judge_each(judge: Callable[[Item, Sequence[ModelAnswer]], Verdict]) -> Callable[..., list[Verdict]]:
     """Turns a function that judges one item into the `judge` of a Task."""
-    def judge_all(items: Sequence[Item], answers: Sequence[Sequence[ModelAnswer]], settings: Settings) -> list[Verdict]:
+    def judge_all(items: Sequence[Item], answers: Sequence[Sequence[ModelAnswer]], *, settings: Settings) -> list[Verdict]:
         return [judge(item, given) for item, given in zip(items, answers, strict=True)]
 
     return judge_all

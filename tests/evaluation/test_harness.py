@@ -23,6 +23,7 @@ from llama_jax.evaluation.task import (
     RollingRequest,
     Settings,
     Verdict,
+    judge_each,
 )
 from llama_jax.formats.loading import load
 from llama_jax.scoring import likelihood
@@ -211,7 +212,7 @@ def test_equal_questions_get_different_samples_in_any_company(small_run):
     items = {name: with_prompt_indices(name, sampled(4)) for name in ("a", "b")}
 
     def texts(*names: str) -> list[tuple[str, ...]]:
-        jobs = [PreparedTask(replace(task, name=name, judge=lambda items, *rest: [Verdict({}) for _ in items]), items[name], {})
+        jobs = [PreparedTask(replace(task, name=name, judge=judge_each(lambda item, given: Verdict({}))), items[name], {})
                 for name in names]
         return [[answers[k].texts for answers in result.answers] for k in (0, 1)
                 for result in evaluate_tasks(jobs, small_run.answerer, settings=SETTINGS,

@@ -92,7 +92,7 @@ def check(name: str, folder: Path, where: str) -> bool:
         assert re.search(where, str(error)), str(error)
         return True
     answers = [[answer_to(request) for request in item.requests] for item in job.items]
-    verdicts = job.task.judge(job.items, answers, settings)
+    verdicts = job.task.judge(job.items, answers, settings=settings)
     for item, given, verdict in zip(job.items, answers, verdicts, strict=True):
         json.dumps(item_json(item, given, verdict=verdict), ensure_ascii=False).encode()
         assert not isinstance(item.gold, int) or 0 <= item.gold < len(item.requests)

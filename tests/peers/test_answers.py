@@ -88,11 +88,13 @@ def test_bias_metrics(shared_data):
     logprobs = [-0.7 * n % 5 - 1 for n in range(len(found[0].requests))]
     labels = [1] * found[0].gold + [0] * (len(logprobs) - found[0].gold)
     theirs = truthfulqa.process_results_mc2({"mc2_targets": {"labels": labels}}, [(value, False) for value in logprobs])
-    [verdict] = TASKS["truthfulqa"].judge(found[:1], [[LikelihoodAnswer(value, 3, False) for value in logprobs]], SETTINGS)
+    answers = [LikelihoodAnswer(value, 3, False) for value in logprobs]
+    [verdict] = TASKS["truthfulqa"].judge(found[:1], [answers], settings=SETTINGS)
     assert verdict.metrics["mc2"] == pytest.approx(theirs["acc"])
     _, found = items("crows_pairs", shared_data / "eval")
     for pair in [(-3.0, -4.5), (-4.5, -3.0), (-3.0, -3.0)]:
         theirs = crows_pairs.process_results({}, [(value, False) for value in pair])
-        [verdict] = TASKS["crows_pairs"].judge(found[:1], [[LikelihoodAnswer(value, 3, False) for value in pair]], SETTINGS)
+        answers = [LikelihoodAnswer(value, 3, False) for value in pair]
+        [verdict] = TASKS["crows_pairs"].judge(found[:1], [answers], settings=SETTINGS)
         assert verdict.metrics["stereotype_likelihood"] == theirs["pct_stereotype"]
         assert verdict.metrics["likelihood_difference"] == theirs["likelihood_diff"]

@@ -42,7 +42,7 @@ def test_items_asked_or_answered_otherwise_are_left_out(tmp_path):
     grid = compare_evaluations(written(tmp_path / "a", first, likes(first, 0)), written(tmp_path / "b", second, likes(second, 1)))
     [row] = grid.rows
     assert row[2:5] == ["100.0", "0.0", "+100.0 ± 0.0"] and row[-1] == "2"
-    assert grid.notes[0] == "PIQA: 3 items were not asked, or not so, in both runs and are left out."
+    assert grid.notes[0] == "PIQA: 3 items were not asked alike in both runs and are left out."
 
 
 def test_another_protocols_metric_is_said(tmp_path):

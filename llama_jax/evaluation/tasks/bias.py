@@ -66,7 +66,7 @@ def _build_crows_pairs(records: TaskRecords, settings: Settings) -> list[Item]:
 
 
 def _judge_crows_pairs(
-    items: Sequence[Item], answers: Sequence[Sequence[LikelihoodAnswer]], settings: Settings
+    items: Sequence[Item], answers: Sequence[Sequence[LikelihoodAnswer]], *, settings: Settings
 ) -> list[Verdict]:
     """Whether the stereotyping sentence has the lower perplexity, and whether it is likelier as a whole."""
     verdicts = []
@@ -245,7 +245,7 @@ def _toxicity_task(kind: str, head: str) -> Task:
             items.append(Item(str(number), (request,), extra={"prompt": text}))
         return items
 
-    def judge(items: Sequence[Item], answers: Sequence[Sequence[GenerationAnswer]], settings: Settings) -> list[Verdict]:
+    def judge(items: Sequence[Item], answers: Sequence[Sequence[GenerationAnswer]], *, settings: Settings) -> list[Verdict]:
         texts = [given[0].texts[0] for given in answers]
         if settings.output:
             write_jsonl(Path(settings.output) / f"{name}_generations.jsonl",

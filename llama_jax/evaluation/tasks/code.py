@@ -146,7 +146,7 @@ def _pass_task(suite: _Suite, k: int, *, temperature: float, samples: int) -> Ta
             items.append(Item(str(row["task_id"]), (request,), extra=row))
         return items
 
-    def judge(items: Sequence[Item], answers: Sequence[Sequence[GenerationAnswer]], settings: Settings) -> list[Verdict]:
+    def judge(items: Sequence[Item], answers: Sequence[Sequence[GenerationAnswer]], *, settings: Settings) -> list[Verdict]:
         samples = [{"task_id": item.extra["task_id"], "completion": text} for item, given in zip(items, answers, strict=True)
                    for text in given[0].texts]
         if settings.output:

@@ -24,7 +24,7 @@ def items(name, folder, **settings):
 
 
 def judged(name, found, answers, **settings):
-    return BY_NAME[name].judge(found, answers, Settings(**settings))
+    return BY_NAME[name].judge(found, answers, settings=Settings(**settings))
 
 
 def scores(*logprobs, tokens=1):

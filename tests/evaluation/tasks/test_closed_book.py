@@ -95,7 +95,7 @@ def test_the_official_file_of_triviaqa(shared_data, tmp_path):
 def test_scores(text, right, harness, shared_data):
     task = BY_NAME["natural_questions_0shot"]
     found = items(task.name, shared_data / "eval")[:1]
-    [verdict] = task.judge(found, [[GenerationAnswer((text,))]], Settings())
+    [verdict] = task.judge(found, [[GenerationAnswer((text,))]], settings=Settings())
     assert verdict.metrics == {"exact_match": right, "exact_match_cut_at_dot": harness}
 
 

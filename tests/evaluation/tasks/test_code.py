@@ -105,7 +105,7 @@ def test_nothing_runs_without_the_flag(shared_data, tmp_path, monkeypatch):
     monkeypatch.setattr(code, "run_programs", lambda *_: pytest.fail("a program was run"))
     task, settings = BY_NAME["humaneval_1"], Settings(num_samples=2, output=str(tmp_path))
     found = items("humaneval_1", shared_data / "eval", num_samples=2)[:2]
-    verdicts = task.judge(found, [[GenerationAnswer((" a", " b"))], [GenerationAnswer((" c", " d"))]], settings)
+    verdicts = task.judge(found, [[GenerationAnswer((" a", " b"))], [GenerationAnswer((" c", " d"))]], settings=settings)
     assert [verdict.metrics for verdict in verdicts] == [{}, {}]
     lines = [json.loads(line) for line in (tmp_path / "humaneval_1_samples.jsonl").read_text().splitlines()]
     texts = ((0, " a"), (0, " b"), (1, " c"), (1, " d"))
@@ -119,7 +119,7 @@ def test_programs_run_with_the_flag(shared_data, tmp_path, capsys):
     assert "sandbox: Each program has 3 s of processor" in capsys.readouterr().err
     good = found[0].extra["canonical_solution"]
     answers = [[GenerationAnswer((good, *["    return 1\n"] * 8, good))], [GenerationAnswer(("    pass",) * 10)]]
-    verdicts = BY_NAME["humaneval_100"].judge(found, answers, Settings(**settings))
+    verdicts = BY_NAME["humaneval_100"].judge(found, answers, settings=Settings(**settings))
     assert verdicts[0].metrics == {"pass@1": pytest.approx(0.2), "pass@10": 1.0} and verdicts[1].metrics["pass@10"] == 0
     lines = [json.loads(line) for line in (tmp_path / "humaneval_100_results.jsonl").read_text().splitlines()]
     assert len(lines) == 20 and [line["passed"] for line in lines[:10]] == [True, *[False] * 8, True]

@@ -25,7 +25,7 @@ def items(name, folder, **settings):
 
 
 def judged(name, folder, *texts, number=0):
-    return BY_NAME[name].judge([items(name, folder)[number]], [[GenerationAnswer(texts)]], Settings())[0]
+    return BY_NAME[name].judge([items(name, folder)[number]], [[GenerationAnswer(texts)]], settings=Settings())[0]
 
 
 def test_gsm8k_prompt(shared_data):
