@@ -7,7 +7,7 @@ from llama_jax.config.fields import to_dict
 from llama_jax.config.model import ModelConfig, RopeScaling
 from llama_jax.config.schema import Config
 from llama_jax.errors import ConfigError
-from llama_jax.ops.rotary import STRETCHES
+from llama_jax.ops.rotary import SCALING_KINDS
 
 FREE_TO_CHANGE = ("max_length",)
 """Model fields that leave the parameters as they are and may differ between two sessions of a run."""
@@ -27,7 +27,7 @@ def meaning(model: ModelConfig) -> dict[str, str]:
     """Model fields by their dotted names, alike for configs that mean the same model: head_dim is 0 where it is dim / num_heads,
     and fields of rope_scaling that its kind does not use have their defaults."""
     scaling = model.rope_scaling
-    used = {field: getattr(scaling, field) for field in STRETCHES[scaling.kind]}
+    used = {field: getattr(scaling, field) for field in SCALING_KINDS[scaling.kind]}
     head_dim = 0 if model.head_dim * model.num_heads == model.dim else model.head_dim
     return flat(to_dict(replace(model, head_dim=head_dim, rope_scaling=RopeScaling(scaling.kind, **used))))
 

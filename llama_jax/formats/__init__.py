@@ -2,7 +2,7 @@
 
 `open_source` opens a folder of any format as a WeightSource, `load` turns it into a model, its parameters and its tokenizer, and
 `write_run`, `write_hf` and `write_meta` write one. `mapping` holds the table of parameter names in the three formats.
-Importing this package, and reading the formats other than run directories, imports no jax.
+Importing this package imports no jax; opening a folder does.
 """
 
 from importlib import import_module

@@ -17,6 +17,7 @@ from llama_jax.files.atomic import write_atomic
 from llama_jax.formats.base import STORED_DTYPES, lossless_dtype, require_finite
 from llama_jax.formats.checkpoints import Checkpoints, checkpoint_errors
 from llama_jax.formats.mapping import Tensor, Weight, tensors
+from llama_jax.model.tree import parameters
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.load import load_tokenizer
 
@@ -36,8 +37,7 @@ class RunFolder:
         self.config, self.compute = config.model, config.compute
         self.padded = bool(config.init_from)  # a run that began with random weights has as many ids as its tokenizer
         self._path = self.folder / "checkpoints" / str(self.step)
-        weights = dict.fromkeys(tensor.weight for tensor in tensors(self.config))
-        self._arrays = {weight: self._open(weight) for weight in weights}
+        self._arrays = {name: self._open(name, leaf.shape) for name, leaf in parameters(self.config).items()}
         self.dtype = lossless_dtype({np.dtype(array.dtype.numpy_dtype) for array in self._arrays.values()})
         self._chunk: tuple[Weight, range, np.ndarray] | None = None
         """The chunk that was read last: its parameter, its layers, and their values."""
@@ -65,17 +65,16 @@ class RunFolder:
         """Load the run's tokenizer, as WeightSource says."""
         return load_tokenizer(self.folder)
 
-    def _open(self, weight: Weight) -> tensorstore.TensorStore:
+    def _open(self, name: str, wanted: tuple[int, ...]) -> tensorstore.TensorStore:
         with checkpoint_errors(self._path):
-            array = _open_array(self._path, weight)
-        wanted = _stacked_shape(weight, self.config)
+            array = _open_array(self._path, name)
         if array.shape != wanted or array.dtype.name not in STORED_DTYPES:
-            raise DataError(f"{weight.ours} in {self._path} is {array.dtype.name} of shape {tuple(array.shape)}, and its config "
+            raise DataError(f"{name} in {self._path} is {array.dtype.name} of shape {tuple(array.shape)}, and its config "
                             f"asks for {wanted}.")
         return array
 
     def _read_chunk(self, weight: Weight, layer: int) -> tuple[Weight, range, np.ndarray]:
-        array = self._arrays[weight]
+        array = self._arrays[weight.ours]
         with checkpoint_errors(self._path):
             if not weight.stacked:
                 return weight, range(1), array[None].read().result()
@@ -146,8 +145,7 @@ def config_around_model(model: ModelConfig, compute: ComputeConfig, *, name: str
 
 def _stacked_shape(weight: Weight, config: ModelConfig) -> tuple[int, ...]:
     """The shape of a parameter with all its layers."""
-    shape = Tensor(weight).shape(config)
-    return (config.num_layers, *shape) if weight.stacked else shape
+    return parameters(config)[weight.ours].shape
 
 
 def _chunk_shape(weight: Weight, shape: tuple[int, ...]) -> list[int]:
@@ -155,9 +153,9 @@ def _chunk_shape(weight: Weight, shape: tuple[int, ...]) -> list[int]:
     return [1, *shape[1:]] if weight.stacked else list(shape)
 
 
-def _open_array(step: Path, weight: Weight, **options) -> tensorstore.TensorStore:
+def _open_array(step: Path, name: str, **options) -> tensorstore.TensorStore:
     """An array where orbax puts it: in zarr, all arrays of a checkpoint in one OCDBT database."""
-    place = {"driver": "ocdbt", "base": (step / "state").absolute().as_uri() + "/", "path": f"params.{weight.ours}/"}
+    place = {"driver": "ocdbt", "base": (step / "state").absolute().as_uri() + "/", "path": f"params.{name}/"}
     return tensorstore.open({"driver": "zarr", "kvstore": place, **options.pop("spec", {})}, **{"open": True} | options).result()
 
 
@@ -165,7 +163,7 @@ def _recreate_array(step: Path, weight: Weight, *, shape: tuple[int, ...], dtype
     """An empty array of this shape in the place of the one that is there."""
     metadata = {"shape": list(shape), "chunks": _chunk_shape(weight, shape), "compressor": {"id": "zstd", "level": 1},
                 "dtype": "bfloat16" if dtype == STORED_DTYPES["bfloat16"] else dtype.str}
-    return _open_array(step, weight, spec={"metadata": metadata, "store_data_equal_to_fill_value": True},
+    return _open_array(step, weight.ours, spec={"metadata": metadata, "store_data_equal_to_fill_value": True},
                        open=False, create=True, delete_existing=True)
 
 

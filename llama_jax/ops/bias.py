@@ -33,7 +33,7 @@ class Bias(Description):
             return None
         q_positions, k_positions = q_index[None], k_index[None]
         if self.positions_BT is not None:
-            q_positions, k_positions = self.positions_BT[:, q_index], self.positions_BT[:, k_index]
+            q_positions, k_positions = (jnp.take(self.positions_BT, index, axis=1) for index in (q_index, k_index))
         distance_BTS = (q_positions[:, :, None] - k_positions[:, None, :]).astype(jnp.float32)
         return -self.slopes_N[None, :, None, None] * distance_BTS[:, None]
 

@@ -9,7 +9,7 @@ import pytest
 from llama_jax.config import Config, ModelConfig, RopeScaling
 from llama_jax.config.compare import FREE_TO_CHANGE, changes, check_same_model
 from llama_jax.errors import ConfigError
-from llama_jax.ops.rotary import STRETCHES
+from llama_jax.ops.rotary import SCALING_KINDS
 from llama_jax.training.init_from import check_initial_model
 
 CONFIG = Config(name="x")
@@ -63,8 +63,8 @@ def test_llama3_uses_all_its_fields(field):
 
 def test_every_kind_and_field_of_rope_scaling_is_known():
     """A kind or a field that is added to RopeScaling must be placed."""
-    assert set(STRETCHES) == set(get_args(get_type_hints(RopeScaling)["kind"]))
-    assert {"kind", *STRETCHES["llama3"]} == {field.name for field in fields(RopeScaling)}
+    assert set(SCALING_KINDS) == set(get_args(get_type_hints(RopeScaling)["kind"]))
+    assert {"kind", *SCALING_KINDS["llama3"]} == {field.name for field in fields(RopeScaling)}
 
 
 def test_changes_are_listed():

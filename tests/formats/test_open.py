@@ -23,8 +23,8 @@ def test_the_package_offers_what_it_names():
         formats.nothing  # noqa: B018
 
 
-def test_reading_the_formats_of_others_needs_no_jax():
-    code = "import sys; from llama_jax.formats import HFFolder, MetaFolder, tensors; sys.exit('jax' in sys.modules)"
+def test_importing_the_package_needs_no_jax():
+    code = "import sys; import llama_jax.formats; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
