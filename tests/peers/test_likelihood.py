@@ -11,7 +11,7 @@ from llama_jax.config import ModelConfig
 from llama_jax.model.decoder import Transformer
 from llama_jax.scoring.likelihood import encode_pair, loglikelihood
 from llama_jax.tokenizer.load import load_tokenizer
-from tests.golden.small import random_params
+from tests.golden.small import FLOAT32, random_params
 
 pytestmark = pytest.mark.peers
 torch = pytest.importorskip("torch")
@@ -37,12 +37,11 @@ def real_requests(folder) -> list[tuple[str, str]]:
 
 def test_four_hundred_real_requests(shared_data):
     tokenizer = load_tokenizer(shared_data / "tokenizer/llama-tokenizer.model")
-    config = ModelConfig(vocab_size=32_000, dim=64, num_layers=3, num_heads=8, num_kv_heads=4, ffn_dim=160, max_length=512,
-                         dtype="float32")
+    config = ModelConfig(vocab_size=32_000, dim=64, num_layers=3, num_heads=8, num_kv_heads=4, ffn_dim=160, max_length=512)
     params = random_params(config, 0)
     requests = real_requests(shared_data / "eval")
     assert len(requests) == 400
-    ours = loglikelihood(Transformer(config), jax.tree.map(jnp.asarray, params), tokenizer, requests)
+    ours = loglikelihood(Transformer(config, FLOAT32), jax.tree.map(jnp.asarray, params), tokenizer, requests)
     theirs = hf_model(config, params)
     for request, got in zip(requests, ours, strict=True):
         context, continuation = encode_pair(tokenizer, context=request[0], continuation=request[1])

@@ -6,7 +6,7 @@ import pytest
 
 from llama_jax.config import ModelConfig
 from llama_jax.model.decoder import Transformer
-from tests.golden.small import CONFIGS, golden, random_params, random_rows
+from tests.golden.small import CONFIGS, FLOAT32, golden, random_params, random_rows
 
 pytestmark = pytest.mark.peers
 pytest.importorskip("torch")
@@ -17,7 +17,7 @@ from tests.golden.make_transformers import hf_logits, hf_losses  # noqa: E402
 LIVE = {
     **CONFIGS,
     "mqa": ModelConfig(vocab_size=200, dim=48, num_layers=2, num_heads=6, num_kv_heads=1, ffn_dim=80, max_length=128,
-                       rope_theta=123.0, dtype="float32"),
+                       rope_theta=123.0),
 }
 
 
@@ -26,7 +26,7 @@ LIVE = {
 def test_logits(name, seed):
     config = LIVE[name]
     params, tokens = random_params(config, seed), random_rows(config, seed, 2, 60)[:, :-1]
-    ours = jax.jit(Transformer(config).apply)({"params": params}, tokens)
+    ours = jax.jit(Transformer(config, FLOAT32).apply)({"params": params}, tokens)
     np.testing.assert_allclose(ours, hf_logits(config, params, tokens), atol=1e-4)
 
 
