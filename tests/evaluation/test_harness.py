@@ -1,8 +1,6 @@
-"""Requests to answers to numbers: equal to asking one by one, killed or not, on one device or eight."""
+"""Evaluating tasks: the same as asking one request at a time, killed or not, on one device or eight."""
 
-import dataclasses
 import json
-import math
 from dataclasses import replace
 
 import jax
@@ -14,20 +12,21 @@ from llama_jax.evaluation import harness
 from llama_jax.evaluation.answers import Answerer
 from llama_jax.evaluation.cache import AnswerCache
 from llama_jax.evaluation.harness import distinct_requests, evaluate_tasks, request_chunks
-from llama_jax.evaluation.requests import PreparedTask, check_requests, prepare_tasks, with_prompt_indices
+from llama_jax.evaluation.requests import PreparedTask, prepare_tasks, with_prompt_indices
+from llama_jax.evaluation.results import results_json, write_results
 from llama_jax.evaluation.task import (
     GenerationRequest,
     Item,
     LikelihoodAnswer,
     LikelihoodRequest,
-    RollingRequest,
     Settings,
     Verdict,
     judge_each,
 )
 from llama_jax.formats.loading import load
 from llama_jax.scoring import likelihood
-from llama_jax.scoring.likelihood import loglikelihood, rolling_loglikelihood
+from llama_jax.scoring.likelihood import loglikelihood
+from tests.evaluation.test_requests import piqa_task, sampled
 
 SETTINGS = Settings()
 
@@ -46,12 +45,6 @@ def jobs(eval_data, monkeypatch) -> list[PreparedTask]:
     monkeypatch.setattr(harness, "CHUNK_CHARACTERS", 3000)
     monkeypatch.setitem(likelihood.TOKENS_PER_BATCH, "cpu", 256)
     return prepare_tasks(["siqa", "openbookqa"], str(eval_data), settings=SETTINGS, limit=6)
-
-
-def scores(answerer: Answerer, requests: list) -> list[LikelihoodAnswer]:
-    """In order."""
-    given = dict(pair for some in answerer.likelihoods(requests) for pair in some.items())
-    return [given[number][0] for number in range(len(requests))]
 
 
 def test_answers_are_those_of_one_request_at_a_time(jobs, small_run):
@@ -101,24 +94,6 @@ def test_killed_and_resumed_equals_uninterrupted(jobs, small_run, tmp_path):
     assert [result.numbers for result in third] == [result.numbers for result in whole]
 
 
-def test_what_is_known_of_a_chunk_is_not_asked_again(small_run, play, monkeypatch):
-    """Known up to any batch, bit for bit; a text in windows is known when all of them are."""
-    monkeypatch.setitem(likelihood.TOKENS_PER_BATCH, "cpu", 256)
-    pairs = [(play[at : at + 300], play[at + 300 : at + 320]) for at in range(0, 3000, 300)]
-    requests = [RollingRequest(play[:2500]), *(LikelihoodRequest(*pair) for pair in pairs)]
-    batches = list(small_run.answerer.likelihoods(requests))
-    assert len(batches) > 4 and any(0 not in some for some in batches)
-    every = {number: score for some in batches for number, score in some.items()}
-    assert every.keys() == set(range(len(requests)))
-    for count in range(len(batches) + 1):
-        known = {number: score for some in batches[:count] for number, score in some.items()}
-        heard: list[float] = []
-        new = list(small_run.answerer.likelihoods(requests, known=known, report=heard.append))
-        assert sum(heard) == pytest.approx(1.0)
-        assert known | {number: score for some in new for number, score in some.items()} == every
-        assert len(new) <= len(batches) - count + (0 not in known) * len(batches)
-
-
 def test_another_model_is_asked_anew(jobs, small_run, tmp_path):
     a = small_run.answerer
     other = replace(a, params=jax.tree.map(lambda x: x * 1.01, a.params))
@@ -131,7 +106,7 @@ def test_another_model_is_asked_anew(jobs, small_run, tmp_path):
     assert not AnswerCache(tmp_path, other.fingerprint).get(other_key)
 
 
-def test_a_damaged_store_is_named(tmp_path):
+def test_a_damaged_cache_is_named(tmp_path):
     (tmp_path / AnswerCache.FILE).write_text('{"chunk": 1}\n')
     with pytest.raises(DataError, match=r"answers\.jsonl, line 1 is damaged; remove the file"):
         AnswerCache(tmp_path, "")
@@ -151,64 +126,8 @@ def test_eight_devices_equal_one(jobs, small_run):
     assert [answer.texts for answer in made] == [answer.texts for answer in small_run.answerer.generations(prompts)[0]]
 
 
-def test_long_contexts_lose_their_beginning_and_are_counted(small_run):
-    a = small_run.answerer
-    long = "To be, or not to be, that is the question. " * 40
-    ids = a.tokenizer.encode(long + "yes")
-    most = a.model.config.max_length
-    choice, short, whole = scores(a, [
-        LikelihoodRequest(long.strip(), " yes"), LikelihoodRequest("Is it?", " yes"), RollingRequest(long + "yes")])
-    assert short.truncated == whole.truncated == 0
-    assert choice.truncated == len(a.tokenizer.encode(long.strip() + " yes")) + 1 - 1 - most > 0
-    assert whole.tokens == len(ids)
-    [rolled] = rolling_loglikelihood(a.model, a.params, a.tokenizer, [long + "yes"])
-    assert whole.logprob == pytest.approx(rolled.logprob, abs=1e-2)
-    [text], _ = a.generations([GenerationRequest(long, max_tokens=8)])
-    assert text.truncated == len(a.tokenizer.encode(long)) + 1 - (most - 8) and len(text.texts) == 1
-
-
-def test_a_continuation_longer_than_the_context_is_scored_in_windows(small_run):
-    a = small_run.answerer
-    long = " And so it goes, from hour to hour, we ripe and ripe." * 30
-    [score] = scores(a, [LikelihoodRequest("Hear me:", long)])
-    assert score.tokens > a.model.config.max_length and score.truncated > 0 and math.isfinite(score.logprob)
-
-
-def test_samples_that_do_not_fit_one_batch(small_run):
-    """40 samples in blocks of 32: all different draws, the first block as if it were alone."""
-    prompt = GenerationRequest("First Citizen:", max_tokens=12, temperature=1.0, num_samples=40, seed=3)
-    [answer], _ = small_run.answerer.generations([prompt])
-    [alone], _ = small_run.answerer.generations([dataclasses.replace(prompt, num_samples=32)])
-    assert len(answer.texts) == 40 and answer.texts[:32] == alone.texts and len(set(answer.texts)) > 35
-
-
-def test_samples_depend_on_no_batch(small_run, monkeypatch):
-    """Forty samples decoded 32 or 8 together, alone or beside another prompt, are the same samples."""
-    prompt = GenerationRequest("First Citizen:", max_tokens=6, temperature=1.0, num_samples=40, seed=3, prompt_index=5)
-    [wanted], _ = small_run.answerer.generations([prompt])
-    monkeypatch.setattr("llama_jax.evaluation.answers.DECODING_ROWS", {"cpu": 8})
-    both, _ = small_run.answerer.generations([dataclasses.replace(prompt, prompt_index=6), prompt])
-    assert both[1] == wanted and not set(both[0].texts) & set(wanted.texts)
-
-
-def sampled(count: int, text: str = "First Citizen:") -> list[Item]:
-    """Items of one text, as a data set that holds a question several times gives them: one greedy prompt, one sampled."""
-    return [Item(str(n), (GenerationRequest(text, max_tokens=8),
-                          GenerationRequest(text, max_tokens=8, temperature=1.0, num_samples=3)))
-            for n in range(count)]
-
-
-def test_every_sampled_prompt_has_a_place_of_its_own():
-    named = {name: with_prompt_indices(name, sampled(50)) for name in ("gsm8k_maj1", "minerva_math_maj1", "humaneval")}
-    places = [item.requests[1].prompt_index for items in named.values() for item in items]
-    assert len(set(places)) == 150 and max(places) < 2**64
-    assert all(item.requests[0].prompt_index == 0 for items in named.values() for item in items)
-    assert with_prompt_indices("gsm8k_maj1", sampled(9)) == named["gsm8k_maj1"][:9]  # whatever the limit
-    assert [item.sha256 for item in named["gsm8k_maj1"]] == [item.sha256 for item in sampled(50)]  # asked alike
-
-
 def test_equal_questions_get_different_samples_in_any_company(small_run):
-    task = plan_task()
+    task = piqa_task()
     items = {name: with_prompt_indices(name, sampled(4)) for name in ("a", "b")}
 
     def texts(*names: str) -> list[tuple[str, ...]]:
@@ -231,20 +150,12 @@ def test_equal_requests_are_asked_once(eval_data):
 
 def test_chunks_keep_a_context_together():
     items = [Item(str(n), tuple(LikelihoodRequest(f"{n}" * 500_000, c) for c in "abcd")) for n in range(3)]
-    job = PreparedTask(plan_task(), items, {})
+    job = PreparedTask(piqa_task(), items, {})
     contexts = [[request.context[0] for request in chunk] for chunk in request_chunks(distinct_requests([job]))]
     assert contexts == [["0"] * 4, ["1"] * 4, ["2"] * 4]
 
 
-def plan_task():
-    from llama_jax.evaluation.tasks.catalogue import all_tasks
-
-    return all_tasks()["piqa"]
-
-
 def test_items_are_written_with_prompts_and_scores(jobs, small_run, tmp_path):
-    from llama_jax.evaluation.results import results_json, write_results
-
     results = evaluate_tasks(jobs[:1], small_run.answerer, settings=SETTINGS, cache=AnswerCache(None, ""), progress=quiet)
     write_results(tmp_path, results_json(results, SETTINGS, model={"name": "m", "fingerprint": "f"}), results=results)
     rows = [json.loads(line) for line in (tmp_path / "items/siqa.jsonl").read_text().splitlines()]
@@ -254,13 +165,3 @@ def test_items_are_written_with_prompts_and_scores(jobs, small_run, tmp_path):
     assert first["choices"][2] == bare["choices"][2] == " Find somewhere to go"
     assert first["logprobs"] == [answer.logprob for answer in results[0].answers[0][:3]]
     assert rows[0]["prediction"]["raw"] == first["logprobs"].index(max(first["logprobs"]))
-
-
-@pytest.mark.parametrize("request_, sentence", [
-    (LikelihoodRequest("Is it?", ""), "piqa, item 7: a continuation to score is empty"),
-    (RollingRequest(""), "piqa, item 7: a continuation to score is empty"),
-    (LikelihoodRequest("a\ud800", " b"), "piqa, item 7: not valid Unicode text"),
-])
-def test_requests_that_cannot_be_answered_are_named(request_, sentence):
-    with pytest.raises(DataError, match=sentence):
-        check_requests(plan_task(), Item("7", (request_,)))

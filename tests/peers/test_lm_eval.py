@@ -141,8 +141,7 @@ def sides(shared_data, tmp_path_factory) -> SimpleNamespace:
     """The same weights three times, and that harness's tasks on our records."""
     folder = tmp_path_factory.mktemp("lm_eval")
     tokenizer = load_tokenizer(shared_data / "tokenizer/llama-tokenizer.model")
-    config = ModelConfig(vocab_size=32_000, dim=64, num_layers=3, num_heads=8, num_kv_heads=4, ffn_dim=160, max_length=2048,
-                         dtype="float32")
+    config = ModelConfig(vocab_size=32_000, dim=64, num_layers=3, num_heads=8, num_kv_heads=4, ffn_dim=160, max_length=2048)
     params = random_params(config, 0)
     run = save_run(folder / "run", config, params, tokenizer)
     write_tasks(folder, shared_data / "eval")
