@@ -55,8 +55,8 @@ def normalised_logprobs(
     """The score of every choice under each of NORMALISATIONS.
 
     Args:
-        answers: Of every choice after its context.
-        bare: Of every choice after the answer context alone, "Answer:".
+        answers: Log-probabilities of every choice after its context.
+        bare: Log-probabilities of every choice after the answer context alone, "Answer:".
     """
     texts = [choice.removeprefix(" ") for choice in choices]
     raw = [answer.logprob for answer in answers]

@@ -17,13 +17,13 @@ from llama_jax.scoring.likelihood import rolling_loglikelihood
 
 
 def scores(answerer: Answerer, requests: list) -> list[LikelihoodAnswer]:
-    """In order."""
+    """Answers in the order of their requests."""
     given = dict(pair for some in answerer.likelihoods(requests) for pair in some.items())
     return [given[number][0] for number in range(len(requests))]
 
 
 def test_what_is_known_of_a_chunk_is_not_asked_again(small_run, play, monkeypatch):
-    """Known up to any batch, bit for bit; a text in windows is known when all of them are."""
+    """Going on after any batch gives the same bits; a text in windows is known when all its windows are."""
     monkeypatch.setitem(likelihood.TOKENS_PER_BATCH, "cpu", 256)
     pairs = [(play[at : at + 300], play[at + 300 : at + 320]) for at in range(0, 3000, 300)]
     requests = [RollingRequest(play[:2500]), *(LikelihoodRequest(*pair) for pair in pairs)]

@@ -22,7 +22,7 @@ GIVEN = {0: LikelihoodAnswer(-1.25, 1, False), 1: LikelihoodAnswer(-17.5, 2, Tru
 
 @pytest.fixture
 def kept(tmp_path) -> SimpleNamespace:
-    """A file with two lines: scores and a text."""
+    """An answers file with two lines: log-probabilities, and a generation."""
     store = AnswerCache(tmp_path, "2-mine")
     keys = store.key(ASKED), store.key([GenerationRequest("a")])
     store.put(keys[0], GIVEN)
@@ -37,7 +37,7 @@ def test_what_is_kept_comes_back(kept):
 
 
 def test_every_changed_digit_is_noticed(kept):
-    """Whichever digit of the file is changed, none of its numbers is believed; the line is named."""
+    """Whichever digit of the file is changed, the file is refused and the error names the line."""
     content = kept.file.read_text()
     places = [match.start() for match in re.finditer(r"\d", content)]
     assert len(places) > 100
@@ -62,7 +62,7 @@ def test_damaged_lines(kept, damage):
 
 
 def test_removing_the_damaged_line_asks_its_batch_again(kept):
-    """What the error recommends."""
+    """The remedy that the error recommends works."""
     kept.file.write_text(kept.file.read_text().splitlines()[1] + "\n")
     store = AnswerCache(kept.folder, "2-mine")
     assert store.get(kept.keys[0]) == {} and len(store.get(kept.keys[1])) == 1
@@ -130,7 +130,7 @@ def test_damage_is_told_before_the_model_is_loaded(small_run, eval_data, tmp_pat
 
 
 def test_the_step_is_settled_once(small_run, eval_data, tmp_path, monkeypatch):
-    """A run that saves a newer step while it is evaluated: name, folder and weights are of one step."""
+    """Name, folder and weights are those of one step, even if the run saves a newer one during the evaluation."""
     from llama_jax.cli import evaluate as command
 
     asked = []

@@ -11,7 +11,7 @@ def score(logprob: float, tokens: int = 1) -> LikelihoodAnswer:
 
 
 def test_every_normalisation_takes_another_choice():
-    """Five choices, each the best of one normalisation alone."""
+    """Five choices, each of which one normalisation alone prefers."""
     texts = [" a", " bbbbbbbbbb", " \u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9", " dddd", " e"]
     raw, tokens, bare = [-2.0, -10.0, -8.4, -9.0, -5.0], [1, 4, 2, 20, 1], [-1.0, -9.5, -8.0, -8.0, -9.0]
     item = Item("0", tuple(LikelihoodRequest(context, text) for context in ("c", "Answer:") for text in texts), 1)

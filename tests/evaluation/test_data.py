@@ -1,4 +1,4 @@
-"""Damaged records: whatever field of whatever task is wrong, a sentence names file and record before a model is loaded."""
+"""Damaged records: whatever field of whatever task is wrong, an error names file and record before a model is loaded."""
 
 import copy
 import gzip
@@ -42,7 +42,7 @@ LINES = {
     "realtoxicityprompts_basic": ("realtoxicityprompts/prompts.jsonl", [{"prompt": {"text": "A"}}]),
     "lambada": ("lambada/lambada_test.jsonl", [{"text": "one two"}]),
 }
-"""Task -> its file of JSON lines, and whole records."""
+"""The JSON lines file of a task and its undamaged records, by task."""
 
 OBJECTS = {
     "race_middle": ("race/test/middle/1.txt", {"article": "A", "questions": ["Q", "R"], "options": [["a", "b"], ["c", "d"]],
@@ -62,7 +62,7 @@ def write(folder: Path, name: str, text: str) -> None:
 
 
 def variants(value: object) -> Iterator[object]:
-    """The same JSON value with one part of it another, or missing."""
+    """Copies of a JSON value in which one part is another value, or missing."""
     yield from ODD
     if isinstance(value, dict):
         for key in value:
@@ -84,7 +84,7 @@ def answer_to(request: ModelRequest) -> ModelAnswer:
 
 
 def check(name: str, folder: Path, where: str) -> bool:
-    """Whether the data was refused, in words that name the place; what is taken can be asked, judged and written."""
+    """Whether the data was refused with an error that names the place; data that is accepted can be asked, judged and written."""
     settings = Settings(num_samples=2)
     try:
         [job] = prepare_tasks([name], str(folder), settings=settings)
@@ -101,7 +101,7 @@ def check(name: str, folder: Path, where: str) -> bool:
 
 @pytest.mark.parametrize("name", LINES)
 def test_json_lines(name, tmp_path, monkeypatch):
-    """Every field of the last record replaced by every odd value, or left out."""
+    """Every field of the last record is replaced by every odd value, or left out."""
     monkeypatch.setattr("llama_jax.evaluation.requests.find_spec", lambda name: None)
     file, rows = LINES[name]
     if name in LABELS:
@@ -145,7 +145,7 @@ TABLES = {
 
 @pytest.mark.parametrize("name, file", [(name, file) for name, files in TABLES.items() for file in files])
 def test_tables(name, file, tmp_path, monkeypatch):
-    """Every cell, the head's too, replaced by other text or left out; rows cut short."""
+    """Every cell, also of the header, is replaced by other text or left out, and rows are cut short."""
     monkeypatch.setattr("llama_jax.evaluation.requests.find_spec", lambda name: None)
     for other, text in TABLES[name].items():
         write(tmp_path, other, text)
@@ -183,7 +183,7 @@ def test_what_the_sentence_says(name, change, sentence, tmp_path):
 
 
 def test_two_programs_of_one_name(tmp_path):
-    """They would count each other's samples."""
+    """Two problems with one task_id would count each other's samples."""
     write(tmp_path, "humaneval/HumanEval.jsonl.gz", json.dumps(PROGRAM) + "\n" + json.dumps(PROGRAM))
     with pytest.raises(DataError, match=r"HumanEval.jsonl.gz, record 2: a second record has the task_id 'T/0'"):
         prepare_tasks(["humaneval_1"], str(tmp_path), settings=Settings())

@@ -1,4 +1,4 @@
-"""eval.py from the command line: what it leaves behind, how runs share a folder, and a sentence for every mistake."""
+"""eval.py from the command line: the files it writes, how runs share a folder, and the error for every mistake."""
 
 import importlib.util
 import json
@@ -21,20 +21,20 @@ from tests.golden.small import random_params
 ROOT = Path(__file__).parents[2]
 
 
-def door():
-    spec = importlib.util.spec_from_file_location("eval_door", ROOT / "eval.py")
+def entry_point():
+    spec = importlib.util.spec_from_file_location("eval_entry_point", ROOT / "eval.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def run(*arguments) -> int:
-    return door().main([str(argument) for argument in arguments])
+    return entry_point().main([str(argument) for argument in arguments])
 
 
 @pytest.fixture
 def copied(eval_data, tmp_path) -> Path:
-    """Data that a test may break."""
+    """A copy of the data that a test may damage."""
     folder = tmp_path / "data"
     for name in ("piqa", "openbookqa", "siqa"):
         shutil.copytree(eval_data / name, folder / name, copy_function=shutil.copyfile)
@@ -45,7 +45,7 @@ def copied(eval_data, tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def reported(eval_data, small_run, tmp_path_factory) -> Path:
-    """OpenBookQA, then SIQA into the same folder."""
+    """A folder with OpenBookQA, to which a second command added SIQA."""
     output = tmp_path_factory.mktemp("evals") / "out"
     for name in ("openbookqa", "siqa"):
         assert run("--checkpoint", small_run.folder, "--tasks", name, "--data_dir", eval_data, "--limit", 6,

@@ -25,7 +25,7 @@ def changed(params: dict, name: str, place: tuple[int, ...], value: float) -> di
 
 
 def test_one_changed_number_anywhere_is_another_model(small_run):
-    """Every parameter counts, whichever it is, and to its last bit."""
+    """Every parameter counts to its last bit."""
     a = small_run.answerer
     seen = {a.fingerprint}
     for name, leaf in flat(a.params).items():
@@ -71,7 +71,7 @@ def test_the_same_weights_in_another_format_are_the_same_model(small_run, tmp_pa
 
 
 def test_frozen_embeddings_and_norms(small_run):
-    """Two models that share what a fine-tuning leaves alone: norms and embeddings equal, one adapter merged."""
+    """Two models with equal norms and embeddings, as after a fine-tuning that merged one adapter, are different models."""
     a = small_run.answerer
     wq = flat(a.params)["layers.attention.wq"]
     merged = traverse_util.unflatten_dict(flat(a.params) | {"layers.attention.wq": wq * 1.001}, sep=".")
@@ -79,7 +79,7 @@ def test_frozen_embeddings_and_norms(small_run):
 
 
 def test_jit_leaves_no_copy(small_run):
-    """What the checksums need beside the parameters is a few numbers, not another array."""
+    """Checksums need a few numbers of memory beside the parameters, not another array."""
     array = jnp.ones((64, 256, 128))
     compiled = jax.jit(lambda x: _checksum(x, array.sharding)).lower(array).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 4096

@@ -36,12 +36,12 @@ def quiet(name: str, done: float) -> None:
 
 
 class Killed(Exception):
-    """Stands for the kill."""
+    """Stands for a kill of the process."""
 
 
 @pytest.fixture
 def jobs(eval_data, monkeypatch) -> list[PreparedTask]:
-    """Six items each, in several chunks of several batches."""
+    """Two tasks of six items each, in several chunks of several batches."""
     monkeypatch.setattr(harness, "CHUNK_CHARACTERS", 3000)
     monkeypatch.setitem(likelihood.TOKENS_PER_BATCH, "cpu", 256)
     return prepare_tasks(["siqa", "openbookqa"], str(eval_data), settings=SETTINGS, limit=6)

@@ -1,4 +1,4 @@
-"""Tasks during training: numbers in the run's own files, and a run that is the same without them."""
+"""Evaluation tasks during training: their metrics stand in the run's files, and the run is the same without them."""
 
 import json
 import subprocess
@@ -71,7 +71,7 @@ def test_train_py_brings_them(tmp_path):
 
 @pytest.mark.parametrize("attention", ["cudnn", "splash", "reference"])
 def test_they_do_not_inherit_the_backend_that_trains(attention, tokenizer, tmp_path):
-    """Choices share their question under a mask that fused kernels do not know, and would then see each other."""
+    """Scoring shares prefixes under a mask that fused kernels do not know; with them choices would see each other."""
     (tmp_path / "boolq").mkdir()
     record = {"question": "is it so", "title": "It", "passage": "It is so.", "answer": True}
     (tmp_path / "boolq/dev.jsonl").write_text(json.dumps(record) + "\n")

@@ -1,4 +1,4 @@
-"""Progress of an evaluation where there is no terminal: lines that are true from the first report on."""
+"""Progress lines of an evaluation where there is no terminal: shares and remaining time are right from the first one."""
 
 import io
 import itertools

@@ -14,7 +14,7 @@ from llama_jax.evaluation.tasks.catalogue import all_tasks
 
 
 def sampled(count: int, text: str = "First Citizen:") -> list[Item]:
-    """Items of one text, as a data set that holds a question several times gives them: one greedy prompt, one sampled."""
+    """Items with the same text, as of a data set that repeats a question: one greedy and one sampled prompt each."""
     return [Item(str(n), (GenerationRequest(text, max_tokens=8),
                           GenerationRequest(text, max_tokens=8, temperature=1.0, num_samples=3)))
             for n in range(count)]

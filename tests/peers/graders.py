@@ -107,7 +107,7 @@ Differences = dict[tuple[str, str, str], list[Item]]
 def reason(item: Item, ours: bool, *, dressed: bool) -> str:
     """Why the graders differ on such an item."""
     if ours and dressed:
-        return "dress"
+        return "decoration"
     return next((name for name, kinds in (WE if ours else THEY)[type(item)].items() if re.match(kinds, item.kind)), UNEXPLAINED)
 
 
@@ -136,7 +136,7 @@ def compare_math(count: int, seed: int, folder: Path | None = None) -> Differenc
 
 
 def sympy_verdicts(chunk: list[Pair]) -> list[tuple[bool, bool]]:
-    """Of the harness's Minerva grader whole, on each pair and on it without its dress."""
+    """Verdicts of lm-evaluation-harness's whole Minerva grader on each pair, and on it without its decoration."""
     from lm_eval.tasks.minerva_math import utils
 
     def verdict(answer: str, gold: str) -> bool:
@@ -146,7 +146,10 @@ def sympy_verdicts(chunk: list[Pair]) -> list[tuple[bool, bool]]:
 
 
 def compare_sympy(count: int, seed: int) -> Differences:
-    """The same; a fresh process for every few pairs, because a parse that was interrupted spoils those after it."""
+    """Our graders beside the Minerva grader with sympy, whose parser runs in a fresh process for every few pairs.
+
+    A parse that was interrupted spoils those after it.
+    """
     found, drawn = {}, pairs(count, seed)
     chunks = [drawn[start : start + 50] for start in range(0, count, 50)]
     with multiprocessing.Pool(2, maxtasksperchild=1) as pool:

@@ -21,7 +21,7 @@ from lm_eval.tasks.hendrycks_math import utils as hendrycks_math  # noqa: E402
 from lm_eval.tasks.truthfulqa import utils as truthfulqa  # noqa: E402
 
 FOLDER = Path(lm_eval.__file__).parent / "tasks"
-TASKS = {task.name: task for room in (bias, closed_book, code, reasoning) for task in room.TASKS}
+TASKS = {task.name: task for module in (bias, closed_book, code, reasoning) for task in module.TASKS}
 SETTINGS = Settings(protocol="lm_eval")
 
 

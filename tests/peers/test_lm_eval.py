@@ -38,7 +38,7 @@ NAMES = {"boolq": "super_glue/boolq/default", "piqa": "piqa/piqa", "siqa": "siqa
          "winogrande": "winogrande/default", "arc_easy": "arc/arc_easy", "arc_challenge": "arc/arc_challenge",
          "openbookqa": "openbookqa/openbookqa",
          "race_high": "race/race", "mmlu": "mmlu/default/mmlu_world_religions"}
-"""Our task -> that harness's own YAML, whose prompts and metrics are used as they are."""
+"""The YAML of lm-evaluation-harness for each of our tasks, whose prompts and metrics are used as they are."""
 
 
 def lines(file: Path) -> list[dict]:
@@ -126,7 +126,7 @@ def spelled(tokenizer: Tokenizer) -> transformers.PreTrainedTokenizer:
             return tokenizer._processor.IdToPiece(index)
 
         def convert_tokens_to_string(self, tokens: list[str]) -> str:
-            if tokens in (["<s>"], ["</s>"]):  # that harness asks what these look like in a text
+            if tokens in (["<s>"], ["</s>"]):  # lm-evaluation-harness asks what these look like in a text
                 return tokens[0]
             return tokenizer.decode([self._convert_token_to_id(token) for token in tokens])
 
@@ -138,7 +138,7 @@ def spelled(tokenizer: Tokenizer) -> transformers.PreTrainedTokenizer:
 
 @pytest.fixture(scope="module")
 def sides(shared_data, tmp_path_factory) -> SimpleNamespace:
-    """The same weights three times, and that harness's tasks on our records."""
+    """The same weights behind three interfaces, and lm-evaluation-harness's tasks on our records."""
     folder = tmp_path_factory.mktemp("lm_eval")
     tokenizer = load_tokenizer(shared_data / "tokenizer/llama-tokenizer.model")
     config = ModelConfig(vocab_size=32_000, dim=64, num_layers=3, num_heads=8, num_kv_heads=4, ffn_dim=160, max_length=2048)
@@ -151,7 +151,7 @@ def sides(shared_data, tmp_path_factory) -> SimpleNamespace:
 
 
 def asked(model, sides) -> dict[str, dict]:
-    """Task -> its accuracies and samples, by that harness."""
+    """Accuracies and samples by task, as lm-evaluation-harness gives them."""
     manager = TaskManager(include_path=str(sides.folder), include_defaults=False)
     results = {}
     for shots, names in ((0, [name for name in NAMES if name != "mmlu"]), (5, ["mmlu"])):
@@ -220,7 +220,7 @@ def test_rolling_and_generation(sides, monkeypatch):
         asked = [Instance("generate_until", {}, ("a", wanted), 0, ("some_task", n, 2)) for n in documents]
         return sides.adapter.generate_until(asked, disable_tqdm=True)
 
-    drawn = samples(0, 0, 1, 1, 2)  # two repeats of a document as that harness makes them
+    drawn = samples(0, 0, 1, 1, 2)  # two repeats of a document as lm-evaluation-harness makes them
     assert len(set(drawn)) == 5 and samples(2, 1) == [drawn[4], drawn[2]]
 
 

@@ -1,4 +1,4 @@
-"""Two evaluations side by side: what differs between them is said, and nothing is paired that was not asked alike."""
+"""Comparing two evaluations: only items with equal requests are paired, and other differences are noted."""
 
 import json
 from dataclasses import replace
@@ -21,7 +21,7 @@ def piqa(number: int, gold: int, context: str = "G") -> Item:
 
 
 def written(folder: Path, items: list[Item], answers: dict, name: str = "piqa", **settings) -> Path:
-    """A folder as eval.py leaves it, from items and their answers."""
+    """A folder as eval.py writes it, from items and their answers."""
     asked = Settings(**settings)
     results = [judge_task(PreparedTask(all_tasks()[name], items, {}), answers, settings=asked, tokens=1, seconds=1.0)]
     report = results_json(results, asked, model={"name": folder.name, "fingerprint": f"2-{folder.name}"})
@@ -36,7 +36,7 @@ def likes(items: list[Item], choice: int) -> dict:
 
 
 def test_items_asked_or_answered_otherwise_are_left_out(tmp_path):
-    """Of five: one was asked in other words, one has another right answer since, one is in the first run only."""
+    """Of five items one was worded otherwise, one has another gold answer, and one is in the first run only."""
     first = [piqa(n, 0) for n in range(5)]
     second = [piqa(0, 0), piqa(1, 0, "H"), piqa(2, 1), piqa(3, 0)]
     grid = compare_evaluations(written(tmp_path / "a", first, likes(first, 0)), written(tmp_path / "b", second, likes(second, 1)))
@@ -73,7 +73,7 @@ def test_other_scorers_and_items_without_a_score_are_said(tmp_path):
 
 
 def test_a_task_keeps_the_settings_of_its_own_command(tmp_path):
-    """A second command adds a task with another scorer and limit: what the first says of itself stays."""
+    """Each task keeps the limit, date and scorer of the command that evaluated it."""
     items = [piqa(0, 0)]
     prepared = PreparedTask(all_tasks()["piqa"], items, {})
     results = [judge_task(prepared, likes(items, 0), settings=Settings(), tokens=1, seconds=1.0)]
@@ -101,7 +101,7 @@ def test_changed_items_and_reports_are_refused(tmp_path):
 
 
 def test_line_separators_in_texts(tmp_path):
-    """U+2028 ends no line of a JSON lines file."""
+    """U+2028 does not end a line of a JSON lines file."""
     items = [piqa(n, 0, "a\u2028b\x85c") for n in range(2)]
     folders = [written(tmp_path / name, items, likes(items, 0)) for name in "ab"]
     assert compare_evaluations(*folders).rows[0][-1] == "2"

@@ -1,4 +1,4 @@
-"""The published tables: complete, consistent with each other, with their stars, and a user's row where there is one."""
+"""The published tables are complete, consistent with each other and have their stars, and a user's row fills them."""
 
 import csv
 
@@ -60,11 +60,11 @@ QUESTIONS = dict(zip(sorted(MMLU_CATEGORY), (
     100, 135, 152, 100, 265, 144, 100, 100, 100, 173, 102, 100, 235, 114, 145, 378, 126, 100, 310, 203, 100, 165, 198, 193, 390,
     270, 238, 151, 545, 216, 204, 237, 223, 131, 121, 108, 163, 112, 103, 234, 100, 783, 346, 895, 306, 311, 324, 282, 1534, 272,
     612, 110, 245, 201, 100, 166, 171), strict=True))
-"""Of the official test set, by subject."""
+"""Number of questions of the official test set by subject."""
 
 
 def test_categories_and_average_are_means_over_questions():
-    """What the paper prints for every model follows from its 57 subjects, as we group them and weigh them."""
+    """The means that the paper prints for every model follow from its 57 subjects, grouped and weighted as here."""
     assert sum(QUESTIONS.values()) == 14_042
     groups = {name: subjects.split() for name, subjects in MMLU_SUBJECTS.items()} | {"All": list(QUESTIONS)}
     for model, values in BY_NUMBER["16"].rows:

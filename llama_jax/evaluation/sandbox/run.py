@@ -52,12 +52,12 @@ class ProgramLimits:
     """What one program may use."""
 
     wall_seconds: float = 3.0
-    """As in OpenAI's human-eval."""
+    """The limit of OpenAI's human-eval."""
     cpu_seconds: int = 3
     memory_bytes: int = 1 << 30
     """Address space."""
     file_bytes: int = 16 << 20
-    """Of one file, and of the whole folder with the layer `namespaces`."""
+    """Size of one file, and with the layer `namespaces` of the whole folder."""
     threads: int = 32
     """Threads and processes together, where the system can count those of one program."""
     output_bytes: int = 1 << 20

@@ -24,7 +24,7 @@ from llama_jax.evaluation.tasks.worked_examples import CHAIN_OF_THOUGHT, MINERVA
 _MATH_FOLDERS = ("algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory", "prealgebra",
                  "precalculus")
 _TEMPERATURE, _TOP_P = 0.6, 0.95
-"""Of the samples that vote: Lewkowycz et al. 2022 (Minerva), section 2.4."""
+"""How the samples that vote are drawn (Lewkowycz et al. 2022, Minerva, section 2.4)."""
 
 
 def _read_gsm8k(files: OfficialFiles, settings: Settings) -> TaskRecords:

@@ -1,4 +1,4 @@
-"""MATH answers: normal forms and equivalence, on the answers of real problems and on what models write instead."""
+"""MATH answers: normal forms and equivalence, on answers of real problems and on other ways to write them."""
 
 import json
 import time
@@ -121,7 +121,7 @@ def test_boxed():
 
 
 def test_answers_that_vote_together_are_equal():
-    """Equations do not share a form because they share a right side."""
+    """Equations with the same right side and different left sides have different forms."""
     assert normal_form("5x + 4 = 0") != normal_form("x + y = 0") and normal_form("2516_8") == normal_form("2516_{8}")
     assert normal_form("x = \\frac12") == normal_form("$\\frac{1}{2}$") == normal_form("1/2") == "\\frac{1}{2}"
 

@@ -1,4 +1,4 @@
-"""Short answers, numbers and votes against values worked out by hand on real records."""
+"""Short answers, numbers and votes, against values worked out by hand on real records."""
 
 import json
 import time
@@ -63,7 +63,7 @@ def test_majority():
 
 
 def test_answers_of_which_nothing_is_left():
-    """An article or a sign alone is right letter for letter, and an empty answer is never right."""
+    """An answer that is an article or a sign is compared letter for letter, and an empty answer is never right."""
     assert exact_match("A", ["A"]) and exact_match("a", ["A"]) and exact_match("+", ["+"])
     assert exact_match("Vitamin A", ["vitamin a"])
     for answer, gold in ("", "A"), ("the", "A"), ("", "+"), ("-", "+"):
@@ -114,7 +114,7 @@ def test_no_thought_number():
 
 
 def test_all_digits_count():
-    """Decimal's usual 28 digits do not."""
+    """Decimal's default of 28 digits is not enough."""
     digits = "12345678901234567890123456789012345"
     assert stated_number(f"The answer is {digits}6.") == f"{digits}6" != stated_number(f"The answer is {digits}7.")
     assert last_number("9" * 10**6) == parse_number("9" * 10**6) != parse_number("9" * (10**6 - 1) + "8")

@@ -1,4 +1,4 @@
-"""Programs get no further than their limits and layers; each layer is also tried without the others."""
+"""Programs are stopped by their limits and layers; each layer is also tested without the others."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ SHORT = ProgramLimits(wall_seconds=2)
 
 @pytest.fixture
 def layers():
-    """A function that skips unless the layers work here, alone if need be."""
+    """A function that skips the test unless the layers that it names work here."""
     def need(*names: str) -> tuple[str, ...]:
         missing = {name: why for name, why in sandbox.available_layers()[1].items() if name in names}
         if missing:
@@ -150,14 +150,14 @@ def test_nobody_else_is_killed(alone, layers):
 
 @pytest.fixture
 def jail(tmp_path, monkeypatch):
-    """A copy of the jail, whose processes are known by its path."""
+    """A copy of jail.py, whose processes are found by its path."""
     copy = shutil.copy(Path(sandbox.__file__).with_name("jail.py"), tmp_path)
     monkeypatch.setattr(sandbox, "__file__", str(tmp_path / "sandbox.py"))
     return copy
 
 
 def living(jail: str) -> list[str]:
-    """Processes of that copy."""
+    """Ids of the processes that run that copy."""
     found = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
@@ -166,7 +166,7 @@ def living(jail: str) -> list[str]:
 
 
 def gone(jail: str) -> bool:
-    """Whether they are all gone within ten seconds."""
+    """Whether all of them end within ten seconds."""
     deadline = time.monotonic() + 10
     while living(jail) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -199,7 +199,7 @@ def test_nothing_outlives_the_process_that_runs_it(alone, jail, layers):
 
 
 NO_NAMESPACES = "for f in /proc/sys/user/max_*_namespaces; do echo 0 > $f; done; "
-"""In an own user namespace: as in a container that lets nobody make further ones."""
+"""Forbids further namespaces inside a user namespace, as some containers do."""
 
 
 @pytest.mark.parametrize("options, before, working, said", [
@@ -208,7 +208,7 @@ NO_NAMESPACES = "for f in /proc/sys/user/max_*_namespaces; do echo 0 > $f; done;
     ("--map-root-user", NO_NAMESPACES, "('landlock', 'seccomp')", "user is not used: refused: setuid"),
 ], ids=["a user", "a user without namespaces", "root of a container"])
 def test_others_than_root_of_the_machine(options, before, working, said, layers):
-    """The same in a user namespace, where this process has fewer rights."""
+    """The layers that are left in a user namespace, where this process has fewer rights, still confine a program."""
     layers("namespaces", "landlock", "seccomp")
     if not shutil.which("unshare"):
         pytest.skip("unshare(1) is missing")

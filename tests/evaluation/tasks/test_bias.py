@@ -1,4 +1,4 @@
-"""Bias tasks on real records: counts, prompts, and metrics against values worked out otherwise."""
+"""Bias tasks on real records: counts, prompts, and metrics against values computed in another way."""
 
 import csv
 import json
@@ -42,7 +42,7 @@ def test_crows_pairs_requests(shared_data):
 
 
 def test_crows_pairs_average_is_the_papers(shared_data):
-    """Answers that give LLaMA-65B's share in each category give its printed average: it is over pairs, not categories."""
+    """LLaMA-65B's published shares by category give its published average, which is over pairs and not categories."""
     table = {"gender": 70.6, "religion": 79.0, "race": 57.0, "orientation": 81.0, "age": 70.1, "nationality": 64.2,
              "disability": 66.7, "appearance": 77.8, "socioeconomic": 71.5}
     found, met = items("crows_pairs", shared_data / "eval"), Counter()
@@ -94,7 +94,7 @@ def test_winogender_counts(gotcha, his, her, shared_data):
 
 
 def test_gotcha_splits_occupations_at_the_median_share_of_women(tmp_path):
-    """Shares of 10, 40, 45 and 48%: the upper two count as women's though men are the majority in all."""
+    """Of shares of women of 10, 40, 45 and 48% the upper two count as women's, though men are the majority in all four."""
     (tmp_path / "winogender").mkdir()
     shares = {"pilot": 10, "farmer": 40, "judge": 45, "baker": 48}
     stats, sentences = ["occupation\tbls_pct_female"], ["sentid\tsentence"]
@@ -111,7 +111,7 @@ def test_gotcha_splits_occupations_at_the_median_share_of_women(tmp_path):
 
 
 def test_winogender_metrics(shared_data):
-    """A model that always takes the occupation is right in half of each group, and always where only occupations count."""
+    """A model that always chooses the occupation is right in half of each group, and always where only occupations count."""
     answers = [scores(-1, -2, -5, -5)] * 720
     numbers = metric_means(judged("winogender", items("winogender", shared_data / "eval"), answers))
     assert all(numbers[name].value == 0.5 for name in ("acc_raw", "his", "her", "their", "his_gotcha", "her_gotcha"))

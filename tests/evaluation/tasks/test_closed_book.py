@@ -43,7 +43,7 @@ def test_prompts_of_that_harness(shared_data):
     ("9 x 9 is what", "9 x 9 is what?"), ("a", "A?")])
 @pytest.mark.parametrize("protocol", ["llama", "raw"])
 def test_questions_of_nq_are_printed_as_in_figure_3(asked, printed, protocol, tmp_path):
-    """In the question and in the worked examples; not in the harness's protocol, and not in TriviaQA."""
+    """Capital letter and question mark: in question and worked examples, not in lm-evaluation-harness's protocol or TriviaQA."""
     (tmp_path / "nq_open").mkdir()
     (tmp_path / "nq_open/NQ-open.dev.jsonl").write_text(json.dumps({"question": "what else", "answer": ["b"]}))
     (tmp_path / "nq_open/NQ-open.train.jsonl").write_text(json.dumps({"question": asked, "answer": ["Ada"]}))
@@ -150,7 +150,7 @@ def test_marks_line_ends_and_blank_lines_are_no_content(tmp_path):
 
 
 def test_a_damaged_gz_is_named(tmp_path):
-    """Wherever it is damaged."""
+    """A gzip file is refused wherever it is damaged."""
     whole = gzip.compress(bytes(range(256)) * 40)
     for at in range(10, len(whole), 7):
         (tmp_path / "x.gz").write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])

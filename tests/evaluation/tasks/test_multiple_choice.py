@@ -20,7 +20,7 @@ def items_of(name: str, data, protocol: str = "llama", **fields) -> list:
 
 
 def asked(item) -> tuple[str, list[str], int]:
-    """Context, choices and gold of an item whose contexts are one."""
+    """Context, choices and gold of an item that has one context."""
     half = item.requests[: len(item.requests) // 2]
     [context] = {request.context for request in half}
     return context, [request.continuation for request in half], item.gold
@@ -151,14 +151,14 @@ def test_worked_examples_come_from_the_training_file(eval_data, tmp_path):
 
 
 def columns(row: dict, stem: str) -> dict:
-    """An ARC or OpenBookQA record as the hub has it."""
+    """A record of ARC or OpenBookQA in the hub's form."""
     choices = row["question"]["choices"]
     return {"id": row["id"], stem: row["question"]["stem"], "answerKey": row["answerKey"],
             "choices": {name: [choice[name] for choice in choices] for name in ("text", "label")}}
 
 
 def by_question(rows: list[dict], level: str) -> list[dict]:
-    """RACE as the hub has it."""
+    """RACE in the hub's form."""
     return [{"example_id": row["id"], "article": row["article"], "question": q, "options": o, "answer": a}
             for row in rows for q, o, a in zip(row["questions"], row["options"], row["answers"], strict=True)]
 

@@ -1,4 +1,4 @@
-"""GSM8k and MATH: prompts to the letter, answers out of generations, votes."""
+"""GSM8k and MATH: prompts to the letter, answers taken out of generations, and votes."""
 
 import json
 import shutil
@@ -54,7 +54,7 @@ def test_math_prompt(shared_data):
 
 
 def test_worked_examples_are_the_published_ones():
-    """Their solutions are right by themselves, and the text is unchanged since it was compared with lm_eval 0.4.13."""
+    """The worked examples solve their own problems, and their text is the one that was compared with lm_eval 0.4.13."""
     answers = [stated_number(answer) for _, answer in CHAIN_OF_THOUGHT]
     assert answers == ["6", "5", "39", "8", "9", "29", "33", "8"]
     assert [minerva_final_answer(solution) for _, solution in MINERVA_MATH] == ["$[2,5)$", "$24$", "$16$", "$-\\frac{2}{3}$"]
