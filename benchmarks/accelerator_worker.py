@@ -23,7 +23,7 @@ from llama_jax.config import ComputeConfig, Config, DataConfig, MeshConfig, Mode
 from llama_jax.config.presets import PRESETS
 from llama_jax.data.batches import batch_of_tokens
 from llama_jax.errors import LlamaError
-from llama_jax.inference.decode import decode, prefill, start
+from llama_jax.inference.decode import decode, prefill, start_decoding
 from llama_jax.inference.params import decoding_params
 from llama_jax.inference.sampling import RowSampling, Sampling
 from llama_jax.model.accounting import parameter_count, train_flops_per_token
@@ -170,7 +170,7 @@ def decoding(job: dict) -> dict:
 
     def once() -> float:
         cache, logits_BV = prefill(model, params, tokens_BT=tokens, counts_B=np.full(B, 64, np.int32), slots=64 + new)
-        rows = jax.block_until_ready(start(cache, logits_BV, budget_B=jnp.full(B, new, jnp.int32),
+        rows = jax.block_until_ready(start_decoding(cache, logits_BV, budget_B=jnp.full(B, new, jnp.int32),
                                            sampling=RowSampling.stack([(greedy, 0, 0)] * B)))
         begin = time.perf_counter()
         jax.block_until_ready(decode(model, params, rows=rows, limit=jnp.int32(new), eos_ids=(), length=new)[1])

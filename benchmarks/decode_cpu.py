@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llama_jax.config import ComputeConfig
-from llama_jax.inference.decode import decode, prefill, start
+from llama_jax.inference.decode import decode, prefill, start_decoding
 from llama_jax.inference.params import decoding_params
 from llama_jax.inference.sampling import RowSampling, Sampling
 from llama_jax.model.decoder import Transformer
@@ -47,7 +47,7 @@ def ours(config, params) -> Callable[[np.ndarray], float]:
     def run(tokens: np.ndarray) -> float:
         B = len(tokens)
         cache, logits_BV = prefill(model, params, tokens_BT=tokens, counts_B=np.full(B, PROMPT, np.int32), slots=SLOTS)
-        rows = jax.block_until_ready(start(cache, logits_BV, budget_B=jnp.full(B, NEW, jnp.int32),
+        rows = jax.block_until_ready(start_decoding(cache, logits_BV, budget_B=jnp.full(B, NEW, jnp.int32),
                                            sampling=RowSampling.stack([(greedy, 0, 0)] * B)))
         begin = time.perf_counter()
         jax.block_until_ready(decode(model, params, rows=rows, limit=jnp.int32(NEW), eos_ids=(), length=NEW)[1])

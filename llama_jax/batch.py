@@ -1,4 +1,4 @@
-"""Batch: the one parcel that travels from the loader to the train step."""
+"""The batch that the data loader hands to the train step."""
 
 from typing import NamedTuple
 
@@ -10,12 +10,12 @@ class Batch(NamedTuple):
     """Rows of packed tokens; every field is (B, T)."""
 
     tokens: Array | np.ndarray
-    """int32 inputs."""
+    """int32 input tokens."""
     targets: Array | np.ndarray
-    """int32 next tokens."""
+    """int32 next token of each input."""
     positions: Array | np.ndarray
-    """int32, restarting at 0 with every document of a row."""
+    """int32 positions, counted from 0 in every document of a row."""
     segment_ids: Array | np.ndarray
-    """int32; tokens see only tokens of their own segment."""
+    """int32 number of the document in its row; tokens attend to their own document alone."""
     weights: Array | np.ndarray
-    """float32; 0 where the target starts another document or is padding."""
+    """float32 weight of each target in the loss; 0 where it begins another document or is padding."""

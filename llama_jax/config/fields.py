@@ -1,4 +1,4 @@
-"""Dataclasses from and to JSON: unknown keys and wrong types are errors that say what was wanted."""
+"""Dataclasses from and to JSON values; an unknown key or a wrong type is an error that says what was expected."""
 
 import dataclasses
 import difflib
@@ -16,7 +16,7 @@ def require(condition: bool, message: str) -> None:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Any config as plain JSON values."""
+    """A config as JSON values: dicts, lists, strings, numbers."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
@@ -34,7 +34,7 @@ def from_dict(cls: type, values: dict[str, Any], *, where: str = "") -> Any:
 
 
 def nearest(key: str, keys: typing.Iterable[str]) -> str:
-    """End of a sentence about an unknown `key`: the nearest known ones, or all of them."""
+    """The end of an error message about an unknown key: the most similar known keys, or all of them."""
     close = difflib.get_close_matches(key, list(keys), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(sorted(keys))}."
 

@@ -46,13 +46,13 @@ def moved_hint(name: str) -> str:
 
 
 def load_config(path: Path) -> Config:
-    """The Config that `get_config()` of a .py file returns, or that a .json file holds; named after the file."""
+    """Read a Config from a .py file that defines `get_config()`, or from a .json file; a run without a name gets the file's."""
     if not path.is_file():
         raise ConfigError(f"no config file {path}.")
     if path.suffix not in (".py", ".json"):
         raise ConfigError(f"--config wants a .py or .json file, got {path}.")
     try:
-        config = config_from_dict(json.loads(path.read_bytes())) if path.suffix == ".json" else run_config(path)
+        config = config_from_dict(json.loads(path.read_bytes())) if path.suffix == ".json" else _run_config_file(path)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     except OSError as error:
@@ -62,8 +62,8 @@ def load_config(path: Path) -> Config:
     return config if config.name else replace(config, name=path.stem)
 
 
-def run_config(path: Path) -> Config:
-    """What `get_config()` of a Python file returns; whatever goes wrong in it becomes one sentence."""
+def _run_config_file(path: Path) -> Config:
+    """Run a Python config file and return its `get_config()`; raises ConfigError with the line for whatever goes wrong in it."""
     spec = importlib.util.spec_from_file_location("llama_jax_config", path)
     module = importlib.util.module_from_spec(spec)
     try:
@@ -83,7 +83,7 @@ def run_config(path: Path) -> Config:
 
 
 def field_names(cls: type, prefix: str = "") -> list[str]:
-    """Dotted names of all fields below a config class."""
+    """Dotted names of all fields of a config class and of the configs in it."""
     names = []
     for field in fields(cls):
         inner = field.default_factory

@@ -1,4 +1,4 @@
-"""Every choice of a run beside the model: optimizer, data, length, mesh, checkpoints; and `Config`, which holds them all."""
+"""The configuration of a run: optimizer, data, training, mesh, checkpoints, evaluation, and `Config`, which holds them all."""
 
 import dataclasses
 import os
@@ -15,23 +15,23 @@ class OptimizerConfig:
     """AdamW with warmup and cosine decay (section 2.3)."""
 
     peak_lr: float = 3e-4
-    """Learning rate of the update that ends the warmup, the highest."""
+    """Highest learning rate, reached by the update that ends the warmup."""
     warmup_steps: int = 2000
     """Steps of linear warmup from 0."""
     final_lr_ratio: float = 0.1
     """Learning rate of the last update as a fraction of the peak."""
     beta1: float = 0.9
-    """Decay of the first moment."""
+    """Exponential decay of the first moment."""
     beta2: float = 0.95
-    """Decay of the second moment."""
+    """Exponential decay of the second moment."""
     eps: float = 1e-8
-    """AdamW epsilon."""
+    """Added to the square root of the second moment."""
     weight_decay: float = 0.1
     """Decoupled weight decay of matrices; norms and embeddings are never decayed."""
     clip_norm: float = 1.0
     """Global gradient norm above which gradients are scaled down."""
     moment_dtype: Literal["float32", "bfloat16"] = "float32"
-    """How AdamW's two moments are kept; bfloat16 halves their memory, and each update computes in float32 all the same."""
+    """Dtype in which AdamW's two moments are stored; bfloat16 halves their memory, and updates are still computed in float32."""
 
     def __post_init__(self):
         _require(self.peak_lr > 0, f"optimizer.peak_lr must be positive, got {self.peak_lr}.")
@@ -47,19 +47,21 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is read, and how it is cut into sequences."""
+    """Training and held-out data, and how it is cut into rows."""
 
     sources: tuple[str, ...] = ("embedded:tinyshakespeare",)
     """Each PATH or PATH=SHARE: a prepared folder, or raw text (.txt .jsonl .parquet, also .gz .zst .xz, or a folder of
-    them) prepared into the run directory. Shares are fractions of training tokens; without any, by size."""
+    them), which is prepared into the run directory. Shares are fractions of the training tokens; without shares, every source
+    counts by its size."""
     heldout: tuple[str, ...] = ()
-    """Held-out sources (paths as in sources), beside the last heldout_fraction of every raw source."""
+    """Held-out sources (paths as in sources), in addition to the last heldout_fraction of every raw source."""
     heldout_fraction: float = 0.0
-    """Fraction of each raw source, at its end, kept out of training for the held-out loss."""
+    """Fraction at the end of each raw source that is not trained on but used for the held-out loss."""
     tokenizer: str = ""
-    """Folder or file of the tokenizer; empty: train SentencePiece with model.vocab_size pieces on the raw sources."""
+    """Folder or file of the tokenizer; empty: a SentencePiece tokenizer with model.vocab_size pieces is trained on the raw
+    sources."""
     sequence_length: int = 2048
-    """Tokens T a row."""
+    """Tokens T per row."""
 
     def __post_init__(self):
         _require(len(self.sources) > 0, "data.sources is empty; name at least one PATH or PATH=SHARE.")
@@ -75,7 +77,7 @@ class DataConfig:
                      "and keep what is held out apart from what is trained on.")
 
     def shares(self) -> list[tuple[str, float | None]]:
-        """Sources as (path, share or None)."""
+        """The sources as (path, share); the share is None where none is given."""
         result = []
         for source in self.sources:
             path, equals, share = source.rpartition("=")
@@ -94,27 +96,27 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Length and shape of the run."""
+    """Length of the run, batch size, loss, and how often it reports."""
 
     num_steps: int = 10_000
-    """Optimizer steps."""
+    """Optimizer steps of the whole run."""
     batch_size: int = 8
-    """Sequences a step, over all devices and micro-batches."""
+    """Rows per optimizer step, over all devices and micro-batches."""
     accumulation_steps: int = 1
-    """Micro-batches a step; gradients are token-weighted sums over them, divided once."""
+    """Micro-batches per optimizer step; gradients are summed over them, every token weighing the same."""
     seed: int = 0
-    """Seed of initialisation, of the order of the data and of samples."""
+    """Seed of the initial parameters, of the order of the data, and of samples."""
     z_loss: float = 0.0
-    """Weight of log(Z)^2, which keeps logits from drifting (0: as the paper)."""
+    """Weight of log(Z)^2 in the loss, Z being the softmax's denominator: keeps logits from drifting. The paper has none."""
     separate_documents: bool = True
-    """Tokens see only their own document, as in Llama 3; False: all that came before them in the row, at positions that
-    run on (no published LLaMA code says what LLaMA did)."""
+    """Whether tokens attend to their own document alone, as in Llama 3. False: to everything before them in the row, with positions
+    counted over the whole row (no published LLaMA code says what LLaMA did)."""
     log_every: int = 10
-    """Steps between metric lines, each with the mean loss since the last."""
+    """Steps between lines of metrics, each with the mean loss since the line before."""
     heldout_every: int = 0
     """Steps between held-out evaluations; 0: only at the end."""
     heldout_batches: int = 0
-    """Held-out batches an evaluation reads; 0: all of the held-out text."""
+    """Batches per held-out evaluation; 0: all of the held-out text."""
     sample_prompts: tuple[str, ...] = ("\n",)
     """Prompts continued at the end of the run into samples.txt."""
     sample_tokens: int = 256
@@ -132,16 +134,16 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each mesh axis; one of them may be -1 and takes what is left."""
+    """Number of devices along each mesh axis; one of them may be -1 and takes all that are left."""
 
     data: int = -1
-    """Copies of the model that see different rows."""
+    """Data parallelism: copies of the model that compute different rows."""
     fsdp: int = 1
-    """Shards of parameters and optimizer state; rows are split over this axis too."""
+    """Fully sharded data parallelism: shards of parameters and optimizer state; rows are split over this axis too."""
     tensor: int = 1
-    """Shards of heads, feed-forward width and vocabulary, and between them of the tokens of a row."""
+    """Tensor parallelism: shards of heads, feed-forward width and vocabulary, and between them of the tokens of a row."""
     sequence: int = 1
-    """Shards of the tokens of a row everywhere, for long rows; parameters are split over this axis too."""
+    """Sequence parallelism: shards of the tokens of a row everywhere, for long rows; parameters are split over this axis too."""
 
     def __post_init__(self):
         sizes = dataclasses.asdict(self)
@@ -152,14 +154,14 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When the state is saved and what is kept; the last step is saved always."""
+    """When checkpoints are saved and which are kept; the last step is always saved."""
 
     every: int = 1000
     """Steps between checkpoints."""
     keep: int = 2
-    """Newest checkpoints that stay."""
+    """Number of newest checkpoints that are kept."""
     keep_every: int = 0
-    """Checkpoints whose step is a multiple of this stay for ever; 0: none."""
+    """Checkpoints at multiples of this step are never removed; 0: none."""
 
     def __post_init__(self):
         _require(self.every > 0 and self.keep > 0 and self.keep_every >= 0,
@@ -169,7 +171,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Tasks of llama_jax.evaluation that are run on the live parameters."""
+    """Evaluation tasks that run on the current parameters during training."""
 
     tasks: tuple[str, ...] = ()
     """Names of tasks and groups; empty: none."""
@@ -178,7 +180,7 @@ class EvalConfig:
     data_dir: str = "data/eval"
     """Folder of the official files, as eval.py reads it."""
     limit: int = 0
-    """The first N items of each task; 0: all."""
+    """Number of items per task, the first ones; 0: all."""
 
     def __post_init__(self):
         _require(min(self.every, self.limit) >= 0, f"eval.every and eval.limit must be at least 0, got {self}.")
@@ -186,7 +188,7 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One run."""
+    """Everything that decides a training run."""
 
     name: str = ""
     """Name of the run; empty: the config file's name."""
@@ -194,7 +196,7 @@ class Config:
     """Folder whose weights the run begins with, under a fresh optimizer: a run directory, DIR/checkpoints/STEP, a Hugging
     Face or a Meta folder; empty: random weights. A run that has a checkpoint of its own goes on from that."""
     profile: str = ""
-    """Steps to trace for a profiler, as STEP:COUNT; written to DIR/profile."""
+    """Steps to trace for a profiler, as STEP:COUNT (first step and number of steps); written to DIR/profile."""
     model: ModelConfig = field(default_factory=ModelConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -64,7 +64,7 @@ def forward_over_cache(
 
 
 @jax.jit
-def start(cache: Cache, logits_BV: Array, *, budget_B: Array, sampling: RowSampling) -> DecodingRows:
+def start_decoding(cache: Cache, logits_BV: Array, *, budget_B: Array, sampling: RowSampling) -> DecodingRows:
     """Rows from which no token has been drawn yet; every prefilled row is repeated once per sample that is wanted of it."""
     count = budget_B.shape[0] // logits_BV.shape[0]
     cache, logits_BV = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), (cache, logits_BV))

@@ -10,7 +10,7 @@ import numpy as np
 
 from llama_jax.errors import ConfigError
 from llama_jax.inference.continuation import Continuation, Generated
-from llama_jax.inference.decode import DecodedTokens, decode, prefill, start
+from llama_jax.inference.decode import DecodedTokens, decode, prefill, start_decoding
 from llama_jax.inference.params import DecodingParams, decoding_params
 from llama_jax.inference.prompts import EncodedPrompt, TextOrIds, as_prompt_list, bucket_length, encode_prompt, pad_prompts
 from llama_jax.inference.sampling import RowSampling, Sampling
@@ -48,7 +48,7 @@ class DecodingBatch:
         row_sampling = RowSampling.stack([(sampling, prompt.prompt_index, prompt.first_sample + n) for prompt in prompts
                                           for n in range(sampling.num_samples)])
         budget_B = jnp.repeat(jnp.asarray(budgets, jnp.int32), sampling.num_samples)
-        self._rows = start(cache, logits_BV, budget_B=budget_B, sampling=row_sampling)
+        self._rows = start_decoding(cache, logits_BV, budget_B=budget_B, sampling=row_sampling)
 
     @property
     def done(self) -> np.ndarray:

@@ -11,7 +11,7 @@ from llama_jax.parallel.rules import AXES, mesh_axes, ways
 
 
 def mesh_shape(config: MeshConfig, count: int) -> tuple[int, ...]:
-    """Sizes of AXES on `count` devices, -1 resolved; raises ConfigError where they do not multiply to the devices."""
+    """The sizes of AXES on `count` devices, with -1 replaced; raises ConfigError where their product is not `count`."""
     sizes = [getattr(config, axis) for axis in AXES]
     known = abs(math.prod(sizes))
     if -1 in sizes and count % known == 0:
@@ -24,13 +24,13 @@ def mesh_shape(config: MeshConfig, count: int) -> tuple[int, ...]:
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh of AXES over all devices; raises ConfigError where the axes do not multiply to them."""
+    """A mesh with the axes AXES over all devices; raises ConfigError where the product of their sizes is not the device count."""
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh(mesh_shape(config, len(devices)), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
 def check_model(config: ModelConfig, mesh: Mesh) -> None:
-    """Raise ConfigError where a parameter axis does not divide by the mesh axes it is split over."""
+    """Raise ConfigError where an axis of the parameters does not divide by the mesh axes that split it."""
     fields = {"num_heads": "heads", "num_kv_heads": "kv_heads", "ffn_dim": "mlp", "vocab_size": "vocab", "dim": "embed"}
     for name, logical in fields.items():
         _check_divides(f"model.{name}", getattr(config, name), logical=logical, mesh=mesh)

@@ -1,4 +1,4 @@
-"""The embedding lookup: each device finds the tokens of its own part of the vocabulary."""
+"""The embedding lookup on a mesh whose devices hold parts of the vocabulary."""
 
 from functools import partial
 
@@ -11,19 +11,18 @@ from llama_jax.parallel.rules import as_tuple, axis_sizes, fitting, mesh_axes, m
 
 
 def look_up(table_VD: Array, tokens_BT: Array, *, dtype: DTypeLike) -> Array:
-    """Rows of the table, (B, T, D) in `dtype`; their gradients add up in the table's own float32.
+    """Rows of an embedding table for token ids, (B, T, D) in `dtype`; gradients accumulate in the table's own float32.
 
-    An id that the table does not have, negative ones too, finds NaN: a compiled program cannot raise, and another token's row
-    would pass unseen.
-    A vocabulary split over `tensor` is not gathered: a device takes zeros for tokens that are not its own, and the sum over
-    devices leaves each with its tokens of the residual stream.
+    An id outside of [0, V) gives NaN: a compiled program cannot raise, and the row of another token would not be noticed.
+    A vocabulary split over `tensor` is not gathered: each device looks up its own tokens and takes zeros for the others, and a
+    sum over the devices, scattered over the tokens of the residual stream, completes them.
     """
     mesh = mesh_in_use()
     if mesh is None:
         return _rows_of(table_VD, tokens_BT).astype(dtype)
     tokens = fitting(tokens_BT.shape, "batch", "seq")
     split = {axis for axes in tokens for axis in as_tuple(axes)}
-    # a device gathers columns only from devices with other tokens than its own, whose gradients it has to sum anyway
+    # columns are gathered only over axes that split tokens too, over which the table's gradient has to be summed anyway
     table = fitting(table_VD.shape, "vocab", "embed" if set(mesh_axes("embed")) <= split else None)
     vocabulary = table_VD.shape[0]
     scattered = bool(table[0]) and tokens_BT.shape[1] % ways("stream", mesh) == 0
@@ -49,5 +48,5 @@ def look_up(table_VD: Array, tokens_BT: Array, *, dtype: DTypeLike) -> Array:
 
 
 def _rows_of(table_VD: Array, ids: Array) -> Array:
-    """table_VD[ids], with NaN for ids outside [0, V) where that would take the nearest row, or count from the end."""
+    """table_VD[ids] with NaN for ids outside of [0, V), for which indexing would take the nearest row or count from the end."""
     return jnp.asarray(table_VD).at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)

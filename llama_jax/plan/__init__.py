@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from llama_jax.plan.hlo import Collective, collectives_of_program, custom_calls_of_program, matmul_flops_of_program
     from llama_jax.plan.layouts import LayoutChoice, configured_layout, fastest_layout, settle_layout
     from llama_jax.plan.machines import MACHINES, Machine
-    from llama_jax.plan.memory import Memory, estimate
+    from llama_jax.plan.memory import Memory, estimate_memory
     from llama_jax.plan.report import print_plan
 
 _MODULES = {
@@ -31,7 +31,7 @@ _MODULES = {
     "compile_train_step": "compiled",
     "configured_layout": "layouts",
     "custom_calls_of_program": "hlo",
-    "estimate": "memory",
+    "estimate_memory": "memory",
     "fastest_layout": "layouts",
     "matmul_flops_of_program": "hlo",
     "parse_machine": "fleet",
@@ -55,7 +55,7 @@ __all__ = [
     "compile_train_step",
     "configured_layout",
     "custom_calls_of_program",
-    "estimate",
+    "estimate_memory",
     "fastest_layout",
     "matmul_flops_of_program",
     "parse_machine",

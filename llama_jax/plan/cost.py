@@ -28,66 +28,66 @@ PUE = 1.1
 """Power usage effectiveness of section 6 of the paper."""
 
 TONNES_PER_MWH = 0.385
-"""tCO2eq a MWh, section 6: the average of the United States."""
+"""Tonnes of CO2 equivalent per MWh: the average of the United States (section 6)."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Predicted seconds of one step, what they consist of, and what the run then costs."""
+    """The predicted time of one train step, its parts, and what the whole run costs."""
 
     compute: float
-    """Matmuls, recomputed ones included, at the share of the peak that a large matmul reaches."""
+    """Seconds in matmuls, recomputed ones included, at the share of the peak that a large matmul reaches."""
     memory: float
-    """Traffic of device memory that no matmul hides: elementwise work, unfused scores, weights, the optimizer."""
+    """Seconds of memory traffic that no matmul hides: elementwise work, unfused scores, weights, the optimizer."""
     hidden: float
-    """Collectives over data, fsdp and sequence, which XLA overlaps with the layers."""
+    """Seconds in collectives over data, fsdp and sequence, which XLA overlaps with the layers."""
     exposed: float
-    """Collectives over tensor, which the next matmul waits for."""
+    """Seconds in collectives over tensor, which the next matmul waits for."""
     tokens: int
-    """Of a step."""
+    """Tokens per step."""
     model_flops: float
-    """Of a step, without recomputation."""
+    """Model FLOPs per step, recomputation not counted."""
     steps: int
     fleet: Fleet
     peak: float
-    """FLOP/s of the whole fleet in the model's dtype."""
+    """Peak FLOP/s of the whole fleet in the compute dtype."""
 
     @property
     def seconds(self) -> float:
-        """Of a step: kernels one after the other, under them or beyond them the overlapped collectives."""
+        """Seconds per step: kernels one after the other, overlapped collectives hidden under them as far as they reach."""
         return max(self.compute + self.memory, self.hidden) + self.exposed
 
     @property
     def bound(self) -> str:
-        """What to improve first: compute, memory or network."""
+        """The largest part of the step, which to improve first: compute, memory or network."""
         network = self.exposed + max(0.0, self.hidden - self.compute - self.memory)
         parts = {"compute": self.compute, "memory": self.memory, "network": network}
         return max(parts, key=parts.get)
 
     @property
     def tokens_per_second(self) -> float:
-        """Of the whole fleet."""
+        """Tokens per second of the whole fleet."""
         return self.tokens / self.seconds
 
     @property
     def mfu(self) -> float:
-        """Model FLOP/s over the data sheet's."""
+        """Model FLOP/s over the peak of the data sheet (model FLOPs utilization)."""
         return self.model_flops / self.seconds / self.peak
 
     @property
     def energy(self) -> "Energy":
-        """Of the whole run."""
+        """Energy of the whole run."""
         return energy(self.steps * self.seconds / 3600 * self.fleet.count, self.fleet.machine.watts)
 
 
 @dataclass(frozen=True)
 class Energy:
-    """What a run takes by the formula of section 6 and Table 15; None where no power is published."""
+    """Energy and emissions of a run by the formula of section 6 and Table 15; None where no power draw is published."""
 
     device_hours: float
     megawatt_hours: float | None
     tonnes: float | None
-    """tCO2eq."""
+    """Tonnes of CO2 equivalent."""
 
 
 def energy(device_hours: float, watts: float | None) -> Energy:
@@ -97,12 +97,12 @@ def energy(device_hours: float, watts: float | None) -> Energy:
 
 
 def days(tokens: float, tokens_per_second: float) -> float:
-    """Days to see `tokens`."""
+    """Days that a number of tokens takes."""
     return tokens / tokens_per_second / 86_400
 
 
 def hardware_flops_per_token(config: Config) -> float:
-    """Model FLOPs and what the remat policy computes again: the whole forward pass, or its attention alone."""
+    """Model FLOPs, and those that the rematerialisation policy computes again: the whole forward pass, or its attention alone."""
     model = train_flops_per_token(config.model, config.data.sequence_length)
     attention = attention_flops_per_token(config.model, config.data.sequence_length)
     head = 2.0 * head_parameters(config.model)
@@ -193,8 +193,8 @@ def seconds_of(axis: str, collective: Collective, *, mesh: Sizes, fleet: Fleet) 
     return seconds
 
 
-def cost(config: Config, mesh: Sizes, *, fleet: Fleet, attention: str) -> Cost:
-    """The prediction; `attention` is the backend that runs."""
+def predict_cost(config: Config, mesh: Sizes, *, fleet: Fleet, attention: str) -> Cost:
+    """The predicted cost of a config on a mesh of a fleet; `attention` is the name of the backend."""
     machine, c = fleet.machine, config.model
     peak = machine.bfloat16_flops if config.compute.dtype == "bfloat16" else machine.float32_flops
     tokens = config.training.batch_size * config.data.sequence_length

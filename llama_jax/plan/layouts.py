@@ -16,10 +16,10 @@ from llama_jax.ops.spec import AttentionSpec, described_by_training
 from llama_jax.parallel.attention import is_sliced
 from llama_jax.parallel.mesh import check_batch, check_length, check_model, mesh_shape
 from llama_jax.parallel.rules import AXES
-from llama_jax.plan.cost import Cost, cost
+from llama_jax.plan.cost import Cost, predict_cost
 from llama_jax.plan.fleet import Fleet, torus_shape
 from llama_jax.plan.machines import MACHINES, Machine
-from llama_jax.plan.memory import Memory, Sizes, estimate
+from llama_jax.plan.memory import Memory, Sizes, estimate_memory
 
 SEARCHED = ("none", "linear", "full")
 """Rematerialisation policies that the search tries; offload is slower than linear where linear fits, and is left to the user."""
@@ -62,8 +62,8 @@ def configured_layout(config: Config, fleet: Fleet) -> LayoutChoice:
     check_layout(config, sizes)
     config = replace(config, mesh=MeshConfig(**sizes))
     attention, _ = attention_of(config, sizes, machine=fleet.machine)
-    memory = estimate(config, sizes, attention=attention, kind=fleet.machine.kind)
-    return LayoutChoice(config, fleet, attention, memory, cost(config, sizes, fleet=fleet, attention=attention))
+    memory = estimate_memory(config, sizes, attention=attention, kind=fleet.machine.kind)
+    return LayoutChoice(config, fleet, attention, memory, predict_cost(config, sizes, fleet=fleet, attention=attention))
 
 
 def check_layout(config: Config, sizes: Sizes) -> None:

@@ -15,7 +15,7 @@ Sizes = Mapping[str, int]
 """Mesh axis -> devices along it."""
 
 POLICIES = ("none", *REMAT_POLICIES)
-"""Policies of compute.remat."""
+"""Rematerialisation policies: the values of compute.remat."""
 
 
 @dataclass(frozen=True)
@@ -25,24 +25,24 @@ class Memory:
     weights: int
     """Float32 parameters."""
     moments: int
-    """AdamW's two, and the counters of steps."""
+    """AdamW's two moments, and the counters of steps."""
     gradients: int
-    """Float32 sums; micro-batches add to them in place."""
+    """Float32 gradients; micro-batches add to them in place."""
     activations: int
     """What the forward pass leaves for the backward pass, all layers together."""
     workspace: int
-    """One layer at work: gathered weights, its gradients before they are scattered, what it computes; or the loss."""
+    """The backward pass of one layer (gathered weights, gradients before they are scattered, activations), or the loss."""
     batch: int
     """The tokens, targets, positions, segments and weights of the step."""
 
     @property
     def state(self) -> int:
-        """What stays between steps: the arguments of the compiled step but the batch."""
+        """Bytes that stay between steps: the arguments of the compiled step without the batch."""
         return self.weights + self.moments
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Bytes in all."""
         return sum(getattr(self, field.name) for field in fields(self))
 
 
@@ -82,7 +82,7 @@ class LayerWidths:
 
     @classmethod
     def of(cls, c: ModelConfig, mesh: Sizes) -> "LayerWidths":
-        """Those of a model on a mesh."""
+        """The widths of a model's layer on one device of a mesh."""
         into_hidden = [leaf for leaf in layer_matrices(c) if leaf.outputs[0][1] == "mlp"]
         return cls(heads=c.num_heads * c.head_size // ways("heads", mesh),
                    keys=c.num_kv_heads * c.head_size // ways("kv_heads", mesh),
@@ -124,7 +124,7 @@ def layer_activations(config: Config, mesh: Sizes, *, remat: str) -> int:
 
 
 def workspace(config: Config, mesh: Sizes, *, attention: str, kind: str) -> int:
-    """Bytes at work besides what is kept: the larger of one layer's backward pass and the loss.
+    """Bytes in use beside the kept activations: the larger of one layer's backward pass and the loss.
 
     What compiled programs showed beyond that, on GPUs: where attention is not fused or the residual stream is split over
     `tensor`, a stack of all layers' arrays is kept in a second layout for the backward loop; in the latter case float32 sums
@@ -152,8 +152,8 @@ def workspace(config: Config, mesh: Sizes, *, attention: str, kind: str) -> int:
     return max(layer, loss)
 
 
-def estimate(config: Config, mesh: Sizes, *, attention: str, kind: str) -> Memory:
-    """The arithmetic of one device: a kind of machine, the attention backend that runs; axes must divide what they split."""
+def estimate_memory(config: Config, mesh: Sizes, *, attention: str, kind: str) -> Memory:
+    """The memory of one device of a kind ("gpu" or "tpu") under an attention backend; mesh axes must divide what they split."""
     c, t = config.model, config.training
     count = parameters_per_device(c, mesh)
     rows = t.batch_size // ways("batch", mesh)

@@ -1,4 +1,7 @@
-"""Cross-entropy of a linear head without B x T x V logits: chunk by chunk, gradients made in the forward pass."""
+"""Cross-entropy of a linear output head that never holds B x T x V logits.
+
+The loss is computed chunk by chunk over the tokens, and its gradients in the same pass, so that logits are computed once.
+"""
 
 from functools import partial
 
@@ -15,13 +18,21 @@ from llama_jax.parallel.rules import as_tuple, axis_sizes, fitting, mesh_axes, m
 def next_token_loss(
     h_BTD: Array, head_DV: Array, targets_BT: Array, weights_BT: Array, *, z_loss: float = 0.0, chunk: int = 1024
 ) -> tuple[Array, Array]:
-    """Sums over tokens, float32: (weighted nll + z_loss * log(Z)^2, weighted nll alone), in nats.
+    """Next-token loss of a batch, summed over its tokens: (weighted nll + z_loss * log(Z)^2, weighted nll alone).
 
-    Logits exist in float32 for about `chunk` tokens at a time. Both sums are differentiable in h, the head and the weights.
-    Gradients of the first are computed in the same pass over the chunks, so that each chunk's logits are made once; those of
-    the second, where z_loss makes them others, in a pass of their own, if anyone asks. On a mesh each device has the logits of
-    its own tokens and its own part of the vocabulary; sums over it travel, never logits. A target outside [0, V) makes the sums
-    NaN, unless its weight is 0. Raises ConfigError for shapes that do not fit each other, and targets that are no integers.
+    Both sums are float32 scalars in nats, where nll is the negative log-likelihood of a target and Z its softmax's denominator.
+    Both are differentiable in h, the head and the weights; the gradients of the second need a pass of their own where z_loss is
+    not 0. Logits exist in float32 for about `chunk` tokens at a time. On a mesh each device computes the logits of its own
+    tokens and its own part of the vocabulary; sums over the vocabulary are exchanged, never logits.
+
+    Args:
+        h_BTD: What the head reads, in the compute dtype.
+        head_DV: The output head, float32.
+        targets_BT: Integer ids of the next tokens. One outside [0, V) makes the sums NaN, unless its weight is 0.
+        weights_BT: float32 weight of each target; 0 leaves it out.
+
+    Raises:
+        ConfigError: Shapes do not fit each other, or targets are not integers.
     """
     rows = h_BTD.shape[:-1]
     if h_BTD.ndim != 3 or 0 in rows or head_DV.ndim != 2 or head_DV.shape[0] != h_BTD.shape[-1] \
@@ -43,11 +54,11 @@ def _chunk_length(B: int, T: int, *, chunk: int) -> int:
 
 
 def _over_mesh(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, *, gradients: bool):
-    """`_sweep` on every device of the mesh in use, and the sums of what they found."""
+    """`_sum_over_chunks` on every device of the mesh in use, and the sums of their results."""
     head_DV = head_DV.astype(h_BTD.dtype)
     mesh = mesh_in_use()
     if mesh is None:
-        return _sweep(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, gradients=gradients)
+        return _sum_over_chunks(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, gradients=gradients)
     rows, vocab = fitting(targets_BT.shape, "batch", "seq"), fitting(head_DV.shape, None, "vocab")
     split = tuple(axis for axes in rows for axis in as_tuple(axes))
     scattered = bool(vocab[1]) and targets_BT.shape[1] % ways("stream", mesh) == 0
@@ -58,7 +69,7 @@ def _over_mesh(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, *, gradien
     def on_device(h_BTD, head_DV, *rest):
         targets_BT, weights_BT = rest
         first = lax.axis_index("tensor") * head_DV.shape[1] if vocab[1] else None
-        sums, slopes = _sweep(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, gradients=gradients, first=first)
+        sums, slopes = _sum_over_chunks(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, gradients=gradients, first=first)
         sums = lax.psum(sums, split)
         if not gradients:
             return sums, (None, None, None)
@@ -76,10 +87,11 @@ def _over_mesh(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, *, gradien
     return spread(h_BTD, head_DV, targets_BT, weights_BT)
 
 
-def _sweep(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, *, gradients: bool, first: Array | None = None):
-    """Losses, and the gradients of the first of them for h, head and weights where asked for.
+def _sum_over_chunks(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, *, gradients: bool, first: Array | None = None):
+    """The two sums of `next_token_loss`, and the gradients of the first for h, head and weights where `gradients` asks for them.
 
-    `first` is the number of the first token of a vocabulary split over `tensor`; gradients of h are then this part's share.
+    Where the vocabulary is split over `tensor`, `first` is the id of this device's first token, and the gradient of h is what
+    this part of the vocabulary contributes to it.
     """
     B, T = targets_BT.shape
     C = _chunk_length(B, T, chunk=chunk)
@@ -122,7 +134,7 @@ def _sweep(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, *, gradients: 
 
 
 def _forward(*arguments):
-    """As `_loss`, and what its gradients are made of; with symbolic zeros arrays come wrapped."""
+    """`_loss`, and what its backward pass needs. With symbolic zeros jax wraps every array."""
     *arrays, z_loss, chunk = arguments
     arrays = [x.value for x in arrays]
     sums, slopes = _over_mesh(*arrays, z_loss, chunk, gradients=True)
@@ -132,16 +144,16 @@ def _forward(*arguments):
 def _backward(z_loss, chunk, saved, cotangents):
     slopes, arrays = saved
     total, nll = (0.0 if isinstance(x, SymbolicZero) else x for x in cotangents)
-    if not z_loss:  # both sums are one function
+    if not z_loss:  # the two sums are equal, and so are their gradients
         total, nll = total + nll, 0.0
-    d_h, d_head, d_weights = _times(slopes, total)
+    d_h, d_head, d_weights = _scaled(slopes, total)
     if not isinstance(nll, float):
         _, slopes = _over_mesh(*arrays, 0.0, chunk, gradients=True)
-        d_h, d_head, d_weights = jax.tree.map(jnp.add, (d_h, d_head, d_weights), _times(slopes, nll))
+        d_h, d_head, d_weights = jax.tree.map(jnp.add, (d_h, d_head, d_weights), _scaled(slopes, nll))
     return d_h, d_head, None, d_weights
 
 
-def _times(slopes: tuple[Array, Array, Array], cotangent: Array | float) -> tuple[Array, Array, Array]:
+def _scaled(slopes: tuple[Array, Array, Array], cotangent: Array | float) -> tuple[Array, Array, Array]:
     return jax.tree.map(lambda x: (x.astype(jnp.float32) * cotangent).astype(x.dtype), slopes)
 
 

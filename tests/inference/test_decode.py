@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llama_jax.inference.decode import decode, forward_over_cache, prefill, start
+from llama_jax.inference.decode import decode, forward_over_cache, prefill, start_decoding
 from llama_jax.inference.generate import DecodingBatch
 from llama_jax.inference.params import decoding_params
 from llama_jax.inference.prompts import EncodedPrompt
@@ -89,7 +89,7 @@ def test_an_end_of_text_ends_a_row_and_the_loop(gqa):
     weights, ids = decoding_params(model, params), tokens(6)
     plain = greedy_rows(model, weights, [ids])[0]
     cache, logits_BV = prefill(model, weights, tokens_BT=jnp.asarray([ids]), counts_B=jnp.asarray([6]), slots=32)
-    rows = start(cache, logits_BV, budget_B=jnp.asarray([12]), sampling=RowSampling.stack([(GREEDY, 0, 0)]))
+    rows = start_decoding(cache, logits_BV, budget_B=jnp.asarray([12]), sampling=RowSampling.stack([(GREEDY, 0, 0)]))
     rows, made = decode(model, weights, rows=rows, limit=jnp.int32(12), eos_ids=(plain[3],), length=12)
     count = plain.index(plain[3]) + 1
     assert made.count_B.tolist() == [count] and made.tokens_BC[0, :count].tolist() == plain[:count]
@@ -103,7 +103,7 @@ def test_logprobs_are_the_models_own(gqa):
     weights, ids = decoding_params(model, params), tokens(6)
     cache, logits_BV = prefill(model, weights, tokens_BT=jnp.asarray([ids]), counts_B=jnp.asarray([6]), slots=32)
     hot = RowSampling.stack([(Sampling(temperature=1.7, top_k=9, max_new_tokens=8), 0, 0)])
-    rows = start(cache, logits_BV, budget_B=jnp.asarray([8]), sampling=hot)
+    rows = start_decoding(cache, logits_BV, budget_B=jnp.asarray([8]), sampling=hot)
     _, made = decode(model, weights, rows=rows, limit=jnp.int32(8), eos_ids=(), length=8, top=3)
     text = [*ids, *made.tokens_BC[0].tolist()]
     wanted = jax.nn.log_softmax(model.apply({"params": params}, jnp.asarray([text]))[0, 5:-1])

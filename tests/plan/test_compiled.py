@@ -4,7 +4,7 @@ import jax
 
 from llama_jax.config import ComputeConfig, Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from llama_jax.plan.compiled import compile_train_step
-from llama_jax.plan.memory import estimate
+from llama_jax.plan.memory import estimate_memory
 from tests.plan.shipped import ONE
 
 
@@ -20,7 +20,7 @@ def test_arguments_of_the_compiled_step():
     mesh = {"data": 1, "fsdp": 2, "tensor": 2, "sequence": 2}
     config = small(**mesh)
     compiled = compile_train_step(config, jax.devices())
-    memory = estimate(config, ONE | mesh, attention="reference", kind="gpu")
+    memory = estimate_memory(config, ONE | mesh, attention="reference", kind="gpu")
     assert compiled.arguments == memory.state + memory.batch
     gathers = [found for found in compiled.collectives if found.kind == "all-gather" and found.devices > 1]
     assert sum(found.count for found in gathers) >= 2 * 2 * 7  # layers x passes x matrices

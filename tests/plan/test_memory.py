@@ -11,7 +11,7 @@ from llama_jax.config.presets import PRESETS
 from llama_jax.model.accounting import parameter_count
 from llama_jax.model.decoder import Transformer
 from llama_jax.model.tree import parameters
-from llama_jax.plan.memory import estimate, layer_activations
+from llama_jax.plan.memory import estimate_memory, layer_activations
 from tests.plan.shipped import ONE, shipped_config
 
 
@@ -28,7 +28,7 @@ def test_parameters_are_the_models(name):
 def test_memory_by_hand():
     config = shipped_config("7b")
     norms = (2 * 32 + 1) * 4096
-    memory = estimate(config, ONE | {"fsdp": 8}, attention="cudnn", kind="gpu")
+    memory = estimate_memory(config, ONE | {"fsdp": 8}, attention="cudnn", kind="gpu")
     assert memory.weights == 4 * ((6_738_415_616 - norms) // 8 + norms)
     assert memory.moments == 2 * memory.weights + 12  # three counters of the optimizer and the step
     assert memory.batch == 5 * 4 * 2048 // 8 * 2048
