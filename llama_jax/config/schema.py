@@ -109,8 +109,8 @@ class TrainingConfig:
     z_loss: float = 0.0
     """Weight of log(Z)^2 in the loss, Z being the softmax's denominator: keeps logits from drifting. The paper has none."""
     separate_documents: bool = True
-    """Whether tokens attend to their own document alone, as in Llama 3. False: to everything before them in the row, with positions
-    counted over the whole row (no published LLaMA code says what LLaMA did)."""
+    """Whether tokens attend to their own document alone, as in Llama 3. False: to everything before them in the row, with
+    positions counted over the whole row (no published LLaMA code says what LLaMA did)."""
     log_every: int = 10
     """Steps between lines of metrics, each with the mean loss since the line before."""
     heldout_every: int = 0

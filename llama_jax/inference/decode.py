@@ -69,7 +69,7 @@ def start_decoding(cache: Cache, logits_BV: Array, *, budget_B: Array, sampling:
     count = budget_B.shape[0] // logits_BV.shape[0]
     cache, logits_BV = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), (cache, logits_BV))
     return DecodingRows(cache=cache, logits_BV=logits_BV, made_B=jnp.zeros_like(budget_B), budget_B=budget_B,
-                done_B=budget_B < 1, sampling=sampling)
+                        done_B=budget_B < 1, sampling=sampling)
 
 
 @partial(jax.jit, static_argnames=("model", "eos_ids", "length", "top", "pieces"), donate_argnames="rows")
@@ -102,8 +102,8 @@ def decode(
         return n + 1, rows, made
 
     made = DecodedTokens(jnp.zeros((B, length), jnp.int32), jnp.zeros((B, length), jnp.float32),
-                jnp.zeros((B, length, top), jnp.int32), jnp.zeros((B, length, top), jnp.float32),
-                jnp.zeros(B, jnp.int32))
+                         jnp.zeros((B, length, top), jnp.int32), jnp.zeros((B, length, top), jnp.float32),
+                         jnp.zeros(B, jnp.int32))
     _, rows, made = lax.while_loop(goes_on, one_more, (jnp.int32(0), rows, made))
     return rows, made
 
