@@ -34,17 +34,17 @@ class Leaf:
 
     @property
     def stacked(self) -> bool:
-        """Whether there is one per layer."""
+        """Whether every layer has one, so that its first axis counts layers."""
         return self.axes[0] == LAYERS
 
     @property
     def size(self) -> int:
-        """Numbers in it, all layers."""
+        """How many numbers the parameter holds, over all layers."""
         return math.prod(self.shape)
 
     @property
     def is_matrix(self) -> bool:
-        """Whether it is a matrix that activations are multiplied with: these decay, and these can be int8."""
+        """Whether activations are multiplied with it: weight decay shrinks matrices alone, and only they are quantized to int8."""
         return self.inputs > 0
 
     @property
@@ -54,12 +54,12 @@ class Leaf:
 
     @property
     def of_layer(self) -> "Leaf":
-        """One layer's part; itself where it is not stacked."""
+        """The description of one layer's part; of the parameter itself where it is not stacked."""
         return Leaf(self.shape[1:], self.axes[1:], self.inputs) if self.stacked else self
 
     @property
     def outputs(self) -> tuple[tuple[int, str], ...]:
-        """(size, logical axis) of what a product with one layer's matrix gives."""
+        """(size, logical axis) of each axis that a product with one layer's matrix produces."""
         layer = self.of_layer
         return tuple(zip(layer.shape, layer.axes, strict=True))[self.inputs:]
 
@@ -77,12 +77,12 @@ def parameters(config: ModelConfig) -> dict[str, Leaf]:
 
 
 def name_of(path: tuple[Any, ...]) -> str:
-    """Dotted name of a leaf of a tree, from jax's path to it."""
+    """Turn jax's path to a leaf of a tree into a dotted name."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def unflatten(values: dict[str, Any]) -> Any:
-    """The nested tree of values by their dotted names."""
+    """Turn values by dotted name into the nested dict that flax uses."""
     return traverse_util.unflatten_dict(values, sep=".")
 
 

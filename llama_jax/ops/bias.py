@@ -38,7 +38,7 @@ class Bias(Description):
         return -self.slopes_N[None, :, None, None] * distance_BTS[:, None]
 
     def padded(self, count: int) -> "Bias":
-        """With `count` more tokens at the end of every row."""
+        """The bias of rows with `count` more tokens of padding at their end."""
         if self.positions_BT is None or count == 0:
             return self
         return dataclasses.replace(self, positions_BT=jnp.pad(self.positions_BT, ((0, 0), (0, count))))

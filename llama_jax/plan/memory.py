@@ -52,7 +52,7 @@ def bytes_per_number(config: Config) -> int:
 
 
 def parameters_per_device(c: ModelConfig, mesh: Sizes) -> int:
-    """Parameters that one device keeps."""
+    """Number of parameters that one device of a mesh keeps."""
     return sum(leaf.size // math.prod(ways(axis, mesh) for axis in leaf.axes) for leaf in parameters(c).values())
 
 
