@@ -44,7 +44,7 @@ class Leaf:
 
     @property
     def is_matrix(self) -> bool:
-        """Whether activations are multiplied with it: weight decay shrinks matrices alone, and only they are quantized to int8."""
+        """Whether activations are multiplied with it: weight decay shrinks these alone, and int8 quantizes these alone."""
         return self.inputs > 0
 
     @property

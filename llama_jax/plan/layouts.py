@@ -102,7 +102,7 @@ def micro_batch_choices(choice: LayoutChoice) -> list[LayoutChoice]:
 
 
 def one_sequence(choice: LayoutChoice) -> LayoutChoice:
-    """The choice that needs the least memory on the same mesh under the same policy: one sequence per micro-batch on each device."""
+    """The choice with the least memory on the same mesh under the same policy: one sequence per micro-batch on each device."""
     t, mesh = choice.config.training, choice.config.mesh
     training = replace(t, accumulation_steps=t.batch_size // (mesh.data * mesh.fsdp))
     return configured_layout(replace(choice.config, training=training), choice.fleet)
