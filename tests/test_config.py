@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from llama_jax.config import (
     CheckpointConfig,
+    ComputeConfig,
     Config,
     DataConfig,
     EvalConfig,
@@ -62,8 +63,8 @@ def test_a_part_of_a_config_is_enough():
     ({"optimizer": {"peak_lr": "3e-4"}}, "optimizer.peak_lr should be float, got '3e-4'"),
     ({"data": {"sources": "a.txt"}}, "data.sources should be a list, got 'a.txt'"),
     ({"data": {"sources": ["a", 3]}}, r"data.sources\[1\] should be str, got 3"),
-    ({"model": {"dtype": "float16"}}, r"model.dtype must be one of \('bfloat16', 'float32'\), got 'float16'"),
-    ({"model": {"dtype": []}}, r"model.dtype must be one of"),
+    ({"compute": {"dtype": "float16"}}, r"compute.dtype must be one of \('bfloat16', 'float32'\), got 'float16'"),
+    ({"compute": {"dtype": []}}, r"compute.dtype must be one of"),
     ({"model": [1]}, r"model. should be an object, got \[1\]"),
     ([], r"the config should be an object, got \[\]"),
 ])
@@ -81,6 +82,7 @@ CHECKS = [
     (ModelConfig, {"head_dim": -2}, "model.dim must be a multiple|head"),
     (ModelConfig, {"rope_theta": 0.0}, "must be positive, got 0.0 and"),
     (ModelConfig, {"norm_eps": float("nan")}, "must be positive, got .* nan"),
+    (ComputeConfig, {"loss_chunk": 0}, "compute.loss_chunk must be positive, got 0"),
     (OptimizerConfig, {"peak_lr": 0.0}, "optimizer.peak_lr must be positive, got 0.0"),
     (OptimizerConfig, {"peak_lr": float("nan")}, "optimizer.peak_lr must be positive, got nan"),
     (OptimizerConfig, {"warmup_steps": -1}, "optimizer.warmup_steps must be at least 0, got -1"),
@@ -159,9 +161,9 @@ def test_one_axis_may_take_what_is_left():
 
 def test_rows_and_parameters_must_divide_over_the_mesh():
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-    check_batch(16, 4, mesh)
+    check_batch(16, 4, mesh=mesh)
     with pytest.raises(ConfigError, match=r"micro-batch of 6 sequences \(.*batch_size 12 / .* not divide over .* 4"):
-        check_batch(12, 2, mesh)
+        check_batch(12, 2, mesh=mesh)
     check_model(ModelConfig(), mesh)
     with pytest.raises(ConfigError, match=r"model.num_kv_heads = 1 does not divide by mesh.tensor = 2; choose"):
         check_model(ModelConfig(num_kv_heads=1), mesh)
