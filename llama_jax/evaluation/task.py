@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any, ClassVar, Literal, NamedTuple
 
-Protocol = Literal["llama", "lm_eval", "raw"]
+EvaluationProtocol = Literal["llama", "lm_eval", "raw"]
 """How tasks are asked: as the paper does, as lm-evaluation-harness does, or with the paper's prompts and plain sums."""
 
 
@@ -144,7 +144,7 @@ class TaskRecords(NamedTuple):
 class Settings:
     """User's choices about how tasks are asked. A field that is None leaves the choice to each task."""
 
-    protocol: Protocol = "llama"
+    protocol: EvaluationProtocol = "llama"
     """llama: the paper's prompts and normalisation; lm_eval: those of lm-evaluation-harness; raw: the paper's prompts, plain
     sums of log-probabilities."""
     num_fewshot: int | None = None
@@ -188,7 +188,7 @@ class Task:
     build: Callable[[TaskRecords, Settings], list[Item]]
     judge: Callable[..., list[Verdict]]
     """Called as judge(items, answers, settings=settings)."""
-    headline: Mapping[Protocol, str]
+    headline: Mapping[EvaluationProtocol, str]
     """The metric that stands for the task under each protocol."""
     origin: str
     """Where the files come from: a URL and what to do with it. Shown where a file is missing."""
@@ -217,6 +217,6 @@ def judge_each(judge: Callable[[Item, Sequence[ModelAnswer]], Verdict]) -> Calla
     return judge_all
 
 
-def headline_metrics(paper: str, others: str = "") -> dict[Protocol, str]:
+def headline_metrics(paper: str, others: str = "") -> dict[EvaluationProtocol, str]:
     """The `headline` of a Task: a metric for the paper's protocol, and one for the others where they report another."""
     return {"llama": paper, "lm_eval": others or paper, "raw": others or paper}

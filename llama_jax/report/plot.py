@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-BAR_COLOR, ERROR_COLOR = "#4878a8", "#333333"
+_BAR_COLOR, _ERROR_COLOR = "#4878a8", "#333333"
 
 
 class Bar(NamedTuple):
@@ -32,7 +32,7 @@ def bar_plot(bars: Sequence[Bar], name: str, *, marks: Sequence[Marks] = ()) -> 
     axes = figure.subplots()
     places = range(len(bars))
     axes.barh(places, [bar.value for bar in bars], xerr=[bar.error for bar in bars],
-              height=0.62, color=BAR_COLOR, ecolor=ERROR_COLOR, capsize=2, label=name)
+              height=0.62, color=_BAR_COLOR, ecolor=_ERROR_COLOR, capsize=2, label=name)
     for mark in marks:
         if mark.values:
             axes.plot(list(mark.values.values()), list(mark.values), "|", markersize=11, markeredgewidth=2, color=mark.color,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llama_jax.evaluation.results import read_items, read_results
-from llama_jax.evaluation.tasks.catalogue import GROUPS, all_tasks
+from llama_jax.evaluation.tasks.catalogue import TASK_GROUPS, all_tasks
 from llama_jax.files.jsonl import write_jsonl
 from llama_jax.report.compare import compare_evaluations
 from llama_jax.report.evaluation import evaluation_tables
@@ -84,8 +84,8 @@ def test_every_column_of_the_paper_is_a_task():
     for table in PUBLISHED_TABLES:
         assert all(len(values) == len(table.columns) for _, values in table.rows), table.number
         assert all(column.task in known for column in table.columns if column.task), table.number
-    assert set(GROUPS["paper"]) == {column.task for table in PUBLISHED_TABLES for column in table.columns if column.task}
-    assert set(GROUPS["paper"]) | {"lambada", "perplexity"} == set(known)
+    assert set(TASK_GROUPS["paper"]) == {column.task for table in PUBLISHED_TABLES for column in table.columns if column.task}
+    assert set(TASK_GROUPS["paper"]) | {"lambada", "perplexity"} == set(known)
 
 
 def test_two_runs_side_by_side(reported, eval_data, small_run, tmp_path, capsys):

@@ -16,7 +16,7 @@ _MATH = ("minerva_math", "minerva_math_maj1", "gsm8k", "gsm8k_maj1")
 _CODE = ("humaneval_1", "humaneval_100", "mbpp_1", "mbpp_80")
 _BIAS = ("realtoxicityprompts_basic", "realtoxicityprompts_respectful", "crows_pairs", "winogender", "truthfulqa")
 
-GROUPS: dict[str, tuple[str, ...]] = {
+TASK_GROUPS: dict[str, tuple[str, ...]] = {
     "common_sense": COMMON_SENSE,
     "closed_book": _CLOSED_BOOK,
     "reading": _READING,
@@ -39,10 +39,10 @@ def choose_tasks(names: list[str]) -> list[Task]:
     """The tasks of a list of task and group names, each task once. Raises ConfigError that suggests the nearest names."""
     known, found = all_tasks(), {}
     if not names:
-        raise ConfigError(f"no task is named; groups: {', '.join(GROUPS)}; tasks: {', '.join(known)}.")
+        raise ConfigError(f"no task is named; groups: {', '.join(TASK_GROUPS)}; tasks: {', '.join(known)}.")
     for name in names:
-        if name not in known and name not in GROUPS:
-            raise ConfigError(f"unknown task {name!r}{nearest(name, [*GROUPS, *known])}")
-        for one in GROUPS.get(name, (name,)):
+        if name not in known and name not in TASK_GROUPS:
+            raise ConfigError(f"unknown task {name!r}{nearest(name, [*TASK_GROUPS, *known])}")
+        for one in TASK_GROUPS.get(name, (name,)):
             found[one] = known[one]
     return list(found.values())
