@@ -52,7 +52,8 @@ _MODULES = {
     "rotate": "ops.rotary",
     "stream": "inference.generate",
 }
-"""The modules of the names that are imported when they are first asked for: processes that prepare data need no jax."""
+"""Public name -> the module below llama_jax that defines it. Imported on first use, because processes that prepare data need no
+jax."""
 
 __all__ = [
     "PRESETS", "Attention", "Block", "FeedForward", "Generated", "Likelihood", "Mask", "RMSNorm", "Sampling", "Transformer",
@@ -69,5 +70,5 @@ if not TYPE_CHECKING:  # a type checker that saw this would take every misspelt 
         return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
     def __dir__() -> list[str]:
-        """What completion in a notebook offers."""
+        """List the public names, for tab completion in a notebook."""
         return sorted({*globals(), *__all__})

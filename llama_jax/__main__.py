@@ -13,16 +13,16 @@ from llama_jax.version import VERSION
 
 
 class Command(NamedTuple):
-    """One command."""
+    """One subcommand of `llama-jax`: its options, its parser and the function that does its work."""
 
     options: type
-    """The dataclass of its options."""
+    """The dataclass whose fields are its command-line options."""
     worker: str
-    """MODULE.FUNCTION below llama_jax.cli: does the work, and is imported only then."""
+    """MODULE.FUNCTION below llama_jax.cli that does the work; it is imported only when the command runs."""
     parse: Callable[..., Any] | None = None
-    """(arguments, prog=...) -> options; None where the dataclass says all."""
+    """(arguments, prog=...) -> options, for a command line that the dataclass alone does not describe; None: tyro parses it."""
     interrupted: str = "what was finished stays"
-    """What Ctrl-C leaves."""
+    """The end of the message after Ctrl-C: what the interrupted command has left behind."""
 
 
 COMMANDS = {

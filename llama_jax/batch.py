@@ -7,15 +7,15 @@ from jax import Array
 
 
 class Batch(NamedTuple):
-    """Rows of packed tokens; every field is (B, T)."""
+    """One training batch: B rows of T tokens, packed with documents; every field has shape (B, T)."""
 
     tokens: Array | np.ndarray
     """int32 input tokens."""
     targets: Array | np.ndarray
-    """int32 next token of each input."""
+    """int32 token that follows each input token, which the model should predict."""
     positions: Array | np.ndarray
-    """int32 positions, counted from 0 in every document of a row."""
+    """int32 position of each token in its document, from 0."""
     segment_ids: Array | np.ndarray
-    """int32 number of the document in its row; tokens attend to their own document alone."""
+    """int32 number, within the row, of the document that a token belongs to; tokens attend only to their own document."""
     weights: Array | np.ndarray
-    """float32 weight of each target in the loss; 0 where it begins another document or is padding."""
+    """float32 weight of each target in the loss; 0 for padding and where the target is the first token of another document."""

@@ -1,32 +1,32 @@
-"""Errors meant for people: one sentence that says what was wanted, what came and what to do."""
+"""Exceptions for mistakes that a user can correct: each message says what was expected, what was given and what to do."""
 
 import sys
 from collections.abc import Callable
 
 
 class LlamaError(Exception):
-    """A mistake the user can mend; doors print it without a traceback and leave with `exit_code`.
+    """A mistake that the user can correct: commands print its message without a traceback and exit with `exit_code`.
 
-    No ValueError: tyro and argument parsers like it take those for their own and dress them up.
+    It is not a ValueError, because tyro and other argument parsers catch those and print them as errors of their own.
     """
 
     exit_code = 1
 
 
 class ConfigError(LlamaError):
-    """Bad usage or configuration."""
+    """The command line or the configuration is wrong (exit code 2)."""
 
     exit_code = 2
 
 
 class DataError(LlamaError):
-    """Bad data, tokenizer or checkpoint."""
+    """Data, a tokenizer or a checkpoint is missing, damaged or does not fit (exit code 3)."""
 
     exit_code = 3
 
 
 def exit_code_of(action: Callable[[], object]) -> int:
-    """Run a door's `action`: 0, or the code of the LlamaError it raised, whose sentence goes to stderr."""
+    """Run the work of a command; returns 0, or prints the message of the LlamaError it raised to stderr and returns its code."""
     try:
         action()
     except LlamaError as error:

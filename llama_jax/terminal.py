@@ -1,4 +1,4 @@
-"""What a command shows while it works: numbers and durations in few characters, and one progress bar for all commands."""
+"""Terminal output of the commands: the progress bar that all of them share, and short forms of numbers and durations."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,20 +8,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LINES = 10.0
-"""Time between two lines of progress where there is no terminal to redraw."""
+"""Seconds between two lines of progress where the output is no terminal, so that no bar can be redrawn."""
 
 Advance = Callable[..., None]
-"""advance(amount, title=""): so much more work is done, and what is being worked on where that has changed."""
+"""advance(amount, title=""): add `amount` to the work that is done; a title replaces the text before the bar."""
 
 
 def compact(value: float, form: str = "") -> str:
-    """A number in a format, or in scientific notation where that takes more than 12 characters (a diverged perplexity)."""
+    """Format a number, in scientific notation where `form` would take more than 12 characters (a diverged perplexity)."""
     text = format(value, form)
     return text if len(text) <= 12 else format(value, ".2e")
 
 
 def clock(seconds: float) -> str:
-    """A duration as 1:15, 1:06:40 or 3 d 4 h; a question mark for one that is negative or not finite."""
+    """Format a duration as 1:15, 1:06:40 or 3 d 4 h, or as a question mark where it is negative or not finite."""
     if not 0 <= seconds < float("inf"):
         return "?"
     minutes, rest = divmod(int(seconds), 60)
@@ -68,7 +68,7 @@ def progress_bar(
 def _plain_lines(
     title: str, describe: Callable[[float, float], str], *, total: float | None, console: Console,
 ) -> Advance:
-    """Progress as lines, for logs and pipes."""
+    """Show progress as lines, for logs and pipes."""
     begin = printed = time.perf_counter()
     done = 0.0
 

@@ -1,4 +1,4 @@
-"""The model: flax modules from norm to decoder, its cache, and the one description of its parameters."""
+"""The LLaMA model: Flax modules from RMSNorm to the whole decoder, the key-value cache, and a description of all parameters."""
 
 from llama_jax.model.accounting import parameter_count, train_flops_per_token
 from llama_jax.model.attention import Attention, KeysValues, LayerCache

@@ -1,33 +1,33 @@
-"""Parameters and FLOPs of a model, counted over `model.tree`."""
+"""Number of parameters and of FLOPs per token of a model, counted from the description in `model.tree`."""
 
 from llama_jax.config import ModelConfig
 from llama_jax.model.tree import Leaf, parameters
 
 
 def parameter_count(config: ModelConfig) -> int:
-    """All parameters of a model."""
+    """The number of parameters of a model, embeddings and norms included."""
     return sum(leaf.size for leaf in parameters(config).values())
 
 
 def layer_matrices(config: ModelConfig) -> list[Leaf]:
-    """The matrices of one layer, each without the layers' axis."""
+    """Descriptions of the weight matrices of one block, without the leading axis over layers."""
     return [leaf.of_layer for leaf in parameters(config).values() if leaf.stacked and leaf.is_matrix]
 
 
 def head_parameters(config: ModelConfig) -> int:
-    """Parameters of the output head's matrix product, D x V, tied or not."""
+    """The number of weights in the output head's matrix product, D x V, whether or not they are tied to the embedding."""
     return config.dim * config.vocab_size
 
 
 def layer_matrix_parameters(config: ModelConfig) -> int:
-    """Parameters of the matrix products of one layer."""
+    """The number of weights in the matrix products of one block."""
     return sum(leaf.size for leaf in layer_matrices(config))
 
 
 def attention_flops_per_token(config: ModelConfig, length: int) -> float:
-    """Forward FLOPs of one token in rows of `length`, in the products of queries with keys and of weights with values.
+    """Forward FLOPs per token of attention's two T x T products (queries with keys, weights with values), in rows of `length`.
 
-    All layers, and the causal half of the T x T products alone.
+    Counts all layers, and only the causal half of each product.
     """
     return 2.0 * config.num_layers * length * config.num_heads * config.head_size
 
@@ -39,6 +39,6 @@ MFU_FORMULA = (
 
 
 def train_flops_per_token(config: ModelConfig, length: int) -> float:
-    """Forward and backward FLOPs of one token in rows of `length`; recomputation is not counted (model FLOPs)."""
+    """Model FLOPs per token of training in rows of `length`: forward and backward, without recomputation."""
     matmul = config.num_layers * layer_matrix_parameters(config) + head_parameters(config)
     return 6.0 * matmul + 3.0 * attention_flops_per_token(config, length)

@@ -1,4 +1,4 @@
-"""Self-attention: multi-head, grouped-query and multi-query from one grouped product."""
+"""The self-attention layer: multi-head, grouped-query or multi-query, depending on its number of kv heads."""
 
 from typing import Any, NamedTuple
 
@@ -19,26 +19,28 @@ from llama_jax.parallel.attention import attend_over_mesh
 from llama_jax.parallel.rules import constrain
 
 NOTHING_KNOWN = frozenset()
-"""Attention over a cache is causal and nothing else: no field of a `Mask` may say more."""
+"""Fields of `Mask` that attention over a cache supports: none, since it is purely causal."""
 
 
 class KeysValues(NamedTuple):
-    """Keys, as they come out of the position encoding, and values."""
+    """Keys and values of one layer; keys are held after the position encoding has been applied to them."""
 
     k: Array
-    """(B, T, K, H) of tokens, or (B, K, S, H) in a cache."""
+    """Keys, (B, T, K, H) of new tokens or (B, K, S, H) in a cache."""
     v: Array
-    """Shaped like the keys."""
+    """Values, shaped like the keys."""
 
 
 @struct.dataclass
 class LayerCache:
-    """One layer's part of a key-value cache."""
+    """The key-value cache of one layer."""
 
     k_BKSH: Array
+    """Keys in S slots per row, after the position encoding."""
     v_BKSH: Array
+    """Values in S slots per row."""
     lengths_B: Array
-    """int32 tokens that each row holds; the slots from there on are free."""
+    """int32 number of tokens that each row holds; the slots from there on are free."""
 
 
 class Attention(nn.Module):
@@ -48,20 +50,22 @@ class Attention(nn.Module):
     """
 
     num_heads: int
+    """Query heads N."""
     num_kv_heads: int = 0
     """Key and value heads K; 0: as many as query heads."""
     head_dim: int = 0
     """Width H of a head; 0: D / num_heads."""
     position: PositionEncoding = Rotary()
+    """How positions enter: rotary embedding by default."""
     backend: str = "auto"
-    """A name of `ops.attention.BACKENDS`, or auto."""
+    """Attention implementation: a name of `ops.attention.BACKENDS`, or auto."""
     residual_layers: int = 0
-    """Blocks L of the model whose residual stream this adds to (see `model.initializers`); 0: stands alone."""
+    """Number of blocks L of the model, by which the initial output projection is scaled (`model.initializers`); 0: unscaled."""
 
     def __call__(self, x: Array, tables: Any = None, mask: Mask = CAUSAL) -> Array:
-        """Attention of every token over the tokens before it and itself.
+        """Apply the layer to x (..., T, D): every token attends to itself and the tokens before it.
 
-        `tables` are those of the position encoding for these tokens; None: positions 0 to T - 1. `mask` describes rows (B, T).
+        `tables` are what `position.tables` gives for these tokens; None: positions 0 to T - 1. `mask` describes rows (B, T).
         """
         if x.ndim < 2:
             raise ConfigError(f"attention wants tokens (..., T, D), got {x.shape}.")
@@ -72,10 +76,10 @@ class Attention(nn.Module):
     def with_keys_values(
         self, x_BTD: Array, tables: Any = None, *, mask: Mask = CAUSAL, cache: LayerCache | None = None
     ) -> tuple[Array, KeysValues]:
-        """The output (B, T, D), and the keys and values of these tokens.
+        """Apply the layer, and return its output (B, T, D) with the keys and values of these tokens (B, T, K, H).
 
-        With a `cache` the tokens follow those it holds, and what is returned are the cache's keys and values with the new ones
-        among them.
+        With a `cache` the tokens follow those that it holds; the keys and values returned are then the whole cache's
+        (B, K, S, H), with the new ones written into it.
         """
         D, N = x_BTD.shape[-1], self.num_heads
         K, H = self.num_kv_heads or N, self.head_dim or D // N
@@ -111,5 +115,5 @@ class Attention(nn.Module):
 
 
 def _projected(x_BTD: Array, w: Array, *, heads: str) -> Array:
-    """Queries, keys or values (B, T, heads, H)."""
+    """Project the residual stream to queries, keys or values (B, T, heads, H)."""
     return checkpoint_name(constrain(linear(x_BTD, w), "batch", "seq", heads, "head_dim"), "linear")

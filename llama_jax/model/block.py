@@ -1,4 +1,4 @@
-"""One block of the decoder: attention and feed-forward, each behind a norm and added to the residual stream."""
+"""One Transformer block: attention and feed-forward layer, each after a norm and added to the residual stream."""
 
 from typing import Any
 
@@ -21,8 +21,8 @@ REMAT_POLICIES = {
         names_which_can_be_saved=[], names_which_can_be_offloaded=["linear"], offload_src="device", offload_dst="pinned_host"
     ),
 }
-"""What the backward pass of a block keeps, by the names that `compute.remat` takes beside none: its input alone, or also the
-outputs of its linear layers (section 2.4), on the device or in the host's memory."""
+"""Value of `compute.remat` -> rematerialisation policy of a block: keep only its input for the backward pass (full), or also the
+outputs of its linear layers (section 2.4), on the device (linear) or in the host's memory (offload)."""
 
 
 class Block(nn.Module):
@@ -32,14 +32,14 @@ class Block(nn.Module):
     compute: ComputeConfig = ComputeConfig()
 
     def __call__(self, x_BTD: Array, tables: Any, mask: Mask = CAUSAL) -> Array:
-        """The residual stream (B, T, D) after this block; `tables` are the position encoding's (`model.positions`)."""
+        """The residual stream (B, T, D) after this block; `tables` are what the position encoding's `tables` returned."""
         return self.with_keys_values(x_BTD, tables, mask=mask)[0]
 
     @nn.compact
     def with_keys_values(
         self, x_BTD: Array, tables: Any, *, mask: Mask = CAUSAL, cache: LayerCache | None = None
     ) -> tuple[Array, KeysValues]:
-        """The residual stream, and keys and values: see `Attention.with_keys_values`."""
+        """The residual stream (B, T, D) after this block, with keys and values as `Attention.with_keys_values` returns them."""
         c = self.config
         attention = Attention(c.num_heads, c.num_kv_heads, c.head_size, position_encoding(c), self.compute.attention,
                               residual_layers=c.num_layers, name="attention")

@@ -1,4 +1,4 @@
-"""The decoder: embedding, L blocks, final norm, output head. The one forward pass, with and without a cache."""
+"""The decoder-only Transformer: embedding, L blocks, final norm and output head, with or without a key-value cache."""
 
 from typing import Any
 
@@ -27,8 +27,8 @@ class Transformer(nn.Module):
     config: ModelConfig
     compute: ComputeConfig = ComputeConfig()
     layers_apart: bool = False
-    """Parameters of every layer under a name of their own (`layers_0`, ...), as decoding reads them (`inference.params`), where
-    training stacks them over layers (`layers`, L first)."""
+    """Whether each layer's parameters have a name of their own (`layers_0`, ...), as in decoding (`inference.params`); False:
+    they are stacked over layers (`layers`, first axis L), as in training."""
 
     def setup(self):
         c, compute = self.config, self.compute
@@ -44,7 +44,7 @@ class Transformer(nn.Module):
     def __call__(
         self, tokens_BT: Array, positions_BT: Array | None = None, segment_ids_BT: Array | None = None
     ) -> Array:
-        """Logits float32 (B, T, V) of the token after each position; token t sees tokens <= t of its segment."""
+        """Compute next-token logits, float32 (B, T, V), of token ids (B, T); token t attends to tokens <= t of its segment."""
         h_BTD = self.hidden(tokens_BT, positions_BT, segment_ids_BT)
         head_DV = self.embedding.T if self.config.tied_embeddings else self.head
         return linear(h_BTD, head_DV, out_dtype=jnp.float32)
@@ -53,9 +53,9 @@ class Transformer(nn.Module):
         self, tokens_BT: Array, positions_BT: Array | None = None, segment_ids_BT: Array | None = None,
         ends_BT: Array | None = None,
     ) -> Array:
-        """What the head reads, (B, T, D) in the compute dtype; positions default to 0..T-1, segments to one per row.
+        """Compute the hidden states after the final norm, (B, T, D) in the compute dtype, which the output head reads.
 
-        `ends_BT` are those of `Mask`, for rows that hold prefix trees.
+        Positions default to 0 .. T - 1, segments to one per row. `ends_BT` is `Mask.ends_BT`, for rows that hold prefix trees.
         Raises ConfigError for tokens that are not ids of the vocabulary (inside a compiled program, where values cannot be
         looked at, such a row is NaN), and for rows longer than the context whose positions are not given.
         """
@@ -70,9 +70,10 @@ class Transformer(nn.Module):
     def forward(
         self, tokens_BT: Array, positions_BT: Array, *, mask: Mask = CAUSAL, cache: Cache | None = None
     ) -> tuple[Array, list[KeysValues]]:
-        """What the head reads (B, T, D), and where layers are apart the keys and values of each, else an empty list.
+        """Compute the hidden states after the final norm (B, T, D), and the keys and values of every layer.
 
-        With a `cache` the tokens follow those it holds, and the keys and values are the cache's with the new ones among them.
+        The list of keys and values is empty unless `layers_apart`. With a `cache` the tokens follow those that it holds, and the
+        keys and values are the cache's, with the new ones written into it.
         """
         _check_tokens(tokens_BT, self.config)
         x_BTD, tables = self._embed(tokens_BT, positions_BT)
@@ -96,14 +97,14 @@ class Transformer(nn.Module):
 
 
 class _ScannedBlock(Block):
-    """A block as `nn.scan` wants it: a carry, and nothing collected."""
+    """A block in the form that `nn.scan` takes: it returns (carry, None), since nothing is collected over layers."""
 
     def __call__(self, x_BTD: Array, tables: Any, mask: Mask = CAUSAL) -> tuple[Array, None]:
         return self.with_keys_values(x_BTD, tables, mask=mask)[0], None
 
 
 def _stacked_layers(config: ModelConfig, compute: ComputeConfig) -> nn.Module:
-    """All blocks as one loop over stacked parameters, or unrolled."""
+    """All blocks as one module over stacked parameters, compiled as a loop over layers or unrolled."""
     block = _ScannedBlock
     if compute.remat != "none":
         block = nn.remat(block, policy=REMAT_POLICIES[compute.remat], prevent_cse=not compute.scan_layers)
@@ -120,7 +121,7 @@ def _stacked_layers(config: ModelConfig, compute: ComputeConfig) -> nn.Module:
 
 
 def _check_tokens(tokens_BT: Array, config: ModelConfig) -> None:
-    """Raise ConfigError where these are not rows of ids of the vocabulary, as far as can be told."""
+    """Raise ConfigError unless the tokens are integers (B, T) and, where their values are known, ids of the vocabulary."""
     if tokens_BT.ndim != 2 or not jnp.issubdtype(tokens_BT.dtype, jnp.integer):
         raise ConfigError(f"the model wants rows of token ids, integers (B, T), got {tokens_BT.dtype} {tokens_BT.shape}.")
     if isinstance(tokens_BT, jax.core.Tracer) or tokens_BT.size == 0:
@@ -131,5 +132,5 @@ def _check_tokens(tokens_BT: Array, config: ModelConfig) -> None:
 
 
 def head_matrix(params: Any) -> Array:
-    """The output head (D, V) of a parameter tree, tied or not."""
+    """The output head's matrix (D, V) in a parameter tree; the transposed embedding where the two are tied."""
     return params["head"] if "head" in params else params["embedding"].T

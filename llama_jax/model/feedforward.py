@@ -12,13 +12,14 @@ from llama_jax.parallel.rules import constrain_last
 
 
 class FeedForward(nn.Module):
-    """(..., D) -> (..., D) through a hidden layer of `width` F: by default (Swish(x W_gate) * x W_up) W_down (Shazeer 2020)."""
+    """Feed-forward layer, (..., D) -> (..., D): by default SwiGLU, (Swish(x W_gate) * x W_up) W_down (Shazeer 2020)."""
 
     width: int
+    """Hidden width F."""
     kind: str = "swiglu"
     """One of `ops.feedforward.FEEDFORWARDS`."""
     residual_layers: int = 0
-    """Blocks L of the model whose residual stream this adds to (see `model.initializers`); 0: stands alone."""
+    """Number of blocks L of the model, by which the initial output projection is scaled (`model.initializers`); 0: unscaled."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Initial values of parameters, and what each declares about itself for `model.tree`.
+"""Initialisers of the parameters, which also declare each parameter's logical axes for `model.tree`.
 
 Matrices and embeddings are normal with standard deviation 0.02; the 2L projections into the residual stream are scaled by
 1 / sqrt(2L), so that its variance does not grow with depth.
@@ -20,15 +20,15 @@ _describing: ContextVar[bool] = ContextVar("describing", default=False)
 
 
 class Described(nn.Partitioned):
-    """A parameter that carries its own description; `model.tree` alone ever sees one."""
+    """A parameter together with its logical axes and its number of input axes; only `model.tree` makes and reads these."""
 
     inputs: int = struct.field(default=0, pytree_node=False)
-    """How many of its axes, the first ones without the layers, a matrix product contracts; 0 for what is no matrix."""
+    """Number of leading axes (not counting layers) that a matrix product contracts; 0 for a parameter that is no matrix."""
 
 
 @contextmanager
 def descriptions() -> Iterator[None]:
-    """Inside, modules initialise every parameter as `Described`; outside as a plain array."""
+    """Context in which modules initialise every parameter as `Described` and not as a plain array."""
     token = _describing.set(True)
     try:
         yield
@@ -37,21 +37,22 @@ def descriptions() -> Iterator[None]:
 
 
 def matrix(*axes: str, inputs: int = 1, residual_layers: int = 0) -> Callable[..., Any]:
-    """Initialiser of a weight matrix with logical `axes`, of which a matrix product contracts the first `inputs`.
+    """Initialiser of a weight matrix with logical `axes`, the first `inputs` of which a matrix product contracts.
 
-    A projection into the residual stream of a model of L blocks gives residual_layers = L.
+    `residual_layers` is the number of blocks L for a projection into the residual stream, whose standard deviation is divided
+    by sqrt(2L); 0 for any other matrix.
     """
     std = STD / (2 * residual_layers) ** 0.5 if residual_layers else STD
     return _described(nn.initializers.normal(std), axes, inputs=inputs)
 
 
 def embedding_table(*axes: str) -> Callable[..., Any]:
-    """Initialiser of a table of which rows are looked up; weight decay leaves it alone."""
+    """Initialiser of an embedding table, whose rows are looked up by token id and which is not decayed."""
     return _described(nn.initializers.normal(STD), axes, inputs=0)
 
 
 def ones(*axes: str) -> Callable[..., Any]:
-    """Initialiser of a scale that begins at 1."""
+    """Initialiser of a norm's scale, which starts at 1."""
     return _described(nn.initializers.ones_init(), axes, inputs=0)
 
 

@@ -1,4 +1,4 @@
-"""Normalisation layers, and the one place that decides which a model has."""
+"""Normalisation layers, and the choice of one by `model.norm`."""
 
 from collections.abc import Callable
 
@@ -12,10 +12,10 @@ from llama_jax.ops.norms import rms_norm
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square normalisation of the last axis, any number of leading ones: see `ops.norms.rms_norm`."""
+    """Root-mean-square normalisation over the last axis, (..., D) -> (..., D), with a learned scale (Zhang & Sennrich 2019)."""
 
     eps: float = 1e-5
-
+    """Epsilon added to the mean square."""
     @nn.compact
     def __call__(self, x: Array) -> Array:
         scale_D = self.param("scale", ones("features"), (x.shape[-1],), jnp.float32)
@@ -23,9 +23,9 @@ class RMSNorm(nn.Module):
 
 
 NORMS: dict[str, Callable[..., nn.Module]] = {"rmsnorm": RMSNorm}
-"""Layers by the names that `model.norm` takes; each is made as `layer(eps=..., name=...)`."""
+"""Value of `model.norm` -> the class of the layer, which is made as `layer(eps=..., name=...)`."""
 
 
 def make_norm(config: ModelConfig, *, name: str | None = None) -> nn.Module:
-    """The normalisation layer of a model."""
+    """Make the normalisation layer that a model's config names."""
     return NORMS[config.norm](eps=config.norm_eps, name=name)

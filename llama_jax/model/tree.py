@@ -1,5 +1,7 @@
-"""One description of a model's parameters, read from the modules' own `init`; everything that counts, splits, decays,
-quantizes or stores parameters reads it here."""
+"""Description of a model's parameters (names, shapes, logical axes), read from the modules' own `init`.
+
+All code that counts, shards, decays, quantizes or stores parameters takes it from here.
+"""
 
 import math
 from collections.abc import Callable
@@ -24,37 +26,38 @@ LAYERS = "layers"
 
 @dataclass(frozen=True)
 class Leaf:
-    """One parameter: an array as the model keeps it, stacked over layers where every layer has one."""
+    """Description of one parameter array, which is stacked over layers where every layer has one."""
 
     shape: tuple[int, ...]
+    """Shape, with the axis over layers first where it is stacked."""
     axes: tuple[str, ...]
     """Logical axes (`parallel.rules.RULES`), one per dimension."""
     inputs: int
-    """How many axes, the first ones without the layers, a matrix product contracts; 0 for embeddings and norms."""
+    """Number of leading axes (not counting layers) that a matrix product contracts; 0 for embeddings and norms."""
 
     @property
     def stacked(self) -> bool:
-        """Whether every layer has one, so that its first axis counts layers."""
+        """Whether the parameter exists once per layer, so that its first axis is over layers."""
         return self.axes[0] == LAYERS
 
     @property
     def size(self) -> int:
-        """How many numbers the parameter holds, over all layers."""
+        """The number of elements, over all layers."""
         return math.prod(self.shape)
 
     @property
     def is_matrix(self) -> bool:
-        """Whether activations are multiplied with it: weight decay shrinks these alone, and int8 quantizes these alone."""
+        """Whether it is a weight matrix; only matrices are decayed and quantized to int8."""
         return self.inputs > 0
 
     @property
     def is_embedding(self) -> bool:
-        """Whether rows of it are looked up by token."""
+        """Whether it is an embedding table, whose rows are looked up by token id."""
         return not self.is_matrix and "vocab" in self.axes
 
     @property
     def of_layer(self) -> "Leaf":
-        """The description of one layer's part; of the parameter itself where it is not stacked."""
+        """The description of one layer's slice; of the parameter itself where it is not stacked."""
         return Leaf(self.shape[1:], self.axes[1:], self.inputs) if self.stacked else self
 
     @property
@@ -66,7 +69,7 @@ class Leaf:
 
 @lru_cache(maxsize=256)
 def parameters(config: ModelConfig) -> dict[str, Leaf]:
-    """Every parameter of a model by its dotted name, in the order of the tree; nothing is computed or allocated."""
+    """Describe every parameter of a model, by dotted name in the order of the tree; nothing is computed or allocated."""
     def init(key):
         return Transformer(config).init(key, jnp.zeros((1, 2), jnp.int32))["params"]
 
@@ -87,9 +90,9 @@ def unflatten(values: dict[str, Any]) -> Any:
 
 
 def shardings_of(config: ModelConfig, mesh: Mesh, *, tree: Any) -> Any:
-    """NamedShardings of a tree whose arrays are parameters of the model, or copies of them such as an optimizer's moments.
+    """NamedShardings of a tree that holds a model's parameters, or arrays shaped like them such as an optimizer's moments.
 
-    A leaf whose name ends with a parameter's name is split like that parameter; all others are whole on every device.
+    A leaf whose name ends with a parameter's name is sharded like that parameter; all others are replicated.
     """
     places = {f".{name}": named_sharding(mesh, *leaf.axes) for name, leaf in parameters(config).items()}
     whole = NamedSharding(mesh, PartitionSpec())
@@ -108,13 +111,13 @@ def abstract_tree(config: ModelConfig, mesh: Mesh) -> Any:
 
 
 def decay_mask(config: ModelConfig) -> Callable[[Any], Any]:
-    """(params) -> tree of bools: which parameters weight decay shrinks, all matrices and no embedding or norm (as GPT-3's)."""
+    """Return (params) -> tree of bools that says which are decayed: all matrices, and no embedding or norm (as in GPT-3)."""
     leaves = parameters(config)
     return lambda params: jax.tree.map_with_path(lambda path, _: leaves[name_of(path)].is_matrix, params)
 
 
 def check_params(config: ModelConfig, params: Any) -> None:
-    """Raise ConfigError where names or shapes are not the model's: an array that is a layer short would be read in silence."""
+    """Raise ConfigError where names or shapes of `params` are not the model's: a stack short of a layer would run unnoticed."""
     given = {name_of(path): tuple(jnp.shape(x)) for path, x in jax.tree.flatten_with_path(params)[0]}
     wanted = {name: leaf.shape for name, leaf in parameters(config).items()}
     if given != wanted:

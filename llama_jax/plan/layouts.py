@@ -102,7 +102,7 @@ def micro_batch_choices(choice: LayoutChoice) -> list[LayoutChoice]:
 
 
 def one_sequence(choice: LayoutChoice) -> LayoutChoice:
-    """The choice with the least memory on the same mesh under the same policy: one sequence per micro-batch on each device."""
+    """The choice with one sequence per micro-batch and device, which needs the least memory on its mesh under its policy."""
     t, mesh = choice.config.training, choice.config.mesh
     training = replace(t, accumulation_steps=t.batch_size // (mesh.data * mesh.fsdp))
     return configured_layout(replace(choice.config, training=training), choice.fleet)
