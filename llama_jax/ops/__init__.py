@@ -1,4 +1,4 @@
-"""Arrays in, arrays out: attention and its backends, rotary embedding, norms, feed-forward kinds, matrix products."""
+"""Pure functions of arrays: attention and its backends, rotary embedding, RMSNorm, feed-forward kinds and matrix products."""
 
 from llama_jax.ops.attention import BACKENDS, attend, choose
 from llama_jax.ops.bias import NO_BIAS, Bias

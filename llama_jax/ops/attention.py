@@ -1,4 +1,4 @@
-"""Attention over any backend: `choose` picks one, or says why the one asked for cannot serve; `attend` checks and calls it."""
+"""Attention with a choice of backends: `choose` picks one or says why the requested one cannot be used, `attend` runs it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ from llama_jax.ops.spec import AttentionSpec, words_for
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to compute attention."""
+    """One implementation of attention, and what it supports."""
 
     attend: Callable[..., Array]
-    """(q_BTNH, k_BSKH, v_BSKH, mask, bias=...) -> (B, T, N, H); takes `first` too where it serves an `AttentionSpec.sliced`."""
+    """(q_BTNH, k_BSKH, v_BSKH, mask, bias=...) -> (B, T, N, H); also takes `first` if it supports `AttentionSpec.sliced`."""
     knows: frozenset[str]
-    """Fields of `Mask` and `Bias` that it heeds. It is refused where another one says something."""
+    """Fields of `Mask` and `Bias` that it supports. It is refused where any other field is set."""
     lacks: Callable[[AttentionSpec], str] = lambda spec: ""
-    """What else keeps it from serving, as the end of a sentence; empty where it can."""
+    """(spec) -> why it cannot compute that for any other reason, as the end of a sentence; empty where it can."""
     fused_on: tuple[str, ...] = ()
-    """Platforms (jax's names) on which it is one kernel of the hardware's own, and the first choice."""
+    """Platforms (jax's names) on which it is a fused kernel, and the first choice."""
 
 
 BACKENDS = {
@@ -34,10 +34,10 @@ BACKENDS = {
     "chunked": Backend(chunked.attend_chunked, chunked.KNOWS),
     "reference": Backend(reference.attend_reference, reference.KNOWS),
 }
-"""The backends by the names that `compute.attention` takes, in the order in which auto tries them."""
+"""Value of `compute.attention` -> backend, in the order in which auto tries them."""
 
 DTYPES = ("bfloat16", "float16", "float32")
-"""Dtypes of queries, keys and values; scores and softmax are float32 in any case."""
+"""Dtypes that queries, keys and values may have; scores and softmax are always float32."""
 
 
 def is_fused(name: str) -> bool:
@@ -46,7 +46,7 @@ def is_fused(name: str) -> bool:
 
 
 def backend_lacks(name: str, spec: AttentionSpec) -> str:
-    """What keeps a backend from serving, as the end of a sentence; empty where it can."""
+    """Why a backend cannot compute attention under this spec, as the end of a sentence; empty where it can."""
     unknown = spec.described - BACKENDS[name].knows
     if not unknown:
         return BACKENDS[name].lacks(spec)
@@ -55,9 +55,9 @@ def backend_lacks(name: str, spec: AttentionSpec) -> str:
 
 
 def choose(impl: str, spec: AttentionSpec) -> tuple[str, str]:
-    """The backend that `impl` (a name of BACKENDS, or auto) means here, and why.
+    """Choose the backend for `impl` (a name of BACKENDS, or auto) under a spec; returns its name and the reason.
 
-    Raises ConfigError where the one asked for cannot serve.
+    Raises ConfigError where the requested backend cannot be used.
     """
     if impl == "auto":
         return _best(spec)
@@ -86,12 +86,12 @@ def attend(
     q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, impl: str, *, bias: Bias = NO_BIAS,
     first: Array | None = None,
 ) -> Array:
-    """Attention of T queries over S keys under a mask and a bias, (B, T, N, H) in q's dtype, on one device.
+    """Compute softmax attention of T queries over S keys under a mask and a bias, (B, T, N, H) in q's dtype, on one device.
 
-    N must be a multiple of K: each kv head serves N / K query heads. `impl` is a name of BACKENDS, or auto. `first` is given
-    where the queries are the slice of a row that begins at that index; else T = S. A query that sees nothing, not even itself,
-    gets zeros. Raises ConfigError for shapes that do not fit each other, and where the backend asked for cannot serve: a mask
-    or bias with a field that it does not know is never computed as if that field were absent.
+    N must be a multiple of K: each kv head serves N / K query heads. `impl` is a name of BACKENDS, or auto. `first` is the index
+    of the first query where the queries are a slice of the row; without it T = S. The output of a query that may see no key,
+    not even its own, is zero. Raises ConfigError for shapes that do not fit each other, and where the requested backend cannot
+    be used: a mask or bias with a field that it does not support is never computed as if that field were absent.
     """
     name, _ = choose(impl, spec_of_arrays(q_BTNH, k_BSKH, v_BSKH, mask=mask, bias=bias, sliced=first is not None))
     if q_BTNH.size == 0:  # no rows or no tokens
@@ -104,7 +104,7 @@ def attend(
 def spec_of_arrays(
     q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, *, mask: Mask, bias: Bias = NO_BIAS, sliced: bool = False
 ) -> AttentionSpec:
-    """What these arrays ask of a backend; raises ConfigError where they do not fit each other."""
+    """Describe the attention that these arrays ask for; raises ConfigError where their shapes or dtypes do not fit each other."""
     shapes = f"q {q_BTNH.shape}, k {k_BSKH.shape}, v {v_BSKH.shape}"
     if q_BTNH.ndim != 4 or k_BSKH.ndim != 4 or k_BSKH.shape != v_BSKH.shape:
         raise ConfigError(f"attention wants q (B, T, N, H), and k and v (B, S, K, H), got {shapes}.")

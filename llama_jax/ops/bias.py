@@ -1,4 +1,4 @@
-"""What is added to attention scores, as a description; a backend computes it block by block, never for all T x T pairs."""
+"""The bias added to attention scores, as a description that backends compute block by block, never for all T x T pairs."""
 
 import dataclasses
 from dataclasses import field
@@ -14,7 +14,7 @@ from llama_jax.ops.spec import Description
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Bias(Description):
-    """Additions to the scaled scores of each query head and pair of tokens. A field that is None says nothing.
+    """Bias that is added to the scaled attention scores; a field that is None adds nothing.
 
     No gradient flows into these fields.
     """
@@ -27,8 +27,10 @@ class Bias(Description):
     """int32 (B or 1, S) positions that distances are measured by; None: the index in the row."""
 
     def block(self, q_index: Array, k_index: Array) -> Array | None:
-        """float32 (B or 1, N, T, S) for the queries and keys at these indices of a row, (T,) and (S,); None where nothing
-        is added."""
+        """The bias of one block of scores, float32 (B or 1, N, T, S), for queries and keys at these indices of the row.
+
+        The indices are (T,) and (S,). Returns None where nothing is added.
+        """
         if self.slopes_N is None:
             return None
         q_positions, k_positions = q_index[None], k_index[None]
@@ -38,7 +40,7 @@ class Bias(Description):
         return -self.slopes_N[None, :, None, None] * distance_BTS[:, None]
 
     def padded(self, count: int) -> "Bias":
-        """The bias of rows with `count` more tokens of padding at their end."""
+        """The bias of the same rows with `count` tokens of padding appended."""
         if self.positions_BT is None or count == 0:
             return self
         return dataclasses.replace(self, positions_BT=jnp.pad(self.positions_BT, ((0, 0), (0, count))))

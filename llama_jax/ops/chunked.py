@@ -17,17 +17,17 @@ from llama_jax.ops.masks import Mask
 from llama_jax.ops.reference import MASKED
 
 KNOWS = frozenset({"mask.segment_ids_BT", "mask.ends_BT", "bias.slopes_N", "bias.positions_BT"})
-"""Fields of `Mask` and `Bias` that it heeds: all that their `block` computes."""
+"""Fields of `Mask` and `Bias` that this backend supports: all that their `block` computes."""
 
 LOWEST = MASKED / 2
-"""Where the running maximum of a query's scores begins: below it lies only what is masked, whose weights are then exactly 0,
-also those of a query that sees nothing."""
+"""Initial value of the running maximum of a query's scores. Only masked scores lie below it, so that their weights are exactly
+0, also for a query that may see no key at all."""
 
 SMALLEST_SUM = 1e-30
-"""Least sum of weights that is divided by, so that a query that sees nothing gets zeros."""
+"""Lower bound of the sum of weights that is divided by, so that a query that may see no key gets zeros."""
 
 SHORT = 512
-"""Rows of at most so many tokens need no online softmax: their forward pass gives a tile of queries all its keys at once."""
+"""Longest row, in tokens, whose forward pass needs no online softmax: each tile of queries reads all its keys at once."""
 
 dot = partial(jnp.einsum, preferred_element_type=jnp.float32)
 
@@ -36,9 +36,10 @@ def attend_chunked(
     q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, *, bias: Bias = NO_BIAS,
     first: Array | None = None, chunk: int | None = None,
 ) -> Array:
-    """As `attend_reference`, in tiles of `chunk` tokens (default: a quarter of T, between 64 and 512).
+    """Compute what `attend_reference` does, blockwise in tiles of `chunk` tokens (default: T / 4, between 64 and 512).
 
-    A length that `chunk` does not divide is padded at its end. A slice of a row (`first`) is not padded: its tiles divide it.
+    Rows are padded at their end to a multiple of `chunk`. A slice of a row (`first`) is never padded; its tiles get a length
+    that divides it.
     """
     mask.only(KNOWS, "the chunked backend")
     bias.only(KNOWS, "the chunked backend")

@@ -1,9 +1,9 @@
-"""cuDNN's fused attention through jax.nn, on NVIDIA GPUs.
+"""The cuDNN backend: cuDNN's fused attention through jax.nn, on NVIDIA GPUs.
 
-jax's interface to cuDNN knows causality but no documents, and a mask would be a T x T bias with a gradient. So the number of
-a token's document travels in the heads: its bits, as +1 and -1, are features of queries and keys beside the H real ones. Between
-tokens of one document these features add the same constant to every score, which softmax ignores; every bit in which two
-documents differ lowers the score by at least 256.
+jax's interface to cuDNN offers a causal mask but no document mask, and an explicit mask would be a T x T bias with a gradient.
+The document of each token is therefore encoded in extra features of queries and keys, beside the H real ones: the bits of its
+number as +1 and -1. Between tokens of one document these features add the same constant to every score, which softmax ignores;
+every bit in which two documents differ lowers the score by at least 256.
 """
 
 import math
@@ -18,18 +18,18 @@ from llama_jax.ops.masks import Mask
 from llama_jax.ops.spec import AttentionSpec
 
 KNOWS = frozenset({"mask.segment_ids_BT"})
-"""Fields of `Mask` and `Bias` that it heeds."""
+"""Fields of `Mask` and `Bias` that this backend supports."""
 
 BITS = 16
-"""Bits of a document's number, each of which is one more feature of a head; a multiple of 8, as cuDNN's head widths are."""
+"""Bits of a document's number, which is also the number of extra features per head; cuDNN wants head widths in multiples of 8."""
 
 GAP = 256.0
-"""How much one differing bit lowers a score at least. exp(-256) is 0 in float32, so the weight is exactly 0 as long as the scores
-of one query differ by less than this."""
+"""Least amount by which one differing bit lowers a score. exp(-256) is 0 in float32, so the weight is exactly 0 as long as the
+scores of one query differ by less than this."""
 
 
 def cudnn_lacks(spec: AttentionSpec) -> str:
-    """What keeps cuDNN from serving, as the end of a sentence; empty where it can."""
+    """Why cuDNN cannot compute attention under this spec, as the end of a sentence; empty where it can."""
     capability = compute_capability(spec.device)
     if capability is None:
         return f"it needs an NVIDIA GPU, and this is {spec.hardware}"
@@ -66,15 +66,18 @@ def compute_capability(device: jax.Device) -> float | None:
 
 
 def attend_cudnn(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, *, bias: Bias = NO_BIAS) -> Array:
-    """As `attend_reference`, without T x T arrays; rows have at most 2^BITS tokens where the mask separates documents."""
+    """Compute what `attend_reference` does with cuDNN's fused kernel, without T x T arrays.
+
+    Rows have at most 2^BITS tokens where the mask separates documents.
+    """
     bias.only(KNOWS, "the cuDNN backend")
     return attend_fused(q_BTNH, k_BSKH, v_BSKH, mask, implementation="cudnn")
 
 
 def attend_fused(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, *, implementation: str) -> Array:
-    """jax.nn's causal attention with the documents encoded in the heads.
+    """Compute jax.nn's causal attention with documents encoded as extra features of the heads.
 
-    `implementation` is jax.nn's: "xla" computes on any platform what "cudnn" would be given.
+    `implementation` is that of jax.nn: "cudnn", or "xla" to compute the same on any platform.
     """
     mask.only(KNOWS, "the cuDNN backend")
     H = q_BTNH.shape[-1]
@@ -95,5 +98,5 @@ def attend_fused(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, *, imp
 
 
 def numbered(ids_BT: Array) -> Array:
-    """The documents of each row numbered from 0 on, whatever ids they have, so that BITS bits are enough."""
+    """Renumber the documents of each row (B, T) from 0 on, whatever ids they have, so that BITS bits are enough."""
     return jax.vmap(lambda ids_T: jnp.unique(ids_T, return_inverse=True, size=len(ids_T))[1])(ids_BT)

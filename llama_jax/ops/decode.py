@@ -11,12 +11,15 @@ from llama_jax.ops.bias import NO_BIAS, Bias
 from llama_jax.ops.reference import MASKED
 
 KNOWS = frozenset({"bias.slopes_N", "bias.positions_BT"})
-"""Fields of `Mask` and `Bias` that attention over a cache heeds. It is causal and nothing else: a row of the cache is one text
-from its beginning, so that positions are indices."""
+"""Fields of `Mask` and `Bias` that attention over a cache supports. It is purely causal: a row of the cache is one text from its
+beginning, so that positions are indices."""
 
 
 def write_to_cache(held_BKSH: Array, new_BTKH: Array, *, lengths_B: Array) -> Array:
-    """The cached keys or values with each row's T new ones in its slots from lengths_B on, which the caller has kept free."""
+    """Write each row's T new keys or values into its cache, in the slots from lengths_B[b] on; returns the cache (B, K, S, H).
+
+    The caller makes sure that these slots exist; the update would else be shifted onto older ones.
+    """
     B, K, _, H = held_BKSH.shape
     chex.assert_shape([new_BTKH, lengths_B], [(B, None, K, H), (B,)])
     new_BKTH = new_BTKH.swapaxes(1, 2).astype(held_BKSH.dtype)
@@ -24,12 +27,12 @@ def write_to_cache(held_BKSH: Array, new_BTKH: Array, *, lengths_B: Array) -> Ar
 
 
 def _write_rows(*arrays: Array) -> Array:
-    """One update per row."""
+    """Write the cache with one update per row."""
     return jax.vmap(partial(lax.dynamic_update_slice_in_dim, axis=1))(*arrays)
 
 
 def _write_heads(held_BKSH: Array, new_BKTH: Array, *rest: Array) -> Array:
-    """One update per head: XLA's CPU would do the update of a whole row twice, once per reader, and in copies of the cache."""
+    """Write the cache with one update per head: XLA on CPU would update a whole row twice and copy the cache."""
     [lengths_B] = rest
     put = jax.vmap(jax.vmap(partial(lax.dynamic_update_slice_in_dim, axis=0)))
     return put(held_BKSH, new_BKTH, jnp.broadcast_to(lengths_B[:, None], held_BKSH.shape[:2]))
@@ -38,10 +41,10 @@ def _write_heads(held_BKSH: Array, new_BKTH: Array, *rest: Array) -> Array:
 def attend_over_cache(
     q_BTNH: Array, k_BKSH: Array, v_BKSH: Array, *, lengths_B: Array, bias: Bias = NO_BIAS
 ) -> Array:
-    """(B, T, N, H) in q's dtype: causal attention of T new tokens over a cache that holds them already; softmax in float32.
+    """Compute causal attention of T new tokens over a cache that already holds them, (B, T, N, H) in q's dtype.
 
-    Row b held lengths_B[b] tokens before; slots behind the new tokens are not seen. Query head n reads kv head n // (N / K);
-    nothing is repeated in memory.
+    Row b held lengths_B[b] tokens before the new ones; slots after the new tokens are masked. Softmax is in float32. Query head n
+    reads kv head n // (N / K), without repeating keys or values in memory.
     """
     bias.only(KNOWS, "attention over a cache")
     B, T, N, H = q_BTNH.shape

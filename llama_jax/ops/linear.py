@@ -10,11 +10,11 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 PARTS = 4
-"""On a CPU the product of one vector with a matrix is added up from this many parts."""
+"""Number of partial sums in which a CPU computes the product of a single vector with a matrix."""
 
 
 def _dot(a: Array, b: Array, *, axes: tuple[tuple[int, ...], tuple[int, ...]]) -> Array:
-    """Contract `axes` (of a, of b) and accumulate in float32."""
+    """Contract `axes` (of a, of b), accumulating in float32."""
     return lax.dot_general(a, b, (axes, ((), ())), preferred_element_type=jnp.float32)
 
 
@@ -24,13 +24,13 @@ class Int8:
     """A matrix quantized to 8 bits: values * scales, with one scale per output channel."""
 
     values: Array
-    """int8, shaped like the matrix."""
+    """Quantized values, int8, shaped like the matrix."""
     scales: Array
-    """float32, shaped like the matrix's output axes."""
+    """Scale of each output channel, float32, shaped like the matrix's output axes."""
 
 
 def quantize(w: Array, *, contract: int = 1) -> Int8:
-    """w rounded to 255 even steps between -max and max of each output channel (its first `contract` axes are inputs)."""
+    """Quantize a matrix to int8 with one absmax scale per output channel; its first `contract` axes are inputs."""
     inputs = tuple(range(contract))
     scales = jnp.maximum(jnp.max(jnp.abs(w), axis=inputs).astype(jnp.float32), 1e-30) / 127
     values = jnp.round(w / jnp.expand_dims(scales, inputs)).astype(jnp.int8)
@@ -38,10 +38,9 @@ def quantize(w: Array, *, contract: int = 1) -> Int8:
 
 
 def linear(x: Array, w: Array | Int8, *, contract: int = 1, out_dtype: DTypeLike | None = None) -> Array:
-    """Contract the last `contract` axes of x with the first of w; returned as out_dtype (default x's).
+    """Matrix product x @ w: contracts the last `contract` axes of x with the first of w; in out_dtype (default: x's dtype).
 
-    w, float32 as parameters are, is cast to x's dtype for the product; its gradient is never rounded to it. An Int8 has
-    no gradient.
+    The float32 parameter w is cast to x's dtype for the product, but its gradient stays float32. An Int8 has no gradient.
     """
     if isinstance(w, Int8):
         axes = tuple(range(x.ndim - contract, x.ndim)), tuple(range(contract))
@@ -55,7 +54,7 @@ def _product(x: Array, w: Array, *, contract: int) -> Array:
 
 
 def _vector_product(x: Array, w: Array, *, contract: int) -> Array:
-    """As `_product` of a single vector, added up from parts: XLA's CPU then reads w a fifth faster."""
+    """Compute `_product` for a single vector as a sum over parts, with which XLA on CPU reads w a fifth faster."""
     x_PK = x.reshape(PARTS, -1)
     parts_PO = jnp.einsum("PK,PKO->PO", x_PK, w.reshape(*x_PK.shape, -1), preferred_element_type=jnp.float32)
     return parts_PO.sum(axis=0).reshape(x.shape[: x.ndim - contract] + w.shape[contract:])
@@ -74,7 +73,7 @@ def _forward(x: Array, w: Array, contract: int, out_dtype: jnp.dtype):
 
 
 def weight_gradient(x: Array, g: Array, *, batch: int) -> Array:
-    """Outer products of x and g summed over their first `batch` axes, float32: (..x axes.., ..g axes..)."""
+    """Gradient of a weight matrix: outer products of x and g summed over their first `batch` axes, float32 (x axes, g axes)."""
     axes = tuple(range(batch))
 
     def explicit_transpose(x: Array, g: Array) -> Array:

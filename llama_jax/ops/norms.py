@@ -1,4 +1,4 @@
-"""Normalisation of the last axis."""
+"""Root-mean-square normalisation as a function."""
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +6,9 @@ from jax import Array
 
 
 def rms_norm(x: Array, scale_D: Array, *, eps: float) -> Array:
-    """scale * x / sqrt(mean(x^2) + eps) over the last axis of x (..., D) (Zhang & Sennrich 2019).
+    """RMSNorm: scale * x / sqrt(mean(x^2) + eps) over the last axis of x (..., D) (Zhang & Sennrich 2019).
 
-    Computed in float32 and returned in x's dtype; scale_D is (D,).
+    It is computed in float32 and returned in x's dtype; scale_D is (D,).
     """
     x_float = x.astype(jnp.float32)
     x_float = x_float * jax.lax.rsqrt(jnp.mean(jnp.square(x_float), axis=-1, keepdims=True) + eps)

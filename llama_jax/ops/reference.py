@@ -1,4 +1,4 @@
-"""The reference backend: attention as the papers write it, with the T x T weights in memory."""
+"""The reference backend: attention as its formula reads, with all T x T weights in memory."""
 
 import jax
 import jax.numpy as jnp
@@ -8,19 +8,20 @@ from llama_jax.ops.bias import NO_BIAS, Bias
 from llama_jax.ops.masks import Mask
 
 KNOWS = frozenset({"mask.segment_ids_BT", "mask.ends_BT", "bias.slopes_N", "bias.positions_BT"})
-"""Fields of `Mask` and `Bias` that it heeds: all that their `block` computes."""
+"""Fields of `Mask` and `Bias` that this backend supports: all that their `block` computes."""
 
 MASKED = -1e30
-"""Score of a key that may not be seen; finite, so that a row of them has no NaN in its gradient."""
+"""Score of a masked key; finite, so that a query whose keys are all masked has no NaN in its gradient."""
 
 
 def attend_reference(
     q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, *, bias: Bias = NO_BIAS, first: Array | None = None
 ) -> Array:
-    """softmax(q k^T / sqrt(H) + bias) v over the keys that the mask lets through, (B, T, N, H); softmax in float32.
+    """Compute attention, softmax(q k^T / sqrt(H) + bias) v over the keys that the mask allows, (B, T, N, H) in q's dtype.
 
-    Mask and bias describe all S tokens of a row. `first`, where it is given, is the index of the first query (T <= S); else the
-    queries are all tokens (T = S). Query head n reads kv head n // (N / K) (Ainslie et al. 2023); nothing is repeated in memory.
+    Softmax is in float32. Mask and bias describe all S tokens of a row. `first` is the index of the first query where the queries
+    are a slice of the row (T <= S); without it they are all its tokens (T = S). Query head n reads kv head n // (N / K) (Ainslie
+    et al. 2023), without repeating keys or values in memory.
     """
     mask.only(KNOWS, "the reference backend")
     bias.only(KNOWS, "the reference backend")

@@ -12,13 +12,13 @@ SCALING_KINDS = {
     "linear": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_length"),
 }
-"""Kinds of frequency scaling for long contexts, and which fields of `config.RopeScaling` each needs."""
+"""Kind of frequency scaling for long contexts -> the fields of `config.RopeScaling` that it needs."""
 
 
 def rope_tables(
     positions_BT: Array, *, head_dim: int, theta: float, kind: str | None = None, **scaling: float
 ) -> tuple[Array, Array]:
-    """cos and sin of position * theta^(-2i/H), each float32 (B, T, H/2) (Su et al. 2021, section 3.4.2).
+    """Compute the rotary tables cos and sin of position * theta^(-2i/H), each float32 (B, T, H/2) (Su et al. 2021, 3.4.2).
 
     Positions of any other shape, such as (T,), give tables of that shape and H/2. `kind` "linear" or "llama3" scales the
     frequencies as the fields of `config.RopeScaling` say; fields that a named kind does not need are ignored. Raises
@@ -57,7 +57,7 @@ def _check_scaling(kind: str | None, scaling: dict[str, float]) -> None:
 def _llama3_frequencies(
     frequencies: Array, *, factor: float, low_freq_factor: float, high_freq_factor: float, original_length: int
 ) -> Array:
-    """Low frequencies divided by `factor`, high ones kept, and interpolated linearly in between (Llama 3.1's released code)."""
+    """Scale frequencies as Llama 3.1's released code does: low ones divided by `factor`, high ones kept, linear in between."""
     turns = original_length * frequencies / (2 * math.pi)
     kept = jnp.clip((turns - low_freq_factor) / (high_freq_factor - low_freq_factor), 0, 1)
     return kept * frequencies + (1 - kept) * frequencies / factor
@@ -66,8 +66,8 @@ def _llama3_frequencies(
 def rotate(x_BTNH: Array, tables: tuple[Array, Array]) -> Array:
     """Rotate the pairs (x[i], x[i + H/2]) of every head by the tables' angles; computed in float32, returned in x's dtype.
 
-    Tables are (B or 1, T, H/2), or (T, H/2) for all rows alike; others raise ConfigError. The two halves of
-    a head form the pairs, as in Hugging Face checkpoints; Meta's pair neighbours, and conversion permutes them.
+    Tables are (B or 1, T, H/2), or (T, H/2) for all rows; other shapes raise ConfigError. An element is paired with the one H/2
+    further on, as in Hugging Face checkpoints; Meta's pair neighbours (2i, 2i + 1), so conversion permutes their projections.
     """
     wanted = (*x_BTNH.shape[:-2], x_BTNH.shape[-1] / 2)
     padded = [(1,) * (len(wanted) - table.ndim) + table.shape for table in tables]

@@ -1,4 +1,4 @@
-"""The splash attention kernel for TPUs that ships with jax: causal, within documents, with grouped heads."""
+"""The splash backend: the splash attention kernel for TPUs that ships with jax, causal, within documents, with grouped heads."""
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +11,14 @@ from llama_jax.ops.masks import Mask
 from llama_jax.ops.spec import AttentionSpec
 
 KNOWS = frozenset({"mask.segment_ids_BT"})
-"""Fields of `Mask` and `Bias` that it heeds."""
+"""Fields of `Mask` and `Bias` that this backend supports."""
 
 LANES = 128
-"""Numbers per row of a TPU's vector registers; tiles are multiples of it."""
+"""Elements per row of a TPU's vector registers; the kernel's tiles are multiples of it."""
 
 
 def splash_lacks(spec: AttentionSpec) -> str:
-    """What keeps splash from serving, as the end of a sentence; empty where it can."""
+    """Why splash cannot compute attention under this spec, as the end of a sentence; empty where it can."""
     if spec.device.platform != "tpu":
         return f"it needs a TPU, and this is {spec.hardware}"
     if spec.dtype not in (jnp.bfloat16, jnp.float32):
@@ -33,9 +33,9 @@ def splash_lacks(spec: AttentionSpec) -> str:
 def attend_splash(
     q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, *, bias: Bias = NO_BIAS, interpret: bool = False
 ) -> Array:
-    """As `attend_reference`, on the arrays of one device, hence inside shard_map on a mesh.
+    """Compute what `attend_reference` does with the splash kernel, on the arrays of one device (on a mesh inside shard_map).
 
-    `interpret` runs the kernel on any platform, slowly.
+    `interpret` runs the kernel in Pallas's interpreter, on any platform and slowly.
     """
     mask.only(KNOWS, "the splash backend")
     bias.only(KNOWS, "the splash backend")

@@ -1,4 +1,4 @@
-"""One program over many devices and processes: the mesh, the table of what is split over which axis, and the processes of a run.
+"""Parallelism over devices and processes: the device mesh, the sharding rules, and the processes of a multi-host run.
 
 Importing this package imports no jax: compiler flags (`set_xla_flags`) have to be set before jax starts its devices.
 """

@@ -1,4 +1,4 @@
-"""Attention on a mesh: every device computes on its own rows and heads."""
+"""Attention on a device mesh, where every device computes its own rows and heads."""
 
 from functools import partial
 
@@ -15,10 +15,11 @@ from llama_jax.parallel.rules import axis_sizes, constrain, fitting, mesh_in_use
 def attend_over_mesh(
     q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, impl: str, *, bias: Bias = NO_BIAS
 ) -> Array:
-    """As `attend`, every device of the mesh in use on its own rows and heads.
+    """Compute what `ops.attention.attend` does on the mesh in use, where every device takes its own rows and heads.
 
-    Attention needs whole rows, which a sequence axis cuts. Where heads divide over that axis too, devices exchange tokens
-    for heads (Jacobs et al. 2023); else each device keeps its slice of the queries and gathers the keys of the row.
+    Attention needs whole rows, which the `sequence` axis splits. Where heads divide over that axis too, an all-to-all exchanges
+    tokens for heads (DeepSpeed-Ulysses, Jacobs et al. 2023); else each device keeps its slice of the queries and gathers the
+    keys and values of the whole row.
     """
     mesh = mesh_in_use()
     if mesh is None:
@@ -45,7 +46,7 @@ def attend_over_mesh(
 def _attend_beside_explicit_axes(
     q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, impl: str, *, bias: Bias
 ) -> Array:
-    """`attend`; where shardings are part of array types (`AxisType.Explicit`), the compiler splits it as it likes in between."""
+    """Call `attend`; where shardings are part of array types (`AxisType.Explicit`), the compiler chooses them inside it."""
     mesh = jax.sharding.get_abstract_mesh()
     if AxisType.Explicit not in mesh.axis_types:
         return attend(q_BTNH, k_BSKH, v_BSKH, mask, impl, bias=bias)
@@ -54,6 +55,6 @@ def _attend_beside_explicit_axes(
 
 
 def is_sliced(num_heads: int, num_kv_heads: int, *, mesh: Mesh | AbstractMesh) -> bool:
-    """Whether the sequence axis leaves each device a slice of the queries, because heads do not divide over it too."""
+    """Whether each device computes only a slice of the queries, because heads do not divide over the sequence axis too."""
     exchanged = ways("exchanged_heads", mesh)
     return ways("seq", mesh) > 1 and (num_heads % exchanged > 0 or num_kv_heads % exchanged > 0)

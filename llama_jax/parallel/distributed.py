@@ -1,6 +1,7 @@
-"""Runs of several processes: each joins the others through jax.distributed, and heartbeats tell when one is lost.
+"""Multi-process runs: processes join through jax.distributed, and a heartbeat timeout detects the loss of one.
 
-jax has a heartbeat of its own, but it ends a process with a C++ stack trace. The one here is faster and ends with a sentence.
+jax has a heartbeat of its own, but it ends a process with a C++ stack trace. The one here is faster and ends with an error
+message that says what to do.
 """
 
 import itertools
@@ -23,7 +24,7 @@ HEARTBEAT_TIMEOUT = 30
 """Seconds without a heartbeat after which a process counts as lost."""
 
 _HEARTBEATS = "llama_jax/alive/"
-"""Folder of jax's key-value store in which each process counts up its heartbeats."""
+"""Prefix of the keys in jax's key-value store under which each process counts its heartbeats."""
 
 
 def join_processes() -> None:
@@ -99,13 +100,13 @@ def _exchange_heartbeats() -> None:
 
 
 def lost_process_message() -> str:
-    """What a process says when another process of the run has failed."""
+    """The start of the error message for the loss of another process of the run."""
     return (f"process {jax.process_index()}: another process of this run is gone; start all of them again with the same command, "
             "and they go on from the newest checkpoint")
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error message of jax, without the details that follow."""
+    """The first line of an exception's message, without the details that jax appends."""
     return str(error).strip().partition("\n")[0]
 
 

@@ -1,4 +1,4 @@
-"""Peak FLOP/s of accelerators: from their data sheets, or measured."""
+"""Peak FLOP/s of accelerators, from their data sheets or measured."""
 
 import time
 
@@ -18,11 +18,11 @@ PEAK_FLOPS = {
     "TPU v6 lite": 918e12,
     "TPU v6e": 918e12,
 }
-"""Dense bfloat16 FLOP/s by the start of jax's device_kind, from the makers' data sheets."""
+"""Start of jax's device_kind -> dense bfloat16 FLOP/s per device, from the manufacturer's data sheet."""
 
 
 def peak_flops(device: jax.Device, dtype: str) -> tuple[float, str]:
-    """(FLOP/s, where the figure is from): the data sheet's for known accelerators, else a matmul measured now."""
+    """Peak FLOP/s of a device and the source of that figure: the data sheet if it is listed, else a matmul measured now."""
     for kind in sorted(PEAK_FLOPS, key=len, reverse=True):
         if device.device_kind.startswith(kind):
             return PEAK_FLOPS[kind], f"{kind} data sheet, bfloat16"
@@ -30,7 +30,7 @@ def peak_flops(device: jax.Device, dtype: str) -> tuple[float, str]:
 
 
 def measured_flops(dtype: str) -> float:
-    """FLOP/s of the best of five square matmuls of random numbers on the default device."""
+    """Measure FLOP/s on the default device, as the best of five 1024 x 1024 matrix products in `dtype`."""
     size = 1024
     a = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(lambda a: jnp.dot(a, a, preferred_element_type=jnp.float32))

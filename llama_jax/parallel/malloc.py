@@ -1,4 +1,4 @@
-"""Makes glibc's malloc keep freed memory, which speeds up programs that compute on CPU.
+"""Setting of glibc's malloc that makes it keep freed memory, which speeds up programs that compute on CPU.
 
 XLA allocates its temporaries anew in every step. As malloc is set by default, it gives large blocks back to the kernel when they
 are freed, and the next step pays for the same memory again in page faults.
@@ -13,7 +13,7 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # M_... of malloc.h
 def keep_freed_memory() -> bool:
     """Set malloc to use one arena that grows and never shrinks, for this whole process.
 
-    For programs alone, since a library must not decide this for others. Returns False where malloc is not glibc's.
+    Only commands call this, since a library must not decide it for a whole process. Returns False where malloc is not glibc's.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,4 +1,4 @@
-"""The mesh of a run, and whether a model and its batches divide over it."""
+"""The device mesh of a run, and checks that a model and its batches divide over it."""
 
 import math
 
@@ -11,7 +11,7 @@ from llama_jax.parallel.rules import AXES, mesh_axes, ways
 
 
 def mesh_shape(config: MeshConfig, count: int) -> tuple[int, ...]:
-    """The sizes of AXES on `count` devices, with -1 replaced; raises ConfigError where their product is not `count`."""
+    """Sizes of the mesh axes AXES on `count` devices, with -1 resolved; raises ConfigError where their product is not `count`."""
     sizes = [getattr(config, axis) for axis in AXES]
     known = abs(math.prod(sizes))
     if -1 in sizes and count % known == 0:
@@ -24,7 +24,7 @@ def mesh_shape(config: MeshConfig, count: int) -> tuple[int, ...]:
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh with the axes AXES over all devices; raises ConfigError where the product of their sizes is not the device count."""
+    """Make a mesh with the axes AXES over `devices` (default: all); raises ConfigError where sizes do not multiply to that."""
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh(mesh_shape(config, len(devices)), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 

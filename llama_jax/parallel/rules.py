@@ -1,8 +1,8 @@
-"""The one table from logical axes to mesh axes, and `constrain`, which tells the compiler how an array is split.
+"""Sharding rules: the table from logical axes to mesh axes, and `constrain`, which tells the compiler how an array is sharded.
 
-Everything here also works inside another project's program: of the mesh in use only the axes named in AXES are split over, and
-of these only those that jax partitions by itself (`AxisType.Auto`), not those that a `shard_map` or `pmap` around us splits by
-hand, nor those whose shardings are part of array types (`AxisType.Explicit`).
+Everything here also works inside another project's program: arrays are sharded only over the axes of the mesh in use that AXES
+names, and of these only over those that jax partitions by itself (`AxisType.Auto`), not over those that a surrounding `shard_map`
+or `pmap` splits by hand, nor over those whose shardings are part of array types (`AxisType.Explicit`).
 """
 
 import math
@@ -15,7 +15,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from llama_jax.errors import ConfigError
 
 AXES = ("data", "fsdp", "tensor", "sequence")
-"""Mesh axes, in the order of the devices."""
+"""Names of the mesh axes, outermost first."""
 
 RULES: dict[str, str | tuple[str, ...] | None] = {
     "batch": ("data", "fsdp"),
@@ -31,14 +31,14 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "vocab": "tensor",
     "layers": None,
 }
-"""Logical axis -> mesh axes. Megatron's layout: heads, feed-forward width and vocabulary over `tensor`, and between them
-the tokens of the residual stream over the same devices (Shoeybi et al. 2019; Korthikanti et al. 2022)."""
+"""Logical axis -> mesh axes that shard it. Megatron's layout: heads, feed-forward width and vocabulary over `tensor`, and between
+them the tokens of the residual stream over the same devices (Shoeybi et al. 2019; Korthikanti et al. 2022)."""
 
 
 def axis_sizes(mesh: Mesh | AbstractMesh | Mapping[str, int]) -> dict[str, int]:
-    """The axes of a mesh over which this package splits arrays, and how many devices lie along each.
+    """Axis -> size, for those axes of a mesh over which this package shards arrays.
 
-    A mapping from axis to size describes a mesh of this package's own.
+    A mapping from axis to size stands for a mesh of this package and is returned as it is.
     """
     if isinstance(mesh, Mapping):
         return dict(mesh)
@@ -47,13 +47,13 @@ def axis_sizes(mesh: Mesh | AbstractMesh | Mapping[str, int]) -> dict[str, int]:
 
 
 def mesh_in_use() -> AbstractMesh | None:
-    """The mesh of `jax.set_mesh`; None where there is none, or none of whose axes splits anything for this package."""
+    """The mesh of `jax.set_mesh`; None where there is none, or where none of its axes shards anything for this package."""
     mesh = jax.sharding.get_abstract_mesh()
     return mesh if any(size > 1 for size in axis_sizes(mesh).values()) else None
 
 
 def mesh_axes(logical: str | None) -> tuple[str, ...]:
-    """The mesh axes that split a logical axis, none for None."""
+    """The mesh axes that shard a logical axis; empty for None."""
     return as_tuple(RULES[logical] if logical else None)
 
 
@@ -63,18 +63,18 @@ def as_tuple(axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def ways(logical: str | None, mesh: Mesh | AbstractMesh | Mapping[str, int]) -> int:
-    """Into how many parts a mesh splits a logical axis."""
+    """The number of shards into which a mesh splits a logical axis."""
     sizes = axis_sizes(mesh)
     return math.prod(sizes.get(axis, 1) for axis in mesh_axes(logical))
 
 
 def row_ways() -> int:
-    """Over how many devices the mesh in use (`jax.set_mesh`) splits rows; 1 outside a mesh."""
+    """The number of shards into which the mesh in use (`jax.set_mesh`) splits the rows of a batch; 1 outside a mesh."""
     return ways("batch", jax.sharding.get_abstract_mesh())
 
 
 def spec(*logical: str | None, among: tuple[str, ...] = AXES) -> PartitionSpec:
-    """The mesh axes of an array whose axes are named `logical`, without those that are not `among` the axes of a mesh.
+    """The PartitionSpec of an array with these logical axes, limited to mesh axes in `among`.
 
     Raises ConfigError where two logical axes want the same mesh axis.
     """
@@ -89,14 +89,17 @@ def spec(*logical: str | None, among: tuple[str, ...] = AXES) -> PartitionSpec:
 
 
 def fitting(shape: tuple[int, ...], *logical: str | None) -> PartitionSpec:
-    """As `spec`, on the mesh in use, without mesh axes that do not divide an axis of `shape`: a prompt has any length."""
+    """The PartitionSpec of an array on the mesh in use, where an axis of `shape` that does not divide evenly is not sharded.
+
+    A prompt, for example, has any length.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     names = [name if size % ways(name, mesh) == 0 else None for size, name in zip(shape, logical, strict=True)]
     return spec(*names, among=tuple(axis_sizes(mesh)))
 
 
 def constrain(x: Array, *logical: str | None) -> Array:
-    """Tell the compiler how x is split; without a mesh (`jax.set_mesh`), or without axes of ours in it, x is left alone."""
+    """Constrain the sharding of x by its logical axes; without a mesh (`jax.set_mesh`) that has axes of ours, returns x."""
     mesh = jax.sharding.get_abstract_mesh()
     if not axis_sizes(mesh):
         return x
@@ -107,10 +110,10 @@ def constrain(x: Array, *logical: str | None) -> Array:
 
 
 def constrain_last(x: Array, logical: str, *, tokens: str = "seq") -> Array:
-    """`constrain` for rows (B, T, ...) whose last axis is named; an array with other leading axes is left to the compiler."""
+    """Constrain the sharding of rows (B, T, ...) by the logical name of their last axis; other ranks are left to the compiler."""
     return constrain(x, "batch", tokens, logical) if x.ndim == 3 else x
 
 
 def named_sharding(mesh: Mesh, *logical: str | None) -> NamedSharding:
-    """How an array whose axes are named `logical` lies on a mesh."""
+    """The NamedSharding on a mesh of an array with these logical axes."""
     return NamedSharding(mesh, spec(*logical, among=tuple(mesh.axis_names)))

@@ -1,4 +1,4 @@
-"""The embedding lookup on a mesh whose devices hold parts of the vocabulary."""
+"""The embedding lookup on a mesh over which the vocabulary is sharded."""
 
 from functools import partial
 
@@ -11,11 +11,11 @@ from llama_jax.parallel.rules import as_tuple, axis_sizes, fitting, mesh_axes, m
 
 
 def look_up(table_VD: Array, tokens_BT: Array, *, dtype: DTypeLike) -> Array:
-    """Rows of an embedding table for token ids, (B, T, D) in `dtype`; gradients accumulate in the table's own float32.
+    """Look up the rows of an embedding table for token ids, (B, T, D) in `dtype`; its gradient accumulates in float32.
 
-    An id outside of [0, V) gives NaN: a compiled program cannot raise, and the row of another token would not be noticed.
-    A vocabulary split over `tensor` is not gathered: each device looks up its own tokens and takes zeros for the others, and a
-    sum over the devices, scattered over the tokens of the residual stream, completes them.
+    An id outside [0, V) gives NaN, because a compiled program cannot raise and another token's row would go unnoticed. A table
+    sharded over `tensor` is not gathered: each device looks up the tokens of its own shard and takes zeros for the others, and a
+    reduce-scatter over the tokens of the residual stream adds them up.
     """
     mesh = mesh_in_use()
     if mesh is None:

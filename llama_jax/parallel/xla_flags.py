@@ -1,4 +1,4 @@
-"""XLA compiler flags that hide communication behind computation, set in the environment before jax starts its devices."""
+"""XLA compiler flags that overlap communication with computation, set in the environment before jax starts its devices."""
 
 import os
 from importlib.util import find_spec
@@ -25,7 +25,7 @@ OVERLAP_FLAGS = {
         "--xla_enable_async_all_gather": "true",
     }),
 }
-"""Platform -> (the environment variable that its compiler reads, flags with their values)."""
+"""Platform -> (environment variable that its compiler reads, flag -> value)."""
 
 
 def accelerator_platforms() -> list[str]:
@@ -55,5 +55,5 @@ def set_xla_flags() -> None:
 
 
 def describe_xla_flags() -> list[str]:
-    """One line for the log per variable with compiler flags that is set."""
+    """Log lines that show the environment variables with compiler flags, one line per variable that is set."""
     return [f"{variable}: {os.environ[variable]}" for variable, _ in OVERLAP_FLAGS.values() if os.environ.get(variable)]
