@@ -1,4 +1,4 @@
-"""Every choice of a run: frozen dataclasses that check themselves, their JSON form, config files and the presets."""
+"""Configuration of a run: frozen dataclasses that validate themselves, their JSON form, config files and presets."""
 
 from llama_jax.config.fields import from_dict, nearest, to_dict
 from llama_jax.config.file import config_from_dict, load_config

@@ -1,4 +1,4 @@
-"""Which fields of two configs differ, and whether two models mean the same."""
+"""Comparison of configs: which fields differ, and whether two configs describe the same model."""
 
 import json
 from dataclasses import replace
@@ -10,11 +10,11 @@ from llama_jax.errors import ConfigError
 from llama_jax.ops.rotary import SCALING_KINDS
 
 FREE_TO_CHANGE = ("max_length",)
-"""Model fields that leave the parameters as they are and may differ between two sessions of a run."""
+"""Model fields that change neither shape nor meaning of the parameters, and may differ between two sessions of a run."""
 
 
 def check_same_model(saved: Config, wanted: Config) -> None:
-    """Raise ConfigError where the run's parameters have another shape or meaning than the checkpoint's."""
+    """Raise ConfigError where the wanted model's parameters have another shape or meaning than the checkpoint's."""
     before, now = meaning(saved.model), meaning(wanted.model)
     changed = [key for key in now if key not in FREE_TO_CHANGE and before[key] != now[key]]
     if changed:
@@ -24,8 +24,10 @@ def check_same_model(saved: Config, wanted: Config) -> None:
 
 
 def meaning(model: ModelConfig) -> dict[str, str]:
-    """Model fields by their dotted names, alike for configs that mean the same model: head_dim is 0 where it is dim / num_heads,
-    and fields of rope_scaling that its kind does not use have their defaults."""
+    """Canonical form of a model config, equal for configs that describe the same model: dotted field name -> value as JSON.
+
+    head_dim is 0 where it is dim / num_heads, and fields of rope_scaling that its kind does not use have their defaults.
+    """
     scaling = model.rope_scaling
     used = {field: getattr(scaling, field) for field in SCALING_KINDS[scaling.kind]}
     head_dim = 0 if model.head_dim * model.num_heads == model.dim else model.head_dim
@@ -33,7 +35,7 @@ def meaning(model: ModelConfig) -> dict[str, str]:
 
 
 def flat(values: dict, prefix: str = "") -> dict[str, str]:
-    """Nested fields by their dotted names, values as JSON."""
+    """Flatten nested fields to dotted name -> value as JSON; `prefix` goes before every name."""
     result = {}
     for key, value in values.items():
         result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: json.dumps(value)}
@@ -41,11 +43,14 @@ def flat(values: dict, prefix: str = "") -> dict[str, str]:
 
 
 def changes(saved: Config, wanted: Config) -> list[str]:
-    """Lines `field: before -> now` of every field that differs."""
+    """List the fields that differ, as lines `field: before -> now`."""
     before, now = flat(to_dict(saved)), flat(to_dict(wanted))
     return [f"{key}: {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
 
 
 def different_from_default(model: ModelConfig) -> list[tuple[str, str]]:
-    """(name, value as JSON) of the model fields that are not the default's, sorted: a new field leaves it as it was."""
+    """List (name, value as JSON) of the model fields that differ from the default model, sorted by name.
+
+    A field that a later version adds does not change the list of an existing model.
+    """
     return sorted(meaning(model).items() - meaning(ModelConfig()).items())

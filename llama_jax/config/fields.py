@@ -1,4 +1,4 @@
-"""Dataclasses from and to JSON values; an unknown key or a wrong type is an error that says what was expected."""
+"""Conversion of config dataclasses from and to JSON values; an unknown key or wrong type raises a ConfigError."""
 
 import dataclasses
 import difflib
@@ -16,12 +16,12 @@ def require(condition: bool, message: str) -> None:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config as JSON values: dicts, lists, strings, numbers."""
+    """Convert a config dataclass to JSON values: dicts, lists, strings, numbers and bools."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def from_dict(cls: type, values: dict[str, Any], *, where: str = "") -> Any:
-    """An instance of the dataclass `cls` from JSON values; raises ConfigError for unknown keys and wrong types.
+    """Make an instance of the dataclass `cls` from JSON values; raises ConfigError for unknown keys and wrong types.
 
     `where` is put before the names of fields in errors, such as "model.".
     """
@@ -34,13 +34,13 @@ def from_dict(cls: type, values: dict[str, Any], *, where: str = "") -> Any:
 
 
 def nearest(key: str, keys: typing.Iterable[str]) -> str:
-    """The end of an error message about an unknown key: the most similar known keys, or all of them."""
+    """End an error message about an unknown key with the most similar known keys, or with all of them."""
     close = difflib.get_close_matches(key, list(keys), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(sorted(keys))}."
 
 
 def _convert(hint: Any, value: Any, *, where: str) -> Any:
-    """A JSON value as the type that a dataclass declares; `where` is the field's dotted name, for errors."""
+    """Convert a JSON value to the type that a dataclass declares; `where` is the field's dotted name, for errors."""
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where=f"{where}.")
     if typing.get_origin(hint) is Literal:

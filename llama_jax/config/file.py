@@ -1,4 +1,4 @@
-"""Config files: Python with a `get_config()`, or JSON, also of earlier versions."""
+"""Config files: Python files that define `get_config()`, and JSON files, also those of earlier versions."""
 
 import importlib.util
 import json
@@ -19,12 +19,12 @@ MOVED_FIELDS = {
     "model.scan_layers": "compute.scan_layers",
     "training.loss_chunk": "compute.loss_chunk",
 }
-"""Old name of a field -> its name now. JSON written by an earlier version is read; what people type or write is an error that
-names the new field."""
+"""Old name of a field -> its current name. Old names are accepted in JSON, which an earlier version may have written; on the
+command line and in Python they are errors that give the new name."""
 
 
 def config_from_dict(values: Any) -> Config:
-    """The Config that JSON values describe, of this or an earlier version; raises ConfigError for anything else."""
+    """Make a Config from the JSON values that this or an earlier version wrote; raises ConfigError for anything else."""
     moved = {section: dict(fields) if isinstance(fields, dict) else fields for section, fields in values.items()} \
         if isinstance(values, dict) else values
     for old, new in MOVED_FIELDS.items():
@@ -40,7 +40,10 @@ def config_from_dict(values: Any) -> Config:
 
 
 def moved_hint(name: str) -> str:
-    """A sentence that says where the field `name` (dotted, or the last part alone) stands now; empty if it never moved."""
+    """Say where a renamed field is now, for error messages; empty if it was never renamed.
+
+    `name` is the old name, dotted or its last part alone.
+    """
     new = next((new for old, new in MOVED_FIELDS.items() if name in (old, old.rpartition(".")[2])), "")
     return f"it stands under {new.partition('.')[0]} now: {new}" if new else ""
 
@@ -83,7 +86,7 @@ def _run_config_file(path: Path) -> Config:
 
 
 def field_names(cls: type, prefix: str = "") -> list[str]:
-    """Dotted names of all fields of a config class and of the configs in it."""
+    """List the dotted names of all fields of a config class, those of nested configs included."""
     names = []
     for field in fields(cls):
         inner = field.default_factory

@@ -1,4 +1,4 @@
-"""The model: what its parameters mean (`ModelConfig`), apart from how they are computed (`ComputeConfig`)."""
+"""Configuration of the model: its architecture (`ModelConfig`), separate from how it is computed (`ComputeConfig`)."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -8,12 +8,12 @@ from llama_jax.config.fields import require as _require
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """How the rotary frequencies are changed for contexts longer than those the model was trained on."""
+    """Scaling of the rotary frequencies, for contexts longer than those that the model was trained on."""
 
     kind: Literal["none", "linear", "llama3"] = "none"
     """linear divides every frequency by factor (Chen et al. 2023); llama3 only the slow ones (arXiv 2407.21783)."""
     factor: float = 8.0
-    """What frequencies are divided by."""
+    """Factor by which frequencies are divided."""
     low_freq_factor: float = 1.0
     """llama3: pairs that turn fewer times than this within original_length tokens are divided by factor."""
     high_freq_factor: float = 4.0
@@ -33,7 +33,7 @@ class ModelConfig:
     """Architecture of a Transformer decoder: everything that decides what its parameters mean (section 2.2, Table 2)."""
 
     vocab_size: int = 32_000
-    """Number of tokens V; must equal the tokenizer's."""
+    """Vocabulary size V; must equal the tokenizer's."""
     dim: int = 4096
     """Width D of the residual stream."""
     num_layers: int = 32
@@ -45,7 +45,7 @@ class ModelConfig:
     ffn_dim: int = 11_008
     """Hidden width F of the feed-forward layer."""
     head_dim: int = 0
-    """Width H of a head; 0 means dim / num_heads."""
+    """Width H of a head; 0: dim / num_heads."""
     max_length: int = 2048
     """Context length in tokens."""
     norm: Literal["rmsnorm"] = "rmsnorm"
@@ -55,12 +55,12 @@ class ModelConfig:
     position: Literal["rope"] = "rope"
     """How a token's position enters the model: rope rotates queries and keys."""
     rope_theta: float = 10_000.0
-    """Base of the rotary frequencies."""
+    """Base theta of the rotary frequencies theta^(-2i/H)."""
     rope_scaling: RopeScaling = field(default_factory=RopeScaling)
     norm_eps: float = 1e-5
     """Epsilon inside the norm's square root."""
     tied_embeddings: bool = False
-    """Use the embedding matrix as output head."""
+    """Whether the output head shares the weights of the embedding."""
 
     def __post_init__(self):
         for name in ("vocab_size", "dim", "num_layers", "num_heads", "num_kv_heads", "ffn_dim", "max_length"):
@@ -78,26 +78,29 @@ class ModelConfig:
 
     @property
     def head_size(self) -> int:
-        """Width H of a head."""
+        """Width H of a head, with the default dim / num_heads resolved."""
         return self.head_dim or self.dim // self.num_heads
 
 
 @dataclass(frozen=True)
 class ComputeConfig:
-    """How a model is computed: none of it changes what the parameters mean, and all of it may change between two sessions."""
+    """How a model is computed: dtypes, kernels and rematerialisation, which leave the meaning of its parameters unchanged.
+
+    All of it may change between two sessions of a run.
+    """
 
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Dtype of activations and matrix products; parameters, norms, softmax and logits are float32 always."""
+    """Dtype of activations and matrix products; parameters, norms, softmax and logits are always float32."""
     attention: Literal["auto", "reference", "chunked", "cudnn", "splash"] = "auto"
-    """Attention backend: auto picks the best and says which; reference keeps T x T weights, the others never do: chunked on
-    every platform, cudnn on NVIDIA GPUs, splash on TPUs."""
+    """Attention backend: auto picks the best and logs which; cudnn runs on NVIDIA GPUs, splash on TPUs, chunked everywhere.
+    None of these three stores the T x T attention weights, as reference does."""
     remat: Literal["none", "full", "linear", "offload"] = "none"
     """What the backward pass recomputes: nothing, every block, or all but the outputs of linear layers (section 2.4), kept
     on the device or (offload) in the host's memory."""
     scan_layers: bool = True
     """Compile one block and loop over it; False unrolls the layers (faster for small models, slower to compile)."""
     loss_chunk: int = 1024
-    """Tokens per device for which float32 logits exist at one time during training."""
+    """Tokens per device for which float32 logits are in memory at one time during training."""
 
     def __post_init__(self):
         _require(self.loss_chunk > 0, f"compute.loss_chunk must be positive, got {self.loss_chunk}.")

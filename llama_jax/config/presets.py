@@ -32,17 +32,17 @@ PRESETS: dict[str, ModelConfig] = {
     "tinyllama-1b": ModelConfig(dim=2048, num_heads=32, num_kv_heads=4, num_layers=22, ffn_dim=5632),
     "tiny": ModelConfig(vocab_size=1024, dim=128, num_heads=2, num_kv_heads=2, num_layers=4, ffn_dim=384, max_length=128),
 }
-"""Architectures by name; `Transformer(PRESETS[name])` computes them in bfloat16, see `ComputeConfig`."""
+"""Preset name -> architecture; `Transformer(PRESETS[name])` computes it in bfloat16 (`ComputeConfig`)."""
 
 
 def paper_optimizer(peak_lr: float) -> OptimizerConfig:
-    """Section 2.3's AdamW and cosine with a size's own peak learning rate (Table 2)."""
+    """The paper's optimizer: AdamW with a cosine schedule (section 2.3) and a model size's peak learning rate (Table 2)."""
     return OptimizerConfig(peak_lr=peak_lr, warmup_steps=2000, final_lr_ratio=0.1, beta1=0.9, beta2=0.95,
                            weight_decay=0.1, clip_norm=1.0)
 
 
 def paper_sources(root: str = "data") -> tuple[str, ...]:
-    """Table 1's seven sources with their shares of training tokens, as prepared folders below `root`."""
+    """The paper's seven data sources with their shares of training tokens (Table 1), as prepared folders below `root`."""
     shares = {"commoncrawl": 0.67, "c4": 0.15, "github": 0.045, "wikipedia": 0.045, "books": 0.045, "arxiv": 0.025,
               "stackexchange": 0.02}
     return tuple(f"{root}/{name}={share}" for name, share in shares.items())

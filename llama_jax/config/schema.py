@@ -15,7 +15,7 @@ class OptimizerConfig:
     """AdamW with warmup and cosine decay (section 2.3)."""
 
     peak_lr: float = 3e-4
-    """Highest learning rate, reached by the update that ends the warmup."""
+    """Peak learning rate, reached by the last update of the warmup."""
     warmup_steps: int = 2000
     """Steps of linear warmup from 0."""
     final_lr_ratio: float = 0.1
@@ -47,12 +47,12 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Training and held-out data, and how it is cut into rows."""
+    """Training and held-out data, the tokenizer, and the length of training rows."""
 
     sources: tuple[str, ...] = ("embedded:tinyshakespeare",)
-    """Each PATH or PATH=SHARE: a prepared folder, or raw text (.txt .jsonl .parquet, also .gz .zst .xz, or a folder of
-    them), which is prepared into the run directory. Shares are fractions of the training tokens; without shares, every source
-    counts by its size."""
+    """Training sources, each PATH or PATH=SHARE: a prepared folder, or raw text (.txt .jsonl .parquet, also .gz .zst .xz, or a
+    folder of them), which is prepared into the run directory. Shares are fractions of the training tokens; without shares,
+    sources are weighted by their size."""
     heldout: tuple[str, ...] = ()
     """Held-out sources (paths as in sources), in addition to the last heldout_fraction of every raw source."""
     heldout_fraction: float = 0.0
@@ -77,7 +77,7 @@ class DataConfig:
                      "and keep what is held out apart from what is trained on.")
 
     def shares(self) -> list[tuple[str, float | None]]:
-        """The sources as (path, share); the share is None where none is given."""
+        """The training sources as (path, share) pairs; the share is None where none is given."""
         result = []
         for source in self.sources:
             path, equals, share = source.rpartition("=")
@@ -107,12 +107,12 @@ class TrainingConfig:
     seed: int = 0
     """Seed of the initial parameters, of the order of the data, and of samples."""
     z_loss: float = 0.0
-    """Weight of log(Z)^2 in the loss, Z being the softmax's denominator: keeps logits from drifting. The paper has none."""
+    """Weight of the z-loss log(Z)^2, where Z is the softmax's denominator: it keeps logits from drifting. The paper has none."""
     separate_documents: bool = True
     """Whether tokens attend to their own document alone, as in Llama 3. False: to everything before them in the row, with
     positions counted over the whole row (no published LLaMA code says what LLaMA did)."""
     log_every: int = 10
-    """Steps between lines of metrics, each with the mean loss since the line before."""
+    """Steps between lines of metrics, each with the mean loss since the previous line."""
     heldout_every: int = 0
     """Steps between held-out evaluations; 0: only at the end."""
     heldout_batches: int = 0
@@ -154,7 +154,7 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When checkpoints are saved and which are kept; the last step is always saved."""
+    """When checkpoints are saved and which of them are kept; the last step is always saved."""
 
     every: int = 1000
     """Steps between checkpoints."""
@@ -178,7 +178,7 @@ class EvalConfig:
     every: int = 0
     """Steps between evaluations; 0: only at the end."""
     data_dir: str = "data/eval"
-    """Folder of the official files, as eval.py reads it."""
+    """Folder with the benchmarks' data files, as eval.py reads it."""
     limit: int = 0
     """Number of items per task, the first ones; 0: all."""
 
@@ -188,13 +188,13 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides a training run."""
+    """The complete configuration of a training run."""
 
     name: str = ""
     """Name of the run; empty: the config file's name."""
     init_from: str = ""
-    """Folder whose weights the run begins with, under a fresh optimizer: a run directory, DIR/checkpoints/STEP, a Hugging
-    Face or a Meta folder; empty: random weights. A run that has a checkpoint of its own goes on from that."""
+    """Folder of weights to start from with a fresh optimizer: a run directory, DIR/checkpoints/STEP, a Hugging Face or a Meta
+    folder; empty: random weights. A run that has a checkpoint of its own resumes from that instead."""
     profile: str = ""
     """Steps to trace for a profiler, as STEP:COUNT (first step and number of steps); written to DIR/profile."""
     model: ModelConfig = field(default_factory=ModelConfig)

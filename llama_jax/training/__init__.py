@@ -1,6 +1,6 @@
 """Training a model: loss, optimizer and train step as pure functions, and `fit`, which runs them from a config to the last step.
 
-Names are imported from their modules when they are first used: the optimizer needs no matplotlib, and a plan no checkpoints.
+Names are imported from their modules on first use, so that using the optimizer, for example, does not import matplotlib.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The compiled functions of a run: the one place that jits its steps with their shardings, for devices here or elsewhere."""
+"""The jitted functions of a run with their shardings, for the devices of this machine or of one that is only described."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,13 +26,16 @@ from llama_jax.training.step import TrainState, init_state, make_eval_step, make
 
 
 class Program(NamedTuple):
-    """The jitted functions of a run on a mesh, and the shapes they take."""
+    """The jitted functions of a run on a mesh, with the shapes and shardings of their arguments."""
 
     model: Transformer
     """The model for everything but training, with rows of any length and any mask."""
     init: Callable[[], TrainState]
+    """() -> the state before the first step, sharded over the mesh."""
     train_step: Callable
+    """(state, batch) -> (state, metrics), see `make_train_step`; donates the state that it is given."""
     eval_step: Callable
+    """(params, batch) -> sums over held-out tokens, see `make_eval_step`."""
     abstract_state: TrainState
     """ShapeDtypeStructs of the train state, with shardings."""
     abstract_batch: Batch
@@ -42,7 +45,7 @@ class Program(NamedTuple):
 
 
 def build(config: Config, mesh: Mesh) -> Program:
-    """Jit the steps with their shardings; nothing is compiled or allocated, and the mesh's devices need not be here.
+    """Jit the functions of a run with their shardings; nothing is compiled or allocated, and the devices need not be present.
 
     Trace and compile inside `jax.set_mesh(mesh)`. Raises ConfigError where model, rows, backend or memory do not fit the mesh.
     """
@@ -75,7 +78,7 @@ def build(config: Config, mesh: Mesh) -> Program:
 
 
 def check_config_on_mesh(config: Config, mesh: Mesh) -> None:
-    """Raise ConfigError where the config cannot run on the mesh."""
+    """Raise ConfigError where model, batch, row length or rematerialisation do not suit the mesh."""
     check_model(config.model, mesh)
     check_batch(config.training.batch_size, config.training.accumulation_steps, mesh=mesh)
     check_length(config.data.sequence_length, mesh)
@@ -87,7 +90,7 @@ def check_config_on_mesh(config: Config, mesh: Mesh) -> None:
 
 
 def attention_spec(config: Config, mesh: Mesh) -> AttentionSpec:
-    """What a training row asks of attention."""
+    """Describe the attention of training rows, by which a backend is chosen."""
     c = config.model
     return AttentionSpec(device=mesh.devices.flat[0], length=config.data.sequence_length, head_dim=c.head_size,
                          dtype=jnp.dtype(config.compute.dtype),

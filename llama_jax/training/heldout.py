@@ -1,4 +1,4 @@
-"""Loss on held-out text while a run trains."""
+"""The loss on held-out text during training."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from llama_jax.training.step import Params
 
 def heldout_metrics(program: Program, params: Params, *, sources: Sequence[TokenSource], mesh: Mesh,
                     config: TrainingConfig) -> dict[str, float]:
-    """Loss (nats per token), perplexity and bits per byte of each held-out source.
+    """Measure loss (nats per token), perplexity and bits per byte on each held-out source.
 
     Takes the first `config.heldout_batches` batches of a source, or all of it where that is 0. With several sources the names
     end in /SOURCE.

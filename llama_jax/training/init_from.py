@@ -1,4 +1,4 @@
-"""Trains on from existing weights: opens the folder that `init_from` names, and checks its model and tokenizer."""
+"""Initialisation from existing weights (`init_from`): opens their folder, and checks their model and tokenizer."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def open_initial_weights(config: Config, workdir: Path) -> WeightSource | None:
 
 
 def check_initial_model(given: ModelConfig, wanted: ModelConfig, *, folder: str) -> None:
-    """Raise ConfigError where weights of `given` would mean something else in `wanted`; the message has the options to add."""
+    """Raise ConfigError where weights of the model `given` do not fit the model `wanted`; the message has the options to add."""
     theirs, ours = meaning(given), meaning(wanted)
     different = [key for key in theirs if key not in FREE_TO_CHANGE and theirs[key] != ours[key]]
     if different:
@@ -41,7 +41,7 @@ def check_initial_model(given: ModelConfig, wanted: ModelConfig, *, folder: str)
 
 
 def _as_typed(json_value: str) -> str:
-    """A field's JSON value as the command line takes it: words without quotes, Python's True and False."""
+    """Write a field's JSON value as the command line takes it: strings without quotes, and Python's True and False."""
     return json_value.replace('"', "").replace("true", "True").replace("false", "False")
 
 
@@ -68,5 +68,5 @@ def required_tokenizer(source: WeightSource, chosen_path: str) -> Tokenizer:
 
 
 def load_initial_params(state: TrainState, source: WeightSource) -> TrainState:
-    """`state` with the parameters of `source` in the place of its own, and sharded like them."""
+    """Replace the parameters of `state` with those of `source`, sharded alike."""
     return state.replace(params=load_params(source, state.params))

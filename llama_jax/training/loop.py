@@ -1,4 +1,4 @@
-"""fit: trains a model from its config to the last step. The loop computes nothing itself; it orders what happens when.
+"""The training loop `fit`, which trains a model from its config to the last step.
 
 One step: a batch comes from the loader, the compiled train step is dispatched to the devices, and while they compute it the
 metrics of the step before are read and written. Then, where they are due: the profiler, evaluations, a checkpoint.
@@ -57,7 +57,7 @@ def fit(config: Config, workdir: Path, *, evaluators: Iterable[Evaluator] = ()) 
 
 
 def _initial_state(run: TrainingRun) -> TrainState:
-    """The state of the checkpoint to resume from; else a new one, with the weights of `init_from` where the config has it."""
+    """Restore the state of the checkpoint to resume from; else make a new one, with the weights of `init_from` if it is set."""
     if run.resume_step:
         return run.checkpoints.restore(run.resume_step, run.program.abstract_state)
     state = run.program.init()
@@ -115,7 +115,7 @@ def _compile_train_step(run: TrainingRun, state: TrainState, *, batch: Batch) ->
 
 
 def _due_evaluators(run: TrainingRun, step: int) -> list[Evaluator]:
-    """What is measured after `step`: the held-out loss, and what the caller's evaluators measure, each at its own interval."""
+    """List the evaluators that are due after `step`: the held-out loss and the caller's, each at its own interval."""
     config, due = run.config, []
     if run.is_due(step, config.training.heldout_every):
         due.append(partial(_heldout_metrics, run))

@@ -1,4 +1,4 @@
-"""Cross-entropy of a linear output head that never holds B x T x V logits.
+"""Cross-entropy loss of the output head, chunked so that B x T x V logits are never in memory.
 
 The loss is computed chunk by chunk over the tokens, and its gradients in the same pass, so that logits are computed once.
 """
@@ -18,7 +18,7 @@ from llama_jax.parallel.rules import as_tuple, axis_sizes, fitting, mesh_axes, m
 def next_token_loss(
     h_BTD: Array, head_DV: Array, targets_BT: Array, weights_BT: Array, *, z_loss: float = 0.0, chunk: int = 1024
 ) -> tuple[Array, Array]:
-    """Next-token loss of a batch, summed over its tokens: (weighted nll + z_loss * log(Z)^2, weighted nll alone).
+    """Compute the next-token loss of a batch, summed over its tokens: (weighted nll + z_loss * log(Z)^2, weighted nll alone).
 
     Both sums are float32 scalars in nats, where nll is the negative log-likelihood of a target and Z its softmax's denominator.
     Both are differentiable in h, the head and the weights; the gradients of the second need a pass of their own where z_loss is
@@ -26,7 +26,7 @@ def next_token_loss(
     tokens and its own part of the vocabulary; sums over the vocabulary are exchanged, never logits.
 
     Args:
-        h_BTD: What the head reads, in the compute dtype.
+        h_BTD: Hidden states after the final norm, in the compute dtype.
         head_DV: The output head, float32.
         targets_BT: Integer ids of the next tokens. One outside [0, V) makes the sums NaN, unless its weight is 0.
         weights_BT: float32 weight of each target; 0 leaves it out.

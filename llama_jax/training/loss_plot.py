@@ -1,4 +1,4 @@
-"""loss.png: training and held-out loss against the number of tokens seen, as Figure 1 of the paper."""
+"""The plot loss.png: training and held-out loss against the number of training tokens, like Figure 1 of the paper."""
 
 import math
 from pathlib import Path
@@ -38,7 +38,7 @@ def plot_loss(workdir: Path, title: str) -> None:
 
 
 def unit_of_tokens(tokens: float) -> tuple[float, str]:
-    """(tokens per unit, name of the unit) in which a number of tokens is short: 2e12 gives (1e9, "billion")."""
+    """Choose a unit for a number of tokens, as (tokens per unit, its name): 2e12 gives (1e9, "billion")."""
     for scale, unit in ((1e9, "billion"), (1e6, "million"), (1e3, "thousand")):
         if tokens >= scale:
             return scale, unit

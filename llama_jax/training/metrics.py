@@ -16,12 +16,15 @@ from llama_jax.training.optimizer import learning_rate
 
 
 def bits_per_byte(nats_per_token: float, predicted_per_byte: float) -> float:
-    """Bits per byte of the original text, from nats per predicted token and predicted tokens per byte."""
+    """Convert a loss in nats per predicted token to bits per byte of the original text.
+
+    `predicted_per_byte` is the number of predicted tokens per byte.
+    """
     return nats_per_token / math.log(2) * predicted_per_byte
 
 
 def perplexity(nats_per_token: float) -> float:
-    """exp of a loss in nats per token; infinite where that is beyond a double."""
+    """Perplexity: exp of a loss in nats per token, infinite where that overflows float64."""
     try:
         return math.exp(nats_per_token)
     except OverflowError:
@@ -34,7 +37,7 @@ def _mixture_predicted_per_byte(sources: list[TokenSource], shares: list[float])
 
 
 def total_peak_flops(config: Config) -> tuple[float, str]:
-    """(peak FLOP/s of all devices of the run together, where the figure is from)."""
+    """Peak FLOP/s of all devices of the run together, and the source of that figure."""
     peak, source = peak_flops(jax.devices()[0], config.compute.dtype)
     if jax.default_backend() == "cpu":  # several CPU devices of a process are the same cores
         return peak * jax.process_count(), source
@@ -69,7 +72,7 @@ class TrainingMeter:
         self._session_start = time.perf_counter()
 
     def progress(self) -> dict[str, float]:
-        """What a checkpoint has to hold so that a resumed run writes the lines of an uninterrupted one."""
+        """The meter's state for a checkpoint, with which a resumed run writes the same lines as an uninterrupted one."""
         return {"nats": self._nats, "predicted_tokens": self._predicted_tokens, "seconds": self.seconds()}
 
     def seconds(self) -> float:
@@ -80,21 +83,21 @@ class TrainingMeter:
         return self._earlier_seconds + time.perf_counter() - self._session_start
 
     def start_clock(self, step: int) -> None:
-        """Training begins now, after `step`: the first batch is there and the train step is compiled."""
+        """Start the clock after `step`, once the first batch has been loaded and the train step compiled."""
         self._clock_start_step, self._clock_start = step, time.perf_counter()
         self.restart_clock(step)
 
     def restart_clock(self, step: int) -> None:
-        """Measure tokens per second from now on, after `step`: a pause has ended."""
+        """Restart the measurement of tokens per second after `step`, when a pause has ended."""
         self._measured_step, self._measured_since = step, time.perf_counter()
 
     def add_step(self, metrics: dict[str, float]) -> None:
-        """Count a finished step. Of the train step's metrics takes loss (nats per predicted token) and tokens (predicted)."""
+        """Add a finished step to the sums of the next line: its loss (nats per predicted token) and its predicted tokens."""
         self._nats += metrics["loss"] * metrics["tokens"]
         self._predicted_tokens += metrics["tokens"]
 
     def training_line(self, step: int, metrics: dict[str, float]) -> dict[str, Any]:
-        """The training line of metrics.jsonl for a finished step, the last that was added; starts the next line's sums.
+        """Make the training line of metrics.jsonl for the step that was added last, and reset the sums.
 
         Returns:
             loss (nats per token), perplexity and bits_per_byte over all predicted tokens since the last line; grad_norm and

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object per line, each with the `step` after which its numbers were measured."""
+"""The file metrics.jsonl: one JSON object per line, each with the `step` after which its metrics were measured."""
 
 import json
 import math
@@ -12,7 +12,7 @@ METRICS_FILE = "metrics.jsonl"
 
 
 def metrics_line(values: dict[str, Any]) -> str:
-    """A line of metrics.jsonl. A number that is not finite becomes null, as JSON has no NaN and no infinity."""
+    """Encode one line of metrics.jsonl; a number that is not finite becomes null, as JSON has no NaN and no infinity."""
     return json.dumps(_finite_or_none(values), allow_nan=False) + "\n"
 
 
@@ -25,14 +25,14 @@ def _finite_or_none(value: Any) -> Any:
 
 
 def open_metrics(file: Path, last_step: int) -> TextIO:
-    """Open metrics.jsonl to append to it, without the lines after `last_step`, which a killed session left."""
+    """Open metrics.jsonl for appending, after removing the lines of steps after `last_step` that a killed session left."""
     kept = [line for line in read_metrics(file) if line["step"] <= last_step]
     write_atomic(file, "".join(map(metrics_line, kept)).encode())
     return file.open("a")
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl, none where there is no such file; a last line cut short by a crash is left out."""
+    """Read the lines of a metrics.jsonl, none if it does not exist; a last line cut short by a crash is left out."""
     if not file.exists():
         return []
     lines = []

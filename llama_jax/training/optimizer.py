@@ -1,4 +1,4 @@
-"""AdamW, clipping and the cosine of section 2.3, from optax's parts."""
+"""The optimizer of section 2.3, built with optax: AdamW, gradient clipping and a cosine learning-rate schedule."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from llama_jax.model.tree import decay_mask
 
 
 def learning_rate(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
-    """Learning rate of each update by its number, 1 for the first: linear warmup, then cosine decay (section 2.3).
+    """Learning-rate schedule, update number (from 1) -> learning rate: linear warmup, then cosine decay (section 2.3).
 
     Update n of the warmup uses peak_lr * n / warmup_steps, so the first update trains and update `warmup_steps` uses the peak;
     the last one, `num_steps`, uses peak_lr * final_lr_ratio. Without a warmup the first update uses the peak. transformers'
@@ -27,9 +27,9 @@ def learning_rate(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
 def make_optimizer(
     config: OptimizerConfig, num_steps: int, *, model: ModelConfig = ModelConfig()  # noqa: B008
 ) -> optax.GradientTransformation:
-    """Gradient clipping by global norm, then AdamW with decoupled weight decay of the matrices alone (section 2.3).
+    """Make the optimizer: gradient clipping by global norm, then AdamW with weight decay of matrices only (section 2.3).
 
-    `model` says which parameters are matrices; the default knows the names of every LLaMA of whatever size.
+    `model` says which parameters are matrices; the default serves LLaMA models of every size, since only names are compared.
     """
     rate = learning_rate(config, num_steps)
     adamw = optax.adamw(

@@ -1,4 +1,4 @@
-"""Profiles a few train steps with jax's profiler, for TensorBoard or xprof."""
+"""Profiling of a few train steps with jax's profiler, for TensorBoard or xprof."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import jax
 
 
 class StepProfiler:
-    """Traces the steps that a config's `profile` names ("10:3": steps 10 to 12) into DIR/profile; nothing where it is empty.
+    """Profiler of the steps that a config's `profile` names ("10:3": steps 10 to 12; empty: none), which writes DIR/profile.
 
     The training loop waits for the devices before it starts and before it stops a trace, so that a trace holds whole steps and
     no other step's time includes the overhead.
@@ -21,7 +21,7 @@ class StepProfiler:
         self._tracing_since = 0  # first step of the trace under way; 0 where none is
 
     def warning(self, last_step: int) -> str:
-        """A line for the user where a run that ends at `last_step` reaches none of the steps to trace; else empty."""
+        """A warning if the run ends at `last_step`, before the first step to trace; else empty."""
         if self._steps and self._steps.start > last_step:
             return f"profile: the run ends at step {last_step}, before step {self._steps.start}"
         return ""
@@ -46,7 +46,7 @@ class StepProfiler:
         return f"profile of steps {first} to {step}: tensorboard --logdir {self.folder}"
 
     def close(self) -> None:
-        """Stop a trace that is under way."""
+        """Stop the trace under way, if there is one."""
         if self._tracing_since:
             jax.profiler.stop_trace()
             self._tracing_since = 0

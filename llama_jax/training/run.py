@@ -27,11 +27,11 @@ from llama_jax.training.step import Params
 from llama_jax.training.writers import MetricWriters
 
 Evaluator = Callable[[Params], dict[str, float]]
-"""A function of the live parameters that measures something: metrics by their names."""
+"""(params) -> metrics by name: a measurement of the current parameters, called during training."""
 
 
 class TrainingRun(NamedTuple):
-    """The parts of a run. Training changes none of them; what it changes is the TrainState."""
+    """The parts of an opened training run, which stay the same while it trains; only the TrainState changes."""
 
     config: Config
     workdir: Path
@@ -54,23 +54,24 @@ class TrainingRun(NamedTuple):
 
     @property
     def last_step(self) -> int:
-        """The step after which the run has finished."""
+        """Number of the run's last step."""
         return self.config.training.num_steps
 
     def is_due(self, step: int, every: int) -> bool:
-        """Whether what happens every `every` steps (0: never) and after the last step happens after `step`."""
+        """Whether something that happens every `every` steps (0: never) and after the last step is due after `step`."""
         return step == self.last_step or (every > 0 and step % every == 0)
 
     def data_position(self, step: int) -> DataPosition:
-        """What has been read of every source after `step`."""
+        """The data position after `step`: how much of every source the run has read."""
         return self.mixture.position((step - self.resume_step) * self.config.training.batch_size)
 
 
 @contextmanager
 def open_training_run(config: Config, workdir: Path, *, evaluators: Iterable[Evaluator] = ()) -> Iterator[TrainingRun]:
-    """Open all parts of a run, write the head of its log, and close them at the end; the block runs under the run's mesh.
+    """Context of an opened run: opens and checks all its parts, writes the head of its log, and closes them at the end.
 
-    Whatever can be wrong with a config, its data or its checkpoint is found here, before anything is compiled.
+    The block runs under the run's mesh. Mistakes in a config, its data or its checkpoint are found here, before anything is
+    compiled.
 
     Raises:
         ConfigError: the config does not suit the devices, the run directory, its checkpoint or the initial weights.

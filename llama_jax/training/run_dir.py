@@ -1,4 +1,4 @@
-"""The run directory: whether a run may use it, which step the run resumes from, and what data it had read by then."""
+"""The run directory: checks that a run may use it, and finds the step and data position to resume from."""
 
 import json
 import tempfile
@@ -25,7 +25,7 @@ DATA_POSITION = "position"
 
 
 def open_run_dir(config: Config, workdir: Path) -> tuple[Checkpoints, int, list[str]]:
-    """Open `workdir` for a run; a folder that is new or empty becomes a run directory.
+    """Open `workdir` as the directory of a run; a new or empty folder becomes one.
 
     Returns:
         (its checkpoints, the step to resume from or 0, lines for the user).
@@ -48,16 +48,16 @@ def open_run_dir(config: Config, workdir: Path) -> tuple[Checkpoints, int, list[
 
 
 def write_run_config(config: Config, workdir: Path) -> None:
-    """Write config.json. A run that resumes does so only once all that the config names has been checked."""
+    """Write config.json into the run directory; a resumed run does so only after everything in the config has been checked."""
     if jax.process_index() == 0:
         write_atomic(workdir / RUN_CONFIG, (json.dumps(to_dict(config), indent=1) + "\n").encode())
 
 
 def restore_data_position(checkpoints: Checkpoints, step: int, *, workdir: Path, tokenizer: Tokenizer | None) -> DataPosition:
-    """What the run had read when it saved `step` (0: nothing).
+    """Restore the data position, i.e. what the run had read of every source, from the checkpoint of `step` (0: nothing read).
 
     Checkpoints of early versions do not record it. It is then computed from the config saved with them, since all steps before
-    had the same batch size and sources.
+    it had the same batch size and sources.
 
     Raises:
         DataError: a source that was read then is gone, or the record is of another version.

@@ -1,4 +1,4 @@
-"""samples.txt: continuations of the configured prompts, which a run writes when it has finished."""
+"""The file samples.txt: continuations of the configured prompts, written at the end of a run."""
 
 from pathlib import Path
 

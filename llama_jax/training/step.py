@@ -1,4 +1,4 @@
-"""The train step and the held-out step: pure functions of arrays, which `training.compiled` jits with their shardings."""
+"""The train step and the evaluation step as pure functions, which `training.compiled` jits with their shardings."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,23 +21,23 @@ Metrics = dict[str, Array]
 
 @struct.dataclass
 class TrainState:
-    """Everything that a train step changes: a tree of arrays."""
+    """State of training, a pytree of arrays: step count, parameters and optimizer state."""
 
     step: Array
-    """int32 scalar, optimizer steps done."""
+    """int32 scalar: number of optimizer steps done."""
     params: Params
     opt_state: optax.OptState
 
 
 def init_state(model: Transformer, optimizer: optax.GradientTransformation, *, seed: int) -> TrainState:
-    """The state before the first step: random parameters drawn from `seed`, and the optimizer's empty moments."""
+    """Make the state before the first step: parameters drawn at random from `seed`, and a fresh optimizer state."""
     params = model.init(jax.random.key(seed), jnp.zeros((1, 2), jnp.int32))["params"]
     opt_state = optimizer.init(params)
     return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=opt_state)
 
 
 def make_loss(model: Transformer, config: TrainingConfig) -> Callable[[Params, Batch], tuple[Array, tuple[Array, Array]]]:
-    """(params, batch) -> (loss, (nll, tokens)): sums over the batch's weighted tokens, in nats.
+    """Make the loss function, (params, batch) -> (loss, (nll, tokens)): sums in nats over the batch's weighted tokens.
 
     loss is nll, the negative log-likelihood, plus the z-loss; tokens is the sum of weights.
     """
@@ -57,7 +57,7 @@ def make_loss(model: Transformer, config: TrainingConfig) -> Callable[[Params, B
 def make_train_step(
     model: Transformer, optimizer: optax.GradientTransformation, config: TrainingConfig
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The train step, (state, batch) -> (state, metrics).
+    """Make the train step, (state, batch) -> (state, metrics).
 
     Metrics are float32 scalars: loss, the mean negative log-likelihood in nats per predicted token; grad_norm, the global norm
     of the gradients before clipping; tokens, the number of predicted tokens (the sum of the batch's weights).
@@ -98,9 +98,9 @@ def make_train_step(
 
 
 def make_eval_step(model: Transformer, config: TrainingConfig) -> Callable[[Params, Batch], Metrics]:
-    """The held-out step, (params, batch) -> {nll, tokens}: sums over the batch, so that batches of different weight add up.
+    """Make the evaluation step for held-out text, (params, batch) -> {nll, tokens}, both summed over the batch.
 
-    nll is in nats; tokens is the number of predicted tokens.
+    nll is in nats; tokens is the number of predicted tokens. Sums over batches give the exact mean, whatever their padding.
     """
     loss = make_loss(model, config)
 
@@ -112,5 +112,8 @@ def make_eval_step(model: Transformer, config: TrainingConfig) -> Callable[[Para
 
 
 def micro_batches(batch: Batch, count: int) -> Batch:
-    """(B, T) fields as (count, B / count, T); row r goes to micro-batch r % count, so each device keeps its rows."""
+    """Split a batch into `count` micro-batches: (B, T) fields become (count, B / count, T).
+
+    Row r goes to micro-batch r % count, so that each device keeps its rows.
+    """
     return jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), batch)

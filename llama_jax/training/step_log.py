@@ -1,4 +1,4 @@
-"""Reads the metrics of train steps one step late, so that the devices never wait for Python."""
+"""Log of train steps, which reads metrics one step late, so that the devices never wait for Python."""
 
 import math
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from llama_jax.training.step import Metrics
 
 
 class StepLog:
-    """The metrics of dispatched steps, on their way from the devices to the run's outputs.
+    """Log of dispatched train steps: reads their metrics from the devices, checks them, and writes the lines that are due.
 
     jax dispatches a step and returns at once; reading a number of it waits until the devices have computed it. The metrics of a
     step are therefore read after the next step is dispatched, or where training pauses.
@@ -28,7 +28,7 @@ class StepLog:
 
     @contextmanager
     def pause(self, step: int) -> Iterator[None]:
-        """A block of other work after `step`: all dispatched steps are read before it, and no step's clock runs during it."""
+        """Context for other work after `step`: reads all dispatched steps first, and excludes the work from tokens per second."""
         self._read()
         yield
         self._meter.restart_clock(step)

@@ -1,4 +1,4 @@
-"""A run stops on request: SIGTERM or Ctrl-C make it save a checkpoint and return, in all its processes at the same step."""
+"""Stopping on request: SIGTERM or Ctrl-C make a run save a checkpoint and return, in all its processes at the same step."""
 
 import signal
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ def catch_stop_signals() -> Iterator[list[str]]:
 
 
 def agreed_stop(caught: Sequence[str], *, ask_others: bool) -> str:
-    """Why the run stops now; empty where it goes on. All processes of a run get the same decision.
+    """Decide whether the run stops now, the same in all its processes; returns the reason, or "" if it goes on.
 
     Args:
         caught: stop signals that this process has caught.

@@ -1,4 +1,4 @@
-"""The outputs of a run: every metric goes to the terminal, to metrics.jsonl and to TensorBoard."""
+"""Writers of a run's metrics: to the terminal, to metrics.jsonl and to TensorBoard."""
 
 import math
 import os
@@ -18,11 +18,11 @@ class _Format(NamedTuple):
     """How a metric is written in the terminal."""
 
     label: str
-    """What stands before the number."""
+    """Text before the number."""
     spec: str
     """Python's format specification."""
     unit: str = ""
-    """What stands after the number."""
+    """Text after the number."""
 
     def text(self, value: float) -> str:
         return f"{self.label}{compact(value, self.spec)}{self.unit}"
