@@ -8,10 +8,10 @@ import jax
 from llama_jax.config import MeshConfig
 from llama_jax.errors import ConfigError
 from llama_jax.formats.loading import load_source
-from llama_jax.formats.mapping import tensors
 from llama_jax.formats.open import open_source
 from llama_jax.formats.run import RunFolder
 from llama_jax.model.decoder import Transformer
+from llama_jax.model.tree import parameters
 from llama_jax.parallel.malloc import keep_freed_memory
 from llama_jax.terminal import progress_bar
 from llama_jax.tokenizer.base import Tokenizer
@@ -26,7 +26,7 @@ def load_model(checkpoint: str, tensor: int, *, data: int = 1) -> tuple[Transfor
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     source = open_source(checkpoint)
-    count = sum(1 for _ in tensors(source.config))
+    count = sum(leaf.shape[0] if leaf.stacked else 1 for leaf in parameters(source.config).values())
     with progress_bar("tensors", lambda done, seconds: f"{done:,.0f} of {count:,}", total=count) as advance:
         model, params, tokenizer = load_source(source, MeshConfig(data=data, tensor=tensor), report=advance)
     if source.format != RunFolder.format:  # such a folder may hold several tokenizers: say which was chosen

@@ -15,12 +15,16 @@ FREE_TO_CHANGE = ("max_length",)
 
 def check_same_model(saved: Config, wanted: Config) -> None:
     """Raise ConfigError where the wanted model's parameters have another shape or meaning than the checkpoint's."""
-    before, now = meaning(saved.model), meaning(wanted.model)
-    changed = [key for key in now if key not in FREE_TO_CHANGE and before[key] != now[key]]
-    if changed:
-        differences = ", ".join(f"model.{key} {before[key]} -> {now[key]}" for key in changed)
+    if changed := different_meaning(saved.model, wanted.model):
+        differences = ", ".join(f"model.{key} {before} -> {now}" for key, (before, now) in changed.items())
         raise ConfigError(f"this run directory holds another model ({differences}); use another --workdir or the old "
                           "values.")
+
+
+def different_meaning(one: ModelConfig, other: ModelConfig) -> dict[str, tuple[str, str]]:
+    """The fields in which two models mean different parameters, by their dotted names, with both values as JSON."""
+    before, now = meaning(one), meaning(other)
+    return {key: (before[key], now[key]) for key in now if key not in FREE_TO_CHANGE and before[key] != now[key]}
 
 
 def meaning(model: ModelConfig) -> dict[str, str]:

@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 
 from llama_jax.config import ComputeConfig, ModelConfig
+from llama_jax.config.compare import different_meaning
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.formats.mapping import TABLE, Tensor
 from llama_jax.tokenizer.base import Tokenizer
@@ -69,6 +70,16 @@ def require_finite(array: np.ndarray, name: str) -> np.ndarray:
     if bad.any():
         raise DataError(f"{name} holds {int(bad.sum())} value(s) that are NaN or infinite; get the weights again.")
     return array
+
+
+def check_reads_back(config: ModelConfig, read_back: ModelConfig, *, format: str) -> None:
+    """Raise ConfigError where the config file of another format, once written, reads back as another model than `config`.
+
+    That is a choice which the format has no word for, and which its readers would compute as a LLaMA's.
+    """
+    if changed := different_meaning(config, read_back):
+        choices = ", ".join(f"model.{key} {wanted}" for key, (wanted, _) in changed.items())
+        raise ConfigError(f"{format} cannot express this model ({choices}); only a run directory can hold it.")
 
 
 def tokenizer_of(source: WeightSource) -> Tokenizer | None:

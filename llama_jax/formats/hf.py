@@ -18,6 +18,7 @@ from llama_jax.formats.base import (
     EMBEDDING_TENSOR,
     HEAD_TENSOR,
     STORED_DTYPES,
+    check_reads_back,
     compute_for,
     lossless_dtype,
     require_finite,
@@ -157,8 +158,11 @@ def write_hf(
     """Write a folder for `AutoModelForCausalLM.from_pretrained`.
 
     `weights` are all tensors of the model in this project's axes, in the order of `tensors(config)` and in `dtype`. Memory
-    holds one file of SHARD_BYTES at most, and the tensor that comes next.
+    holds one file of SHARD_BYTES at most, and the tensor that comes next. Raises ConfigError for a model that the format cannot
+    hold.
     """
+    settings = config_to_hf(config, dtype.name)
+    check_reads_back(config, config_from_hf(settings, folder / _CONFIG_FILE), format="config.json of Hugging Face")
     shards = _cut_into_shards(config, dtype)
     if len(shards) == 1:
         names = [WEIGHTS_FILE]
@@ -179,7 +183,6 @@ def write_hf(
         index = {tensor.hf: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
         total = sum(_size_of(tensor, config, dtype=dtype) for tensor in tensors(config))
         _write_json(folder / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": index})
-    settings = config_to_hf(config, dtype.name)
     if tokenizer is not None:
         generation = hf_generation_config(tokenizer)
         settings |= generation

@@ -11,7 +11,14 @@ import numpy as np
 
 from llama_jax.config import ModelConfig
 from llama_jax.errors import ConfigError, DataError
-from llama_jax.formats.base import EMBEDDING_TENSOR, HEAD_TENSOR, compute_for, lossless_dtype, require_finite
+from llama_jax.formats.base import (
+    EMBEDDING_TENSOR,
+    HEAD_TENSOR,
+    check_reads_back,
+    compute_for,
+    lossless_dtype,
+    require_finite,
+)
 from llama_jax.formats.json_fields import read_json_object
 from llama_jax.formats.mapping import TABLE, Tensor, from_ours, reorder_rotary_rows, tensors, to_ours
 from llama_jax.formats.params_json import config_from_meta, config_to_meta
@@ -178,6 +185,9 @@ def write_meta(
     written as the head too, since Meta's code reads one. Raises ConfigError for a model that the format cannot hold.
     """
     settings = config_to_meta(config)
+    read_back = config_from_meta(settings, folder / _PARAMS_FILE, vocab_size=config.vocab_size, ffn_dim=config.ffn_dim,
+                                 tied=config.tied_embeddings)
+    check_reads_back(config, read_back, format="params.json of Meta")
     # Meta's code for Llama 3 divides the embedding by rows, its code for LLaMA 1 and 2 by columns
     embedding_split = "out" if isinstance(tokenizer, Tiktoken) else "in"
     splits = {tensor: embedding_split if tensor == EMBEDDING_TENSOR else tensor.weight.split for tensor in tensors(config)}

@@ -12,11 +12,21 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from llama_jax.config import ComputeConfig, Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from llama_jax.cli.load_model import load_model
+from llama_jax.config import (
+    CheckpointConfig,
+    ComputeConfig,
+    Config,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
+from llama_jax.convert.convert import convert_weights
 from llama_jax.errors import ConfigError
 from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.formats.loading import abstract_params
-from llama_jax.formats.mapping import tensors
 from llama_jax.formats.open import open_source
 from llama_jax.inference.decode import forward_over_cache
 from llama_jax.inference.params import decoding_params
@@ -25,7 +35,7 @@ from llama_jax.model.cache import Cache
 from llama_jax.model.decoder import Transformer
 from llama_jax.model.initializers import ones
 from llama_jax.model.norms import NORMS
-from llama_jax.model.positions import POSITIONS, PositionEncoding
+from llama_jax.model.positions import POSITIONS, PositionEncoding, described_by_position
 from llama_jax.model.tree import decay_mask, parameters
 from llama_jax.ops.attention import BACKENDS, choose
 from llama_jax.ops.bias import Bias
@@ -64,6 +74,9 @@ class Sloped(PositionEncoding):
 
 
 KINDS = {"norm": "centred", "feedforward": "relu", "position": "sloped"}
+TABLES = {"norm": NORMS, "feedforward": FEEDFORWARDS, "position": POSITIONS}
+OTHERS = {name: {field: name} for field, table in TABLES.items() for name in table if name != getattr(SMALL, field)}
+"""Kinds of the package itself beside LLaMA's, as soon as there are some: everything here holds for them too."""
 
 
 @pytest.fixture
@@ -78,10 +91,10 @@ def registered(monkeypatch):
     parameters.cache_clear()
 
 
-@pytest.fixture(params=[*KINDS, "all"])
+@pytest.fixture(params=[*KINDS, "all", *OTHERS])
 def config(request, registered) -> ModelConfig:
-    fields = KINDS if request.param == "all" else {request.param: KINDS[request.param]}
-    return replace(SMALL, **fields)
+    choices = {field: {field: name} for field, name in KINDS.items()} | {"all": KINDS} | OTHERS
+    return replace(SMALL, **choices[request.param])
 
 
 def run_of(config: ModelConfig, mesh: MeshConfig) -> Config:
@@ -108,7 +121,8 @@ def test_it_is_counted_decayed_and_described(config):
     shrunk = decay_mask(config)(tree)["layers"]
     assert shrunk["feedforward"] == dict.fromkeys(shrunk["feedforward"], True)
     assert shrunk["attention_norm"] == dict.fromkeys(shrunk["attention_norm"], False)
-    matrices = SMALL.dim * SMALL.ffn_dim * SMALL.num_layers if config.feedforward == "relu" else 0
+    fewer = len(FEEDFORWARDS["swiglu"].projections) - len(FEEDFORWARDS[config.feedforward].projections)
+    matrices = fewer * SMALL.dim * SMALL.ffn_dim * SMALL.num_layers
     assert train_flops_per_token(SMALL, 16) - train_flops_per_token(config, 16) == 6 * matrices
 
 
@@ -139,7 +153,7 @@ def test_cached_equals_uncached(config, int8):
         h_BTD, keys_values = forward_over_cache(model, decoding, tokens_BT=ids[:, begin:end], cache=cache)
         cache = cache.updated(keys_values, cache.lengths_B + (end - begin))
         parts.append(decoding.next_logits(h_BTD))
-    np.testing.assert_allclose(jnp.concatenate(parts, axis=1), whole, atol=1e-4)
+    np.testing.assert_allclose(jnp.concatenate(parts, axis=1), whole, atol=1e-3)
     exact = model.apply({"params": params}, ids)
     assert np.abs(whole - exact).mean() < (0.1 * exact.std() if int8 else 1e-5)
 
@@ -147,7 +161,7 @@ def test_cached_equals_uncached(config, int8):
 def test_it_is_planned(config):
     layout = configured_layout(replace(run_of(config, MeshConfig(data=8)), compute=ComputeConfig()), parse_machine("h100:8"))
     assert layout.memory.weights == 4 * parameter_count(config) and layout.cost.seconds > 0
-    assert layout.attention == ("chunked" if config.position == "sloped" else "cudnn" if config.head_size % 8 == 0 else "chunked")
+    assert layout.attention == ("cudnn" if described_by_position(config) <= BACKENDS["cudnn"].knows else "chunked")
 
 
 def test_a_bias_is_known_or_refused_by_name(registered):
@@ -171,6 +185,18 @@ def test_a_bias_is_known_or_refused_by_name(registered):
     assert np.abs(unsloped - logits[0]).max() > 1e-2
 
 
-def test_formats_that_cannot_hold_it_say_so(registered):
-    with pytest.raises(ConfigError, match=r"no format but a run directory can hold this model: layers.feedforward.w_in \("):
-        list(tensors(replace(SMALL, feedforward="relu")))
+def test_commands_load_it_and_other_formats_refuse_it(config, tmp_path, tokenizer):
+    """Also where its parameters are those of a LLaMA, so that no name or shape tells."""
+    config = replace(config, vocab_size=512)
+    params = Transformer(config, FLOAT32).init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints", CheckpointConfig())
+    checkpoints.save(1, {"params": params}, config=Config(model=config, data=DataConfig(sequence_length=32)))
+    checkpoints.close()
+    tokenizer.save(tmp_path / "run")
+    model, loaded, _ = load_model(str(tmp_path / "run"), 1)
+    assert model.config == config
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+    for to in ("hf", "meta"):
+        with pytest.raises(ConfigError, match=r"cannot express this model \(model\.(norm|feedforward|position) .*; only a run"):
+            convert_weights(open_source(tmp_path / "run"), tmp_path / to, to)
+        assert not (tmp_path / to).exists()
