@@ -6,7 +6,7 @@ import re
 import jax
 import pytest
 
-from llama_jax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from llama_jax.config import ComputeConfig, Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from llama_jax.parallel.mesh import make_mesh
 from llama_jax.training.compiled import build
 
@@ -14,8 +14,8 @@ pytestmark = [pytest.mark.peers, pytest.mark.slow]
 
 LENGTH = 1024
 CONFIG = Config(
-    model=ModelConfig(vocab_size=2560, dim=512, num_layers=2, num_heads=8, num_kv_heads=4, ffn_dim=768, max_length=LENGTH,
-                      remat="linear"),
+    model=ModelConfig(vocab_size=2560, dim=512, num_layers=2, num_heads=8, num_kv_heads=4, ffn_dim=768, max_length=LENGTH),
+    compute=ComputeConfig(remat="linear"),
     data=DataConfig(sequence_length=LENGTH), optimizer=OptimizerConfig(warmup_steps=1),
     training=TrainingConfig(num_steps=2, batch_size=8, accumulation_steps=2), mesh=MeshConfig(data=1, fsdp=2, tensor=2),
 )
