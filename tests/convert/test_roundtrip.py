@@ -1,10 +1,12 @@
 """Whatever way weights go through the formats, they come back byte for byte."""
 
 import itertools
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 
+from llama_jax.cli.options import ConvertOptions
 from llama_jax.convert.convert import convert_weights
 from llama_jax.formats import hf
 from llama_jax.formats.base import STORED_DTYPES, WeightSource
@@ -18,6 +20,20 @@ def assert_same(one: WeightSource, other: WeightSource) -> None:
     for tensor in tensors(one.config):
         a, b = one.read(tensor), other.read(tensor)
         assert (a.dtype, a.shape) == (b.dtype, b.shape) and a.tobytes() == b.tobytes(), tensor
+
+
+def test_every_target_of_convert_is_a_format_of_its_own(tmp_path, tokenizer):
+    """The command and the function know the same formats, and what is written is recognised and read."""
+    targets = get_args(get_type_hints(ConvertOptions)["to"])
+    assert targets == get_args(get_type_hints(convert_weights)["to"])
+    memory = MemorySource(config_of(2), tokenizer)
+    formats = set()
+    for to in targets:
+        convert_weights(memory, tmp_path / to, to)
+        opened = open_source(tmp_path / to)
+        assert_same(memory, opened)
+        formats.add(opened.format)
+    assert len(formats) == len(targets)
 
 
 EVERY = list(itertools.product(SHAPES, [False, True], ["float32", "bfloat16"], [1, 2, 8]))

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,10 @@ from llama_jax.model.accounting import parameter_count
 from llama_jax.model.decoder import Transformer
 from llama_jax.model.tree import parameters
 from llama_jax.plan.memory import estimate_memory, layer_activations
+from llama_jax.training.optimizer import make_optimizer
+from llama_jax.training.step import init_state
 from tests.plan.shipped import ONE, shipped_config
+from tests.training.test_optimizer import OTHERS
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -23,6 +27,16 @@ def test_parameters_are_the_models(name):
     assert [leaf.shape for leaf in jax.tree.leaves(tree)] == [leaf.shape for leaf in described.values()]
     assert all(len(leaf.axes) == len(leaf.shape) for leaf in described.values())
     assert sum(math.prod(leaf.shape) for leaf in described.values()) == parameter_count(PRESETS[name])
+
+
+@pytest.mark.parametrize("name, value", OTHERS.items())
+def test_moments_are_what_the_optimizer_keeps(name, value):
+    """Every option of the optimizer that changes its state changes the plan too."""
+    config = shipped_config("tiny")
+    config = replace(config, optimizer=replace(config.optimizer, **{name: value}))
+    state = jax.eval_shape(partial(init_state, Transformer(config.model), make_optimizer(config.optimizer, 100), seed=0))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((state.opt_state, state.step)))
+    assert estimate_memory(config, ONE, attention="chunked", kind="gpu").moments == size
 
 
 def test_memory_by_hand():

@@ -1,6 +1,6 @@
 """The paper's schedule, decay and clipping."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,28 @@ def test_the_schedule_is_the_rate_of_an_update_by_its_number():
     config = OptimizerConfig(peak_lr=0.5, warmup_steps=3)
     logged = [float(learning_rate(config, 12)(step)) for step in range(1, 13)]
     np.testing.assert_allclose(rates_used(config, 12), logged, rtol=1e-6)
+
+
+OTHERS = {"peak_lr": 0.2, "warmup_steps": 3, "final_lr_ratio": 0.5, "beta1": 0.5, "beta2": 0.5, "eps": 0.1, "weight_decay": 0.3,
+          "clip_norm": 0.5, "moment_dtype": "bfloat16"}
+"""Another value of every field than `test_every_field_changes_the_updates` begins with."""
+
+
+def test_every_field_changes_the_updates():
+    assert {*OTHERS} == {field.name for field in fields(OptimizerConfig)}
+    start = OptimizerConfig(peak_lr=0.1, warmup_steps=2, weight_decay=0.1)
+
+    def after_five_updates(config: OptimizerConfig) -> np.ndarray:
+        optimizer, w = make_optimizer(config, 6), {"head": jnp.array([1.0, -2.0])}
+        state = optimizer.init(w)
+        for n in range(5):
+            updates, state = optimizer.update({"head": jnp.array([1.3 / (n + 1), 0.1 * n])}, state, w)
+            w = {"head": w["head"] + updates["head"]}
+        return np.asarray(w["head"])
+
+    usual = after_five_updates(start)
+    for name, value in OTHERS.items():
+        assert np.abs(after_five_updates(replace(start, **{name: value})) - usual).max() > 1e-5, name
 
 
 def params():
