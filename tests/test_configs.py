@@ -28,7 +28,7 @@ def test_builds_and_lowers_on_its_mesh(file):
     config = load_config(file)
     mesh = make_mesh(config.mesh)
     check_model(config.model, mesh)
-    check_batch(config.training.batch_size, config.training.accumulation_steps, mesh)
+    check_batch(config.training.batch_size, config.training.accumulation_steps, mesh=mesh)
     rows = jax.ShapeDtypeStruct((config.training.batch_size, config.data.sequence_length), jnp.int32)
     batch = Batch(*[rows] * 4, jax.ShapeDtypeStruct(rows.shape, jnp.float32))
     program = build(replace(config, mesh=MeshConfig()), mesh)

@@ -15,6 +15,7 @@ from jax import Array, lax
 from llama_jax.ops.bias import NO_BIAS, Bias
 from llama_jax.ops.masks import Mask
 from llama_jax.ops.reference import MASKED
+from llama_jax.ops.varying import vary_alike
 
 KNOWS = frozenset({"mask.segment_ids_BT", "mask.ends_BT", "bias.slopes_N", "bias.positions_BT"})
 """Fields of `Mask` and `Bias` that this backend supports: all that their `block` computes."""
@@ -57,6 +58,7 @@ def attend_chunked(
     k_BKSH, v_BKSH = (pad(x.transpose(0, 2, 1, 3), 2) for x in (k_BSKH, v_BSKH))
     mask = jax.tree.map(lambda ids_BT: pad(ids_BT, 1), mask)
     first_tile = None if first is None else first // chunk
+    q_BKGTH, k_BKSH, v_BKSH = vary_alike(q_BKGTH, k_BKSH, v_BKSH)
     out_BKGTH = _attend(q_BKGTH, k_BKSH, v_BKSH, mask, bias.padded(padding), first_tile, chunk)
     return out_BKGTH[:, :, :, :T].transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 
@@ -107,7 +109,8 @@ def _forward(q: Array, k: Array, v: Array, mask: Mask, bias: Bias, first: Array 
 
         start = (jnp.zeros((B, K, G, chunk, H), jnp.float32), jnp.full((B, K, G, chunk), LOWEST, jnp.float32),
                  jnp.zeros((B, K, G, chunk), jnp.float32))
-        total, top, norm = lax.fori_loop(0, i + 1, key_tile, start)
+        _, *start = vary_alike(q, *start)
+        total, top, norm = lax.fori_loop(0, i + 1, key_tile, tuple(start))
         norm = jnp.maximum(norm, SMALLEST_SUM)
         return (total / norm[..., None]).astype(q.dtype), top + jnp.log(norm)
 
@@ -150,12 +153,13 @@ def _backward(chunk: int, saved, d_out: Array):
             dq_i = _tile(dq, i, chunk=chunk, axis=3) + dot("BKGTS,BKSH->BKGTH", d_scores, k_j)
             return lax.dynamic_update_slice_in_dim(dq, dq_i, i * chunk, 3), dk, dv
 
-        zero = jnp.zeros(k_j.shape, jnp.float32)
+        _, zero = vary_alike(q, jnp.zeros(k_j.shape, jnp.float32))
         earliest = j if first is None else jnp.maximum(j - first, 0)
         dq, dk, dv = lax.fori_loop(earliest, T // chunk, query_tile, (dq, zero, zero))
         return dq, (dk.astype(k.dtype), dv.astype(v.dtype))
 
-    dq, (dk, dv) = lax.scan(key_tile, jnp.zeros(q.shape, jnp.float32), jnp.arange(k.shape[2] // chunk))
+    _, dq = vary_alike(q, jnp.zeros(q.shape, jnp.float32))
+    dq, (dk, dv) = lax.scan(key_tile, dq, jnp.arange(k.shape[2] // chunk))
     dk, dv = (jnp.moveaxis(x, 0, 2).reshape(k.shape) for x in (dk, dv))
     return dq.astype(q.dtype), dk, dv, None, None, None
 

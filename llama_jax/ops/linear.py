@@ -7,15 +7,20 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
+
+from llama_jax.ops.varying import explicit_sharding, vary_alike
 
 PARTS = 4
 """Number of partial sums in which a CPU computes the product of a single vector with a matrix."""
 
 
-def _dot(a: Array, b: Array, *, axes: tuple[tuple[int, ...], tuple[int, ...]]) -> Array:
-    """Contract `axes` (of a, of b), accumulating in float32."""
-    return lax.dot_general(a, b, (axes, ((), ())), preferred_element_type=jnp.float32)
+def _dot(
+    a: Array, b: Array, *, axes: tuple[tuple[int, ...], tuple[int, ...]], sharding: NamedSharding | None = None
+) -> Array:
+    """Contract `axes` (of a, of b), accumulating in float32; `sharding` is the result's where shardings are explicit."""
+    return lax.dot_general(a, b, (axes, ((), ())), preferred_element_type=jnp.float32, out_sharding=sharding)
 
 
 @jax.tree_util.register_dataclass
@@ -46,7 +51,7 @@ def linear(x: Array, w: Array | Int8, *, contract: int = 1, out_dtype: DTypeLike
         axes = tuple(range(x.ndim - contract, x.ndim)), tuple(range(contract))
         out = _dot(x, w.values.astype(x.dtype), axes=axes)
         return (out * jnp.expand_dims(w.scales, tuple(range(out.ndim - w.scales.ndim)))).astype(out_dtype or x.dtype)
-    return _linear(x, w, contract, jnp.dtype(out_dtype or x.dtype))
+    return _linear(*vary_alike(x, jnp.asarray(w)), contract, jnp.dtype(out_dtype or x.dtype))
 
 
 def _product(x: Array, w: Array, *, contract: int) -> Array:
@@ -72,24 +77,26 @@ def _forward(x: Array, w: Array, contract: int, out_dtype: jnp.dtype):
     return _linear(x, w, contract, out_dtype), (x, w)
 
 
-def weight_gradient(x: Array, g: Array, *, batch: int) -> Array:
+def weight_gradient(x: Array, g: Array, *, batch: int, sharding: NamedSharding | None = None) -> Array:
     """Gradient of a weight matrix: outer products of x and g summed over their first `batch` axes, float32 (x axes, g axes)."""
     axes = tuple(range(batch))
 
     def explicit_transpose(x: Array, g: Array) -> Array:
         # XLA's CPU matmul is up to twice as fast when its first operand is not transposed on the fly.
         inner_first = lax.optimization_barrier(x.transpose(*range(batch, x.ndim), *axes))
-        return _dot(inner_first, g, axes=(tuple(range(x.ndim - batch, x.ndim)), axes))
+        return _dot(inner_first, g, axes=(tuple(range(x.ndim - batch, x.ndim)), axes), sharding=sharding)
 
-    return lax.platform_dependent(x, g, cpu=explicit_transpose, default=lambda x, g: _dot(x, g, axes=(axes, axes)))
+    plain = partial(_dot, axes=(axes, axes), sharding=sharding)
+    return lax.platform_dependent(x, g, cpu=explicit_transpose, default=plain)
 
 
 def _backward(contract: int, out_dtype: jnp.dtype, saved, g: Array):
     x, w = saved
     g = g.astype(x.dtype)
     outputs = tuple(range(g.ndim - w.ndim + contract, g.ndim))
-    dx = _dot(g, w.astype(x.dtype), axes=(outputs, tuple(range(contract, w.ndim))))
-    return dx.astype(x.dtype), weight_gradient(x, g, batch=x.ndim - contract).astype(w.dtype)
+    dx = _dot(g, w.astype(x.dtype), axes=(outputs, tuple(range(contract, w.ndim))), sharding=explicit_sharding(x))
+    dw = weight_gradient(x, g, batch=x.ndim - contract, sharding=explicit_sharding(w))
+    return dx.astype(x.dtype), dw.astype(w.dtype)
 
 
 _linear.defvjp(_forward, _backward)

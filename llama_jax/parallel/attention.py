@@ -4,11 +4,12 @@ from functools import partial
 
 import jax
 from jax import Array, lax
-from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 from llama_jax.ops.attention import attend, choose, spec_of_arrays
 from llama_jax.ops.bias import NO_BIAS, Bias
 from llama_jax.ops.masks import Mask
+from llama_jax.ops.varying import explicit_axes, explicit_sharding
 from llama_jax.parallel.rules import axis_sizes, constrain, fitting, mesh_in_use, ways
 
 
@@ -47,11 +48,12 @@ def _attend_beside_explicit_axes(
     q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask: Mask, impl: str, *, bias: Bias
 ) -> Array:
     """Call `attend`; where shardings are part of array types (`AxisType.Explicit`), the compiler chooses them inside it."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if AxisType.Explicit not in mesh.axis_types:
+    as_queries = explicit_sharding(q_BTNH)
+    if as_queries is None:
         return attend(q_BTNH, k_BSKH, v_BSKH, mask, impl, bias=bias)
-    as_queries = jax.typeof(q_BTNH).sharding
-    return jax.sharding.auto_axes(partial(attend, impl=impl, bias=bias), out_sharding=as_queries)(q_BTNH, k_BSKH, v_BSKH, mask)
+    attend_here = partial(attend, impl=impl, bias=bias)
+    return jax.sharding.auto_axes(attend_here, axes=explicit_axes(as_queries), out_sharding=as_queries)(
+        q_BTNH, k_BSKH, v_BSKH, mask)
 
 
 def is_sliced(num_heads: int, num_kv_heads: int, *, mesh: Mesh | AbstractMesh) -> bool:

@@ -1,8 +1,8 @@
 """Sharding rules: the table from logical axes to mesh axes, and `constrain`, which tells the compiler how an array is sharded.
 
 Everything here also works inside another project's program: arrays are sharded only over the axes of the mesh in use that AXES
-names, and of these only over those that jax partitions by itself (`AxisType.Auto`), not over those that a surrounding `shard_map`
-or `pmap` splits by hand, nor over those whose shardings are part of array types (`AxisType.Explicit`).
+names. Inside a surrounding `shard_map` or `pmap`, and on a mesh with explicit axes, nothing is sharded here at all: the compiler,
+or the types of the arrays (`AxisType.Explicit`), decide.
 """
 
 import math
@@ -42,8 +42,9 @@ def axis_sizes(mesh: Mesh | AbstractMesh | Mapping[str, int]) -> dict[str, int]:
     """
     if isinstance(mesh, Mapping):
         return dict(mesh)
-    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
-    return {name: mesh.shape[name] for name, kind in kinds if name in AXES and kind == AxisType.Auto}
+    if any(kind != AxisType.Auto for kind in mesh.axis_types or ()):
+        return {}
+    return {name: mesh.shape[name] for name in mesh.axis_names if name in AXES}
 
 
 def mesh_in_use() -> AbstractMesh | None:

@@ -5,8 +5,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
+from llama_jax.ops.varying import explicit_sharding
 from llama_jax.parallel.rules import as_tuple, axis_sizes, fitting, mesh_axes, mesh_in_use, ways
 
 
@@ -49,4 +51,6 @@ def look_up(table_VD: Array, tokens_BT: Array, *, dtype: DTypeLike) -> Array:
 
 def _rows_of(table_VD: Array, ids: Array) -> Array:
     """table_VD[ids] with NaN for ids outside of [0, V), for which indexing would take the nearest row or count from the end."""
-    return jnp.asarray(table_VD).at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    like_ids = explicit_sharding(ids)
+    place = None if like_ids is None else NamedSharding(like_ids.mesh, PartitionSpec(*like_ids.spec, None))
+    return jnp.asarray(table_VD).at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False, out_sharding=place)

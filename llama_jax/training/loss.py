@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
+from jax.sharding import NamedSharding, PartitionSpec
 
 from llama_jax.errors import ConfigError
 from llama_jax.ops.linear import weight_gradient
+from llama_jax.ops.varying import explicit_axes, explicit_sharding, vary_alike
 from llama_jax.parallel.rules import as_tuple, axis_sizes, fitting, mesh_axes, mesh_in_use, spec, ways
 
 
@@ -39,7 +41,13 @@ def next_token_loss(
             or targets_BT.shape != rows or weights_BT.shape != rows or not jnp.issubdtype(targets_BT.dtype, jnp.integer):
         raise ConfigError(f"the loss wants h (B, T, D), a head (D, V), integer targets (B, T) and weights (B, T), got "
                           f"{h_BTD.shape}, {head_DV.shape}, {targets_BT.dtype} {targets_BT.shape} and {weights_BT.shape}.")
-    return _loss(h_BTD, head_DV.astype(jnp.float32), targets_BT, weights_BT.astype(jnp.float32), z_loss, chunk)
+    arrays = vary_alike(h_BTD, head_DV.astype(jnp.float32), targets_BT, weights_BT.astype(jnp.float32))
+    like_tokens = explicit_sharding(h_BTD)
+    if like_tokens is None:
+        return _loss(*arrays, z_loss, chunk)
+    sums = (NamedSharding(like_tokens.mesh, PartitionSpec()),) * 2
+    return jax.sharding.auto_axes(lambda *arrays: _loss(*arrays, z_loss, chunk), axes=explicit_axes(like_tokens),
+                                  out_sharding=sums)(*arrays)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -125,8 +133,9 @@ def _sum_over_chunks(h_BTD, head_DV, targets_BT, weights_BT, z_loss, chunk, *, g
         d_head += weight_gradient(h_BCD, d_logits, batch=2)
         return (total, nll_total + nll, d_head), (d_h_BCD.astype(h_BTD.dtype), total_BC)
 
-    d_head = jnp.zeros(head_DV.shape, jnp.float32) if gradients else None
-    (total, nll, d_head), of_tokens = lax.scan(one, (jnp.float32(0), jnp.float32(0), d_head), jnp.arange(T // C))
+    d_head = vary_alike(h_BTD, jnp.zeros(head_DV.shape, jnp.float32))[1] if gradients else None
+    _, zero = vary_alike(h_BTD, jnp.float32(0))
+    (total, nll, d_head), of_tokens = lax.scan(one, (zero, zero, d_head), jnp.arange(T // C))
     if not gradients:
         return (total, nll), (None, None, None)
     d_h, d_weights = (jnp.moveaxis(x, 0, 1).reshape(B, T, *x.shape[3:]) for x in of_tokens)
