@@ -18,7 +18,7 @@ from llama_jax.tokenizer.training import train_sentencepiece
 
 
 def run_tokenizer(asked: TokenizerOptions) -> None:
-    """Train or measure, whichever is asked for."""
+    """Run `tokenizer train` or `tokenizer report`, as the options ask."""
     if isinstance(asked.command, TokenizerTrainOptions):
         _train(asked.command)
     else:

@@ -49,7 +49,7 @@ class AnswerCache:
         return sha256(f"{self._fingerprint} {json.dumps(asked)}".encode()).hexdigest()
 
     def get(self, key: str) -> dict[int, ModelAnswer]:
-        """The known answers of a chunk by the index of their request."""
+        """The cached answers to some requests, by the index of each request among them."""
         return dict(self._known[key])
 
     def put(self, key: str, answers: Mapping[int, ModelAnswer]) -> None:

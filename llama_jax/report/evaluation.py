@@ -28,7 +28,7 @@ def write_evaluation_report(folder: Path, results: dict[str, Any]) -> None:
 
 
 def evaluation_tables(results: dict[str, Any]) -> list[Table]:
-    """All tables of the report that have a value."""
+    """The tables of an evaluation's report, without those in which no cell has a value."""
     found = [_paper_table(table, results) for table in PUBLISHED_TABLES
              if any(_column_estimate(column, results) for column in table.columns)]
     extra = [_other_table(results), _normalisation_table(results), *_breakdown_tables(results), _asked_table(results)]

@@ -27,7 +27,7 @@ class Marks(NamedTuple):
 
 
 def bar_plot(bars: Sequence[Bar], name: str, *, marks: Sequence[Marks] = ()) -> bytes:
-    """PNG file of bars on an axis from 0 to 100 percent, the first at the top; `name` is theirs in the legend."""
+    """PNG file of bars on an axis from 0 to 100 percent, the first at the top; the legend calls them `name`."""
     figure = Figure(figsize=(7, 0.9 + 0.26 * len(bars)), dpi=130)
     axes = figure.subplots()
     places = range(len(bars))

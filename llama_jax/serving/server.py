@@ -115,7 +115,7 @@ class Server:
         return decode_body(bytes(data))
 
     async def completions(self, request: Request) -> Response:
-        """POST /v1/completions."""
+        """Answer a POST to /v1/completions: completions of one or several prompts, whole or as a stream of events."""
         self._check_key(request)
         try:
             completion_request = parse_request(await self._read_body(request), max_completions=self.limits.max_completions)
