@@ -49,7 +49,7 @@ class AnswerCache:
         return sha256(f"{self._fingerprint} {json.dumps(asked)}".encode()).hexdigest()
 
     def get(self, key: str) -> dict[int, ModelAnswer]:
-        """The cached answers to some requests, by the index of each request among them."""
+        """The cached answers to the chunk of requests with this key, by the index of each request in the chunk."""
         return dict(self._known[key])
 
     def put(self, key: str, answers: Mapping[int, ModelAnswer]) -> None:
