@@ -4,7 +4,7 @@ The kinds exist in these tests alone: what counts, plans, decays, quantizes, cac
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +86,8 @@ def registered(monkeypatch):
     monkeypatch.setitem(FEEDFORWARDS, "relu", FeedForwardKind(("w_in",), jax.nn.relu))
     monkeypatch.setitem(POSITIONS, "sloped", lambda config: Sloped())
     for field, name in KINDS.items():
-        monkeypatch.setitem(ModelConfig.__annotations__, field, Literal["rmsnorm", "swiglu", "rope", name])
+        known = get_args(ModelConfig.__annotations__[field])
+        monkeypatch.setitem(ModelConfig.__annotations__, field, Literal[(*known, name)])
     yield
     parameters.cache_clear()
 
