@@ -8,6 +8,7 @@ import pytest
 
 from llama_jax.config.file import field_names
 from llama_jax.config.schema import Config
+from llama_jax.ops.attention import BACKENDS
 from tests.test_floors import LAYERS, MODULES
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +41,11 @@ def test_the_architecture_page_names_every_package():
 def test_the_architecture_page_has_the_layers_that_are_tested():
     layers = [set(re.findall(r"`(\w+)`", line)) for line in re.findall(r"^\d+\. (.*)", section("Layers"), re.M)]
     assert layers == LAYERS
+
+
+def test_the_page_on_scale_has_every_attention_backend():
+    table = (ROOT / "docs" / "SCALE.md").read_text().partition("## Attention backends\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` ", table, re.M)) == {*BACKENDS}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -58,3 +58,13 @@ def test_a_backend_heeds_every_field_that_it_knows(name, field):
     np.testing.assert_allclose(out, out_of("reference", SAYING[field]), atol=1e-4)
     without = WITHOUT.get(field, type(SAYING[field])())
     assert np.abs(out - out_of(name, without)).max() > 1e-2, "the field changes nothing"
+
+
+@pytest.mark.parametrize("field", [name for name in SAYING if name.startswith("bias.") and name != "bias.positions_BT"])
+def test_decode_steps_heed_every_bias(field):
+    """Three tokens over a cache that holds the others; positions are indices there."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    q, k, v = (jax.random.normal(key, (2, T, heads, 16)) for key, heads in zip(keys, (4, 2, 2), strict=True))
+    cached = decode.attend_over_cache(q[:, -3:], k.swapaxes(1, 2), v.swapaxes(1, 2), lengths_B=jnp.full(2, T - 3),
+                                      bias=SAYING[field])
+    np.testing.assert_allclose(cached, attend(q, k, v, CAUSAL, "reference", bias=SAYING[field])[:, -3:], atol=1e-5)
