@@ -3,9 +3,11 @@
 import ast
 import re
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
+from llama_jax.cli.options import ConvertOptions
 from llama_jax.config.file import field_names
 from llama_jax.config.schema import Config
 from llama_jax.ops.attention import BACKENDS
@@ -46,6 +48,11 @@ def test_the_architecture_page_has_the_layers_that_are_tested():
 def test_the_page_on_scale_has_every_attention_backend():
     table = (ROOT / "docs" / "SCALE.md").read_text().partition("## Attention backends\n")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` ", table, re.M)) == {*BACKENDS}
+
+
+def test_the_page_on_weights_has_every_format():
+    table = (ROOT / "docs" / "CONVERT.md").read_text().partition("\n## ")[0]
+    assert set(re.findall(r"^\| [\w ]+ \(`(\w+)`\) ", table, re.M)) == {*get_args(get_type_hints(ConvertOptions)["to"])}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
