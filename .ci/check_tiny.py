@@ -9,5 +9,5 @@ for name in ("config.json", "tokenizer.model", "metrics.jsonl", "loss.png", "sam
     assert (run / name).exists(), f"{run} lacks {name}"
 lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 bits = [line["heldout_bits_per_byte"] for line in lines if "heldout_bits_per_byte" in line][-1]
-assert bits <= 2.40, f"held-out text costs {bits:.3f} bits a byte, more than 2.40"
-print(f"held-out {bits:.3f} bits a byte after {[line['seconds'] for line in lines if 'seconds' in line][-1]:.0f} s")
+assert bits <= 2.40, f"held-out text costs {bits:.3f} bits per byte, more than 2.40"
+print(f"held-out {bits:.3f} bits per byte after {[line['seconds'] for line in lines if 'seconds' in line][-1]:.0f} s")

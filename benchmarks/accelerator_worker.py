@@ -43,7 +43,7 @@ SHAPES = {
 """`small` is for machines without an accelerator."""
 
 DOCUMENT = 700
-"""Mean tokens a document in the rows of the train step."""
+"""Mean tokens per document in the rows of the train step."""
 
 
 def seconds_of(action: Callable[[], object], repeats: int) -> float:
@@ -78,14 +78,14 @@ def memory_limit(device: jax.Device) -> int:
 
 
 def model_of(job: dict) -> ModelConfig:
-    """The shape; of 7b as many layers as leave 40% of the memory to activations at 16 bytes a parameter."""
+    """The shape; of 7b as many layers as leave 40% of the memory to activations at 16 bytes per parameter."""
     model = replace(SHAPES[job["shape"]], max_length=job["length"])
     if "layers" in job:
         return replace(model, num_layers=job["layers"])
     if job["shape"] == "7b":
         one, none = (parameter_count(replace(model, num_layers=layers)) for layers in (2, 1))
-        room = 0.6 * memory_limit(jax.devices()[0]) / 16 - (2 * none - one)
-        model = replace(model, num_layers=max(1, min(model.num_layers, int(room / (one - none)))))
+        free = 0.6 * memory_limit(jax.devices()[0]) / 16 - (2 * none - one)
+        model = replace(model, num_layers=max(1, min(model.num_layers, int(free / (one - none)))))
     return model
 
 

@@ -9,7 +9,7 @@ over rounds of our requests/s divided by theirs. HFLM runs at the fastest of its
 
 With --slices the work is a whole evaluation of the eight common-sense tasks from the official files in DATA_DIR, and each side
 is the command that a user types, on the same Hugging Face folder: `eval.py --protocol lm_eval` and `lm_eval --model hf` with
-that harness's own task definitions, at the fastest of its batch sizes. Seconds are those of the whole process: start,
+lm-evaluation-harness's own task definitions, at the fastest of its batch sizes. Seconds are those of the whole process: start,
 loading, our compilation, report. Ours scores every choice after "Answer:" as well, which the harness's tasks do not; theirs
 runs a second time with its metric acc_mutual_info, for which it scores every choice alone, so that both sides do about the
 same work. tokens/s count the tokens of each different choice and its context, the same number for all.

@@ -115,7 +115,7 @@ def workers(args: argparse.Namespace, shape: str, dtype: str, env: dict[str, str
 
 
 def measure(args: argparse.Namespace, shape: str, dtype: str, env: dict[str, str]) -> list[dict]:
-    """One row a side: its seconds a step, round by round."""
+    """One row per side: its seconds per step, round by round."""
     with workers(args, shape, dtype, env) as sides:
         ceilings = []
         for number in range(args.rounds):

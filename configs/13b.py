@@ -4,7 +4,7 @@ Run:      python train.py --config configs/13b.py
 Hardware: A100-80GB or better, 128 of them
 Tokens:   1.0T in batches of 4M (2,048 x 2,048)
 Hours:    135,168 A100 hours in the paper (Table 15)
-Data:     folders made by `python -m llama_jax prepare`, one a source of Table 1 (2.1).
+Data:     folders made by `python -m llama_jax prepare`, one per source of Table 1 (2.1).
 """
 
 from llama_jax.config import CheckpointConfig, ComputeConfig, Config, DataConfig, MeshConfig, TrainingConfig

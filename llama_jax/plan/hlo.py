@@ -170,7 +170,7 @@ def _group_size(line: str) -> int:
 def _payload(match: re.Match, devices: int) -> int:
     """Bytes of the whole array (the larger of operand and result) of one collective.
 
-    The type of an instruction is that of its result. Of an asynchronous start it is a tuple of operand and result.
+    The type of an instruction is that of its result. For an asynchronous start it is a tuple of operand and result.
     """
     kind, asynchronous = match[2], bool(match[3])
     types = re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", re.sub(r"\{[^{}]*\}", "", match[1]))

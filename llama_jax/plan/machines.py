@@ -78,7 +78,7 @@ class Machine:
         """Bytes of memory that a program can have.
 
         Three quarters of a GPU's: jax takes no more by default (XLA_PYTHON_CLIENT_MEM_FRACTION), and beyond 76% XLA begins to
-        recompute matmuls to save memory. Of a TPU's all that libtpu leaves.
+        recompute matmuls to save memory. On TPUs, all that libtpu leaves.
         """
         return self.memory * 3 // 4 if self.kind == "gpu" else self.memory - self.reserved
 

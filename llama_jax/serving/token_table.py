@@ -10,7 +10,7 @@ from llama_jax.tokenizer.base import IncrementalDecoder, Tokenizer
 def token_names(tokenizer: Tokenizer, vocab_size: int) -> tuple[str, ...]:
     r"""A unique name for every id of a model's vocabulary, as `tokens` and `top_logprobs` of an answer show it.
 
-    The name of a token is its text, or `bytes:\xe2` where it stands for bytes that are not a character. Of several tokens
+    The name of a token is its text, or `bytes:\xe2` where it stands for bytes that are not a character. Among several tokens
     with one text, the first that is not a byte keeps the text as its name; a byte is then called `bytes:\x41`, and any other
     `token_id:17`, as is an id without text or beyond the tokenizer (a vocabulary padded to a multiple of 64).
     """

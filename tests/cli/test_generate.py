@@ -104,7 +104,7 @@ def test_a_file_of_prompts(folder, loaded, tmp_path):
 
 
 def test_a_byte_order_mark_is_no_part_of_a_file(folder, tmp_path, capsys):
-    """Of prompts and of pairs; what else a row holds comes back, also where it is no text."""
+    """Files of prompts and of pairs may have one; what else a row holds comes back, also half a surrogate pair."""
     (tmp_path / "in.jsonl").write_bytes(b'\xef\xbb\xbf{"prompt": "ROMEO:", "context": "The king", "continuation": " lives", '
                                         b'"id": "\\ud83d"}\r\n')
     assert run("generate", "--checkpoint", folder, "--prompt_file", tmp_path / "in.jsonl", *TYPED) == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_jax import __main__ as door
+from llama_jax import __main__ as commands
 from llama_jax.cli import plan as command
 from llama_jax.cli.parsing import apply_overrides, split_overrides
 from llama_jax.plan import compiled as compiling
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments) -> int:
-    return door.main(["plan", *(str(argument) for argument in arguments)])
+    return commands.main(["plan", *(str(argument) for argument in arguments)])
 
 
 def test_command(tmp_path, capsys):

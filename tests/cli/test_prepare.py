@@ -41,7 +41,7 @@ def small(tmp_path, play) -> Path:
 
 @pytest.fixture
 def folder(tmp_path, tokenizer) -> Path:
-    """Of the tokenizer."""
+    """The folder of a tokenizer."""
     tokenizer.save(tmp_path / "tokenizer")
     return tmp_path / "tokenizer"
 

@@ -206,7 +206,7 @@ def test_mistakes_that_only_the_run_can_see(capsys, tmp_path, arguments, code, s
     assert sentence in error_of(capsys, "--config", TINY, "--workdir", tmp_path / "run", *arguments, code=code)
 
 
-def test_the_door_itself(tmp_path):
+def test_train_py_itself(tmp_path):
     """train.py as people call it: the code and the streams of a real process."""
     process = subprocess.run([sys.executable, ROOT / "train.py", "--config", TINY, "--model.dimm", "3"], cwd=tmp_path,
                              env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)

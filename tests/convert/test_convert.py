@@ -56,7 +56,7 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path, memory, monkeypatch)
 
 
 class Zeros(MemorySource):
-    """Of any size, in no memory."""
+    """Weights of any size that take no memory."""
 
     def read(self, tensor) -> np.ndarray:
         return np.zeros(tensor.shape(self.config), np.float32)

@@ -151,7 +151,7 @@ def without(params: dict, *names: str) -> dict:
     (lambda params: params | {"other": params["head"]}, "other should be absent"),
 ], ids=["wrapped", "none", "no norm", "a layer short", "layers twice", "a narrow head", "one more"])
 def test_parameters_of_another_model_are_named(gqa, tokenizer, damage, name):
-    """An array that is a layer short was read without a word: jax takes the last one for those that lack."""
+    """An array that is a layer short was read without an error: jax takes the last one for those that lack."""
     model, params = gqa
     for ask in (lambda params: generate(model, params, tokenizer, "a", WARM),
                 lambda params: loglikelihood(model, params, tokenizer, ("a", "b"))):

@@ -1,4 +1,4 @@
-"""Laws of the model: causal, packed = separate, remat = none, scanned = unrolled; its initialisation and its counts."""
+"""Properties of the model: causal, packed = separate, remat = none, scanned = unrolled; its initialisation and its counts."""
 
 from contextlib import nullcontext
 from dataclasses import replace

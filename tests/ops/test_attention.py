@@ -1,4 +1,4 @@
-"""Laws of the attention backends: all equal the reference, none sees the future, tiles skip what is masked."""
+"""Properties of the attention backends: all equal the reference, none sees the future, tiles skip what is masked."""
 
 import itertools
 import re
@@ -206,7 +206,7 @@ def test_splash_in_its_interpreter_equals_the_reference():
 
 
 class Device(NamedTuple):
-    """What the door asks of a device."""
+    """What `choose` asks of a device."""
 
     platform: str
     device_kind: str
@@ -236,7 +236,7 @@ def test_auto_picks_the_best_that_can_serve(change, backend, why):
     assert picked == backend and re.search(why, reason)
 
 
-def test_the_door_says_what_is_lacking():
+def test_choose_says_what_a_backend_lacks():
     on_cpu = replace(SEVEN_B, device=CPU)
     assert choose("reference", on_cpu) == ("reference", "asked for")
     assert choose("cudnn", SEVEN_B) == ("cudnn", "asked for")

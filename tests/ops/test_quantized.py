@@ -28,7 +28,7 @@ def test_within_half_a_step(shape, contract):
 
 
 def test_the_cost_on_a_real_model(shared_data):
-    """stories260K on its own text: 0.005 nats a token at most."""
+    """stories260K on its own text: 0.005 nats per token at most."""
     config, params = load_llama2c(shared_data / "checkpoints/stories260K/stories260K.bin")
     params = jax.tree.map(jnp.asarray, params)
     ids = json.loads((shared_data / "checkpoints/stories260K/greedy.json").read_text())["tokens"]

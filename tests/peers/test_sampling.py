@@ -50,7 +50,7 @@ def test_kept_tokens(model, scale):
 
 
 def test_top_k_and_the_default_top_p_keep_what_transformers_keeps(model):
-    """Of equal logits but a few: without renormalising, top_p would keep all of the k."""
+    """All logits but a few are equal: without renormalising, top_p would keep all of the k."""
     logits = np.concatenate([np.linspace(3, 0, 16), np.full(3984, -1.0)])[None].astype(np.float32)
     choice = Sampling(temperature=1.0, top_k=16, top_p=0.5)
     assert (kept(logits, choice) > EXCLUDED_LOGIT).sum() == np.isfinite(processed(model, logits, choice)).sum() < 6

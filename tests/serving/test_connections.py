@@ -156,7 +156,7 @@ def test_clients_that_leave_at_any_moment_leave_nothing_behind(client):
         for wait in (0, 0.001, 0.003, 0.01, 0.03):
             for _ in range(4):
                 with socket.create_connection(address(client), timeout=10) as connection:
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # gone without a word
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # reset, without a FIN
                     connection.sendall(request(body, f"content-length: {len(body)}"))
                     time.sleep(wait)
     deadline = time.monotonic() + 20

@@ -72,12 +72,12 @@ def test_max_tokens(client, model, tokenizer):
     usage = post(client, prompt="ROMEO:", temperature=0).json()["usage"]
     assert usage["completion_tokens"] == 16
     assert post(client, prompt="ROMEO:", temperature=0, max_tokens=None).json()["usage"] == usage
-    room = model[0].config.max_length - usage["prompt_tokens"]
-    full = post(client, **ASKED | {"max_tokens": room}).json()
-    assert full["usage"]["completion_tokens"] == room and full["choices"][0]["finish_reason"] == "length"
+    left = model[0].config.max_length - usage["prompt_tokens"]
+    full = post(client, **ASKED | {"max_tokens": left}).json()
+    assert full["usage"]["completion_tokens"] == left and full["choices"][0]["finish_reason"] == "length"
     for stream in (False, True):
-        error = refused(client, "max_tokens", max_tokens=room + 1, stream=stream)
-        assert error["code"] == "context_length_exceeded" and str(room) in error["message"]
+        error = refused(client, "max_tokens", max_tokens=left + 1, stream=stream)
+        assert error["code"] == "context_length_exceeded" and str(left) in error["message"]
     assert refused(client, "prompt", prompt=[5] * 64)["code"] == "context_length_exceeded"
     assert post(client, prompt=[5] * 60, temperature=0).json()["usage"]["completion_tokens"] == 4  # not asked: what there is
     none = post(client, **ASKED | {"max_tokens": 0}).json()

@@ -1,4 +1,4 @@
-"""Laws of the train step: accumulation = one batch, 8 devices = 1 on every mesh, the paper's optimizer = torch's."""
+"""Properties of the train step: accumulation = one batch, 8 devices = 1 on every mesh, the paper's optimizer = torch's."""
 
 import itertools
 import math

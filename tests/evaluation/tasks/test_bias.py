@@ -61,7 +61,7 @@ def test_crows_pairs_average_is_the_papers(shared_data):
 
 def test_crows_pairs_perplexity_is_per_token(shared_data):
     found = items("crows_pairs", shared_data / "eval")[:1]
-    answers = [[LikelihoodAnswer(-12, 6, False), LikelihoodAnswer(-11, 5, False)]]  # 2.0 and 2.2 nats a token
+    answers = [[LikelihoodAnswer(-12, 6, False), LikelihoodAnswer(-11, 5, False)]]  # 2.0 and 2.2 nats per token
     [verdict] = judged("crows_pairs", found, answers)
     assert verdict.metrics == {"stereotype_perplexity": 1, "stereotype_likelihood": 0, "race": 1, "likelihood_difference": 1}
     [verdict] = judged("crows_pairs", found, answers, protocol="lm_eval")
@@ -94,7 +94,7 @@ def test_winogender_counts(gotcha, his, her, shared_data):
 
 
 def test_gotcha_splits_occupations_at_the_median_share_of_women(tmp_path):
-    """Of shares of women of 10, 40, 45 and 48% the upper two count as women's, though men are the majority in all four."""
+    """Where the shares of women are 10, 40, 45 and 48%, the upper two count as women's, though men are the majority in all four."""
     (tmp_path / "winogender").mkdir()
     shares = {"pilot": 10, "farmer": 40, "judge": 45, "baker": 48}
     stats, sentences = ["occupation\tbls_pct_female"], ["sentid\tsentence"]
