@@ -94,7 +94,7 @@ def test_winogender_counts(gotcha, his, her, shared_data):
 
 
 def test_gotcha_splits_occupations_at_the_median_share_of_women(tmp_path):
-    """Where the shares of women are 10, 40, 45 and 48%, the upper two count as women's, though men are the majority in all four."""
+    """With 10, 40, 45 and 48% women, the upper two count as women's, though men are the majority in all four."""
     (tmp_path / "winogender").mkdir()
     shares = {"pilot": 10, "farmer": 40, "judge": 45, "baker": 48}
     stats, sentences = ["occupation\tbls_pct_female"], ["sentid\tsentence"]
