@@ -1,4 +1,10 @@
-"""The LLaMA model: Flax modules from RMSNorm to the whole decoder, the key-value cache, and a description of all parameters."""
+"""The LLaMA model: Flax modules from RMSNorm to the whole decoder, the key-value cache, and a description of all parameters.
+
+RMSNorm, FeedForward and Attention take fields, not a config, and fit into any Flax (Linen) model: RMSNorm and FeedForward take
+(..., D) and Attention (..., T, D) with any leading axes, and their parameters are plain arrays. Under another project's mesh only
+axes that have names of ours (`parallel.rules.AXES`) and are all `AxisType.Auto` shard anything here; inside a `shard_map` or
+`pmap` every device computes what it is given; explicit shardings of the input (`AxisType.Explicit`) carry over to the output.
+"""
 
 from llama_jax.model.accounting import parameter_count, train_flops_per_token
 from llama_jax.model.attention import Attention, KeysValues, LayerCache

@@ -15,6 +15,7 @@ from llama_jax.model.positions import PositionEncoding, Rotary
 from llama_jax.ops.decode import attend_over_cache, write_to_cache
 from llama_jax.ops.linear import linear
 from llama_jax.ops.masks import CAUSAL, Mask
+from llama_jax.ops.varying import explicit_sharding, merged_sharding
 from llama_jax.parallel.attention import attend_over_mesh
 from llama_jax.parallel.rules import constrain
 
@@ -69,8 +70,11 @@ class Attention(nn.Module):
         """
         if x.ndim < 2:
             raise ConfigError(f"attention wants tokens (..., T, D), got {x.shape}.")
-        out_BTD, _ = self.with_keys_values(x.reshape(-1, *x.shape[-2:]) if x.ndim != 3 else x, tables, mask=mask)
-        return out_BTD.reshape(x.shape)
+        if x.ndim == 3:
+            return self.with_keys_values(x, tables, mask=mask)[0]
+        x_BTD = jnp.reshape(x, (-1, *x.shape[-2:]), out_sharding=merged_sharding(x, kept=2))
+        out_BTD, _ = self.with_keys_values(x_BTD, tables, mask=mask)
+        return jnp.reshape(out_BTD, x.shape, out_sharding=explicit_sharding(x))
 
     @nn.compact
     def with_keys_values(

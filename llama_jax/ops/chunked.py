@@ -58,8 +58,8 @@ def attend_chunked(
     k_BKSH, v_BKSH = (pad(x.transpose(0, 2, 1, 3), 2) for x in (k_BSKH, v_BSKH))
     mask = jax.tree.map(lambda ids_BT: pad(ids_BT, 1), mask)
     first_tile = None if first is None else first // chunk
-    q_BKGTH, k_BKSH, v_BKSH = vary_alike(q_BKGTH, k_BKSH, v_BKSH)
-    out_BKGTH = _attend(q_BKGTH, k_BKSH, v_BKSH, mask, bias.padded(padding), first_tile, chunk)
+    arrays, structure = jax.tree.flatten((q_BKGTH, k_BKSH, v_BKSH, mask, bias.padded(padding), first_tile))
+    out_BKGTH = _attend(*jax.tree.unflatten(structure, vary_alike(*arrays)), chunk)
     return out_BKGTH[:, :, :, :T].transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 
 

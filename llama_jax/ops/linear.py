@@ -10,7 +10,7 @@ from jax import Array, lax
 from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 
-from llama_jax.ops.varying import explicit_sharding, vary_alike
+from llama_jax.ops.varying import explicit_sharding, product_sharding, vary_alike
 
 PARTS = 4
 """Number of partial sums in which a CPU computes the product of a single vector with a matrix."""
@@ -48,14 +48,14 @@ def linear(x: Array, w: Array | Int8, *, contract: int = 1, out_dtype: DTypeLike
     The float32 parameter w is cast to x's dtype for the product, but its gradient stays float32. An Int8 has no gradient.
     """
     if isinstance(w, Int8):
-        axes = tuple(range(x.ndim - contract, x.ndim)), tuple(range(contract))
-        out = _dot(x, w.values.astype(x.dtype), axes=axes)
+        out = _product(x, w.values.astype(x.dtype), contract=contract)
         return (out * jnp.expand_dims(w.scales, tuple(range(out.ndim - w.scales.ndim)))).astype(out_dtype or x.dtype)
     return _linear(*vary_alike(x, jnp.asarray(w)), contract, jnp.dtype(out_dtype or x.dtype))
 
 
 def _product(x: Array, w: Array, *, contract: int) -> Array:
-    return _dot(x, w, axes=(tuple(range(x.ndim - contract, x.ndim)), tuple(range(contract))))
+    axes = tuple(range(x.ndim - contract, x.ndim)), tuple(range(contract))
+    return _dot(x, w, axes=axes, sharding=product_sharding(x, w, contract=contract))
 
 
 def _vector_product(x: Array, w: Array, *, contract: int) -> Array:
@@ -68,7 +68,7 @@ def _vector_product(x: Array, w: Array, *, contract: int) -> Array:
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _linear(x: Array, w: Array, contract: int, out_dtype: jnp.dtype) -> Array:
     product, w = partial(_product, contract=contract), w.astype(x.dtype)
-    if math.prod(x.shape[: x.ndim - contract]) != 1 or x.size % PARTS:
+    if math.prod(x.shape[: x.ndim - contract]) != 1 or x.size % PARTS or explicit_sharding(x) is not None:
         return product(x, w).astype(out_dtype)
     return lax.platform_dependent(x, w, cpu=partial(_vector_product, contract=contract), default=product).astype(out_dtype)
 

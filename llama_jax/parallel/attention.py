@@ -51,9 +51,13 @@ def _attend_beside_explicit_axes(
     as_queries = explicit_sharding(q_BTNH)
     if as_queries is None:
         return attend(q_BTNH, k_BSKH, v_BSKH, mask, impl, bias=bias)
-    attend_here = partial(attend, impl=impl, bias=bias)
+
+    def attend_here(q_BTNH: Array, k_BSKH: Array, *rest) -> Array:
+        v_BSKH, mask, bias = rest
+        return attend(q_BTNH, k_BSKH, v_BSKH, mask, impl, bias=bias)
+
     return jax.sharding.auto_axes(attend_here, axes=explicit_axes(as_queries), out_sharding=as_queries)(
-        q_BTNH, k_BSKH, v_BSKH, mask)
+        q_BTNH, k_BSKH, v_BSKH, mask, bias)
 
 
 def is_sliced(num_heads: int, num_kv_heads: int, *, mesh: Mesh | AbstractMesh) -> bool:

@@ -12,6 +12,11 @@ from jax.sharding import PartitionSpec as P
 
 from llama_jax import Attention, FeedForward, RMSNorm, Transformer, next_token_loss
 from llama_jax.model.decoder import head_matrix
+from llama_jax.ops import chunked
+from llama_jax.ops.bias import Bias
+from llama_jax.ops.linear import linear, quantize
+from llama_jax.ops.masks import Mask
+from llama_jax.parallel.attention import attend_over_mesh
 from tests.golden.small import CONFIGS, FLOAT32, random_params, random_rows
 
 B, T, D = 8, 8, 32
@@ -34,7 +39,8 @@ class ForeignBlock(nn.Module):
 @pytest.mark.parametrize("leading", [(), (3,), (2, 3), (2, 1, 3), (2, 1, 2, 3), (1, 2, 1, 2, 3)], ids=len)
 def test_any_leading_dimensions(name, leading):
     """Every row of the last axis by itself, or for attention every row of tokens."""
-    module = MODULES[name].bind({"params": jax.tree.map(lambda x: 3 * x, PARAMS[name])})
+    params = jax.tree.map(lambda leaf: 3 * leaf, PARAMS[name])
+    module = jax.jit(lambda x: MODULES[name].apply({"params": params}, x))
     own = (T, D) if name == "attention" else (D,)
     x = np.random.default_rng(1).standard_normal((*leading, *own)).astype(np.float32)
     rows = [module(row[None])[0] for row in x.reshape(-1, *own)]
@@ -44,10 +50,10 @@ def test_any_leading_dimensions(name, leading):
 
 
 def test_in_a_foreign_model_parameters_are_plain_arrays():
-    params = ForeignBlock().init(jax.random.key(0), X)["params"]
+    params = jax.jit(ForeignBlock().init)(jax.random.key(0), X)["params"]
     assert set(params) == {"gain", "mixer", "first", "channel", "second"}
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(params, is_leaf=lambda leaf: hasattr(leaf, "names")))
-    gradients = jax.grad(lambda params: jnp.square(ForeignBlock().apply({"params": params}, X)).sum())(params)
+    gradients = jax.jit(jax.grad(lambda params: jnp.square(ForeignBlock().apply({"params": params}, X)).sum()))(params)
     assert all(np.isfinite(leaf).all() and np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradients))
 
 
@@ -67,7 +73,7 @@ def of_model():
         tokens, targets = rows[:, :-1], rows[:, 1:]
         h_BTD = model.apply({"params": params}, tokens, method=Transformer.hidden)
         total, _ = next_token_loss(h_BTD, head_matrix(params), targets, jnp.ones(targets.shape), chunk=32)
-        return total, model.apply({"params": params}, tokens)
+        return total, linear(h_BTD, head_matrix(params))  # as `Transformer.__call__`, which would run the blocks again
 
     return loss, random_params(config, 0), random_rows(config, 1, batch=B, length=T)
 
@@ -145,3 +151,86 @@ def alone():
 def test_values_and_gradients_under_foreign_meshes(place, case, alone):
     found = ELSEWHERE[place](*CASES[case])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(jax.device_get(a), b, rtol=2e-4, atol=2e-4), found, alone[case])
+
+
+def explicit_mesh():
+    return jax.make_mesh((4, 2), ("x", "y"), axis_types=(EXPLICIT, EXPLICIT))
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(("leading", "spec"), [((2, 4), P(None, "x")), ((4, 3, 2), P("x", None, "y")), ((8,), P(("x", "y")))],
+                         ids=str)
+def test_explicitly_sharded_leading_dimensions(name, leading, spec):
+    loss, params, _ = CASES[name]
+    x = np.random.default_rng(2).standard_normal((*leading, T, D)).astype(np.float32)
+    wanted = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, x)
+    found = on_mesh((4, 2), ("x", "y"), (EXPLICIT, EXPLICIT), spec)(loss, params, x)
+    y = found[0][1]
+    assert y.sharding.is_equivalent_to(NamedSharding(y.sharding.mesh, spec), y.ndim), "it lies like x"
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(jax.device_get(a), b, rtol=2e-4, atol=2e-4), found, wanted)
+
+
+@pytest.mark.parametrize(("first", "last"), [(P(None, "y"), P("y")), (P("x"), P(None, "x")), (P(None, "x"), P("x"))], ids=str)
+def test_explicitly_sharded_weights(first, last):
+    """Tensor parallel, and sharded over the axis of the rows."""
+    loss, params, x = CASES["feedforward"]
+    wanted = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, x)
+    with jax.set_mesh(explicit_mesh()):
+        placed = {name: jax.device_put(leaf, last if name == "w_down" else first) for name, leaf in params.items()}
+        found = jax.jit(jax.value_and_grad(loss, has_aux=True))(placed, jax.device_put(x, P("x")))
+    assert found[1]["w_down"].sharding.spec[0] == last[0]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(jax.device_get(a), b, rtol=2e-4, atol=2e-4), found, wanted)
+
+
+def test_int8_beside_explicit_axes():
+    w = quantize(PARAMS["feedforward"]["w_down"])
+    wanted = linear(jnp.tile(X, 2)[..., :48], w)
+    with jax.set_mesh(explicit_mesh()):
+        placed = jax.tree.map(lambda leaf: jax.device_put(leaf, P("y") if leaf.ndim == 2 else P()), w)
+        found = linear(jax.device_put(jnp.tile(X, 2)[..., :48], P("x", None, "y")), placed)
+    np.testing.assert_allclose(jax.device_get(found), wanted, atol=1e-5)
+
+
+def attention_of(mask: Mask, bias: Bias):
+    def loss(arrays):
+        y = attend_over_mesh(*arrays, mask, "chunked", bias=bias)
+        return jnp.sum(jnp.sin(y)), y
+
+    return jax.value_and_grad(loss, has_aux=True)
+
+
+def attention_case(rows: int):
+    rng = np.random.default_rng(3)
+    q, k, v = (rng.standard_normal((rows, 16, heads, 8)).astype(np.float32) for heads in (4, 2, 2))
+    return (q, k, v), np.cumsum(rng.integers(0, 2, (B, 16)), axis=1).astype(np.int32)
+
+
+def test_masks_and_biases_beside_explicit_axes():
+    arrays, ids_BT = attention_case(B)
+
+    def run(arrays, ids_BT):
+        return attention_of(Mask(ids_BT), Bias(jnp.arange(4.0), ids_BT))(arrays)
+
+    wanted = jax.jit(run)(arrays, ids_BT)
+    with jax.set_mesh(explicit_mesh()):
+        found = jax.jit(run)(*jax.device_put((arrays, ids_BT), P("x")))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(jax.device_get(a), b, rtol=2e-4, atol=2e-4), found, wanted)
+
+
+@pytest.mark.parametrize("short", [chunked.SHORT, 0], ids=["short rows", "long rows"])
+def test_masks_that_vary_where_queries_do_not(short, monkeypatch):
+    """Devices of a shard_map share queries, keys and values; each has documents of its own."""
+    monkeypatch.setattr(chunked, "SHORT", short)
+    arrays, ids_BT = attention_case(1)
+    one = jax.jit(lambda arrays, ids_1T: attention_of(Mask(ids_1T), Bias())(arrays))
+    each = [one(arrays, ids_BT[n: n + 1]) for n in range(B)]
+
+    def body(arrays, ids_BT):
+        (_, y), gradients = attention_of(Mask(ids_BT), Bias())(arrays)
+        return y, gradients
+
+    mesh = jax.make_mesh((B,), ("x",), axis_types=(AUTO,))
+    spread = jax.shard_map(body, mesh=mesh, in_specs=(P(), P("x")), out_specs=(P("x"), P()))
+    found = jax.jit(spread)(arrays, ids_BT)
+    wanted = np.concatenate([y for (_, y), _ in each]), jax.tree.map(lambda *leaves: sum(leaves), *[of for _, of in each])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(jax.device_get(a), b, rtol=2e-4, atol=2e-4), found, wanted)
