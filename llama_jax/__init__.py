@@ -5,10 +5,10 @@ Legend of shape suffixes, as in `x_BTD`, `q_BTNH`, `logits_BTV`:
     D model width   F feed-forward width   V vocabulary   L layers   C chunk
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from llama_jax.config.presets import PRESETS
+from llama_jax.lazy import lazy_getattr
 from llama_jax.version import VERSION as __version__
 
 if TYPE_CHECKING:
@@ -62,12 +62,8 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # a type checker that saw this would take every misspelt name for an attribute
-    def __getattr__(name: str):
-        """Import a public name when it is first asked for (PEP 562)."""
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:
+    __getattr__ = lazy_getattr(__name__, _MODULES)
 
     def __dir__() -> list[str]:
         """List the public names, for tab completion in a notebook."""

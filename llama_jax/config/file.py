@@ -25,18 +25,22 @@ command line and in Python they are errors that give the new name."""
 
 def config_from_dict(values: Any) -> Config:
     """Make a Config from the JSON values that this or an earlier version wrote; raises ConfigError for anything else."""
-    moved = {section: dict(fields) if isinstance(fields, dict) else fields for section, fields in values.items()} \
-        if isinstance(values, dict) else values
-    for old, new in MOVED_FIELDS.items():
-        (old_section, name), (section, new_name) = old.split("."), new.split(".")
-        if not (isinstance(moved, dict) and isinstance(moved.get(old_section), dict) and name in moved[old_section]):
-            continue
-        target = moved.setdefault(section, {})
-        if isinstance(target, dict):
-            if new_name in target:
-                raise ConfigError(f"{old} and {new} are the same field; remove {old}, its name in earlier versions.")
-            target[new_name] = moved[old_section].pop(name)
-    return from_dict(Config, moved)
+    if isinstance(values, dict):
+        values = {section: dict(fields) if isinstance(fields, dict) else fields for section, fields in values.items()}
+        for old, new in MOVED_FIELDS.items():
+            _move_field(values, old, new=new)
+    return from_dict(Config, values)
+
+
+def _move_field(values: dict[str, Any], old: str, *, new: str) -> None:
+    """Move a field from its old to its new dotted name, where it stands under the old one."""
+    (old_section, old_name), (section, name) = old.split("."), new.split(".")
+    fields, target = values.get(old_section), values.setdefault(section, {})
+    if not isinstance(fields, dict) or old_name not in fields or not isinstance(target, dict):
+        return
+    if name in target:
+        raise ConfigError(f"{old} and {new} are the same field; remove {old}, its name in earlier versions.")
+    target[name] = fields.pop(old_name)
 
 
 def moved_hint(name: str) -> str:

@@ -1,7 +1,8 @@
 """From raw text to batches on devices: token shards, mixtures of sources, and a record of what a run has read."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llama_jax.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from llama_jax.data.batches import batch_of_rows, batch_of_tokens
@@ -70,8 +71,5 @@ __all__ = [
     "read_manifest",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:
+    __getattr__ = lazy_getattr(__name__, _MODULES)

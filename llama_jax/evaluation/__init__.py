@@ -4,8 +4,9 @@
 and `write_results` writes what came of it. Describing a task and reading results import no jax.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llama_jax.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from llama_jax.evaluation.answers import Answerer
@@ -80,8 +81,5 @@ __all__ = [
     "prepare_tasks", "read_items", "read_results", "results_json", "write_results",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:
+    __getattr__ = lazy_getattr(__name__, _MODULES)

@@ -5,8 +5,9 @@
 Importing this package imports no jax; opening a folder does.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from llama_jax.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from llama_jax.formats.base import STORED_DTYPES, WeightSource, check_vocabulary, tokenizer_of
@@ -49,8 +50,5 @@ __all__ = [
     "read_params", "tensors", "tokenizer_of", "write_hf", "write_meta", "write_run",
 ]
 
-
-def __getattr__(name: str):
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:
+    __getattr__ = lazy_getattr(__name__, _MODULES)

@@ -6,7 +6,7 @@ All code that counts, shards, decays, quantizes or stores parameters takes it fr
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -113,7 +113,15 @@ def abstract_tree(config: ModelConfig, mesh: Mesh) -> Any:
 def decay_mask(config: ModelConfig) -> Callable[[Any], Any]:
     """Return (params) -> tree of bools that says which are decayed: all matrices, and no embedding or norm (as in GPT-3)."""
     leaves = parameters(config)
-    return lambda params: jax.tree.map_with_path(lambda path, _: leaves[name_of(path)].is_matrix, params)
+
+    def is_decayed(path: tuple[Any, ...], _: Any) -> bool:
+        name = name_of(path)
+        if name not in leaves:
+            raise ConfigError(f"the model has no parameter {name}, so whether weight decay shrinks it is not known; give "
+                              "make_optimizer a mask of your own (decayed=).")
+        return leaves[name].is_matrix
+
+    return partial(jax.tree.map_with_path, is_decayed)
 
 
 def check_params(config: ModelConfig, params: Any) -> None:

@@ -3,8 +3,9 @@
 Importing this package imports no jax: compiler flags (`set_xla_flags`) have to be set before jax starts its devices.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llama_jax.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from llama_jax.parallel.attention import attend_over_mesh
@@ -45,8 +46,5 @@ __all__ = [
     "set_xla_flags", "spec",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:
+    __getattr__ = lazy_getattr(__name__, _MODULES)

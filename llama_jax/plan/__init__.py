@@ -3,8 +3,9 @@
 Names are imported from their modules when they are first used: the process that compiles a train step runs `plan.compiled`.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llama_jax.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from llama_jax.plan.compiled import CompiledStep, compile_for_fleet, compile_train_step
@@ -63,8 +64,5 @@ __all__ = [
     "settle_layout",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:
+    __getattr__ = lazy_getattr(__name__, _MODULES)

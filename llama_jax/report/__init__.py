@@ -3,8 +3,9 @@
 `Table`, `print_tables`, `write_page` and `bar_plot` know nothing of evaluations, so that other reports can use them.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llama_jax.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from llama_jax.report.compare import compare_evaluations
@@ -42,8 +43,5 @@ __all__ = [
     "published_table", "transposed", "write_evaluation_report", "write_page",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:
+    __getattr__ = lazy_getattr(__name__, _MODULES)

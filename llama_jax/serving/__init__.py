@@ -3,9 +3,9 @@
 `Engine` decodes jobs in a thread of its own, and `Server` is the HTTP application in front of it.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from llama_jax.lazy import lazy_getattr
 from llama_jax.serving.engine import Engine
 from llama_jax.serving.job import CompletionEvent, CompletionJob, QueueFull, SharedPrompt, TokenLogprob
 
@@ -27,8 +27,5 @@ __all__ = [
     "log_to_stderr",
 ]
 
-
-def __getattr__(name: str):
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:
+    __getattr__ = lazy_getattr(__name__, _MODULES)

@@ -1,7 +1,8 @@
 """Tokenizers: text to token ids and back, in the formats of SentencePiece, tiktoken and Hugging Face's tokenizers."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llama_jax.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from llama_jax.tokenizer.base import IncrementalDecoder, Tokenizer
@@ -44,8 +45,5 @@ __all__ = [
     "train_sentencepiece",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:
+    __getattr__ = lazy_getattr(__name__, _MODULES)

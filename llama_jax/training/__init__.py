@@ -3,8 +3,9 @@
 Names are imported from their modules on first use, so that using the optimizer, for example, does not import matplotlib.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llama_jax.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from llama_jax.training.compiled import Program, build
@@ -42,8 +43,5 @@ __all__ = [
     "make_eval_step", "make_optimizer", "make_train_step", "next_token_loss", "perplexity", "plot_loss", "read_metrics",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:
+    __getattr__ = lazy_getattr(__name__, _MODULES)

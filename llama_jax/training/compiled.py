@@ -16,7 +16,7 @@ from llama_jax.errors import ConfigError
 from llama_jax.formats.checkpoints import abstract_arrays
 from llama_jax.model.decoder import Transformer
 from llama_jax.model.positions import described_by_position
-from llama_jax.model.tree import shardings_of
+from llama_jax.model.tree import decay_mask, shardings_of
 from llama_jax.ops.attention import choose
 from llama_jax.ops.spec import AttentionSpec, described_by_training
 from llama_jax.parallel.attention import is_sliced
@@ -52,7 +52,7 @@ def build(config: Config, mesh: Mesh) -> Program:
     check_config_on_mesh(config, mesh)
     attention, why = choose(config.compute.attention, attention_spec(config, mesh))
     model = Transformer(config.model, replace(config.compute, attention=attention))
-    optimizer = make_optimizer(config.optimizer, config.training.num_steps, model=config.model)
+    optimizer = make_optimizer(config.optimizer, config.training.num_steps, decayed=decay_mask(config.model))
     start = partial(init_state, model, optimizer, seed=config.training.seed)
     abstract_state = jax.eval_shape(start)
     state_shardings = shardings_of(config.model, mesh, tree=abstract_state)

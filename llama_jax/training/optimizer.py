@@ -1,5 +1,8 @@
 """The optimizer of section 2.3, built with optax: AdamW, gradient clipping and a cosine learning-rate schedule."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -25,11 +28,12 @@ def learning_rate(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    config: OptimizerConfig, num_steps: int, *, model: ModelConfig = ModelConfig()  # noqa: B008
+    config: OptimizerConfig, num_steps: int, *, decayed: Callable[[Any], Any] | None = None
 ) -> optax.GradientTransformation:
     """Make the optimizer: gradient clipping by global norm, then AdamW with weight decay of matrices only (section 2.3).
 
-    `model` says which parameters are matrices; the default serves LLaMA models of every size, since only names are compared.
+    `decayed` is (params) -> tree of bools: which parameters weight decay shrinks. The default is `model.tree.decay_mask` of a
+    LLaMA of any size, since only names are compared; it raises ConfigError for parameters of other names.
     """
     rate = learning_rate(config, num_steps)
     adamw = optax.adamw(
@@ -38,7 +42,7 @@ def make_optimizer(
         b2=config.beta2,
         eps=config.eps,
         weight_decay=config.weight_decay,
-        mask=decay_mask(model),
+        mask=decayed or decay_mask(ModelConfig()),
     )
     if config.moment_dtype != "float32":
         adamw = _stored_as(config.moment_dtype, adamw)

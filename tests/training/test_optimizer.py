@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from llama_jax.config import ModelConfig, OptimizerConfig
+from llama_jax.errors import ConfigError
 from llama_jax.model.tree import decay_mask
 from llama_jax.training.optimizer import learning_rate, make_optimizer
 
@@ -99,3 +100,14 @@ def test_decay_alone_shrinks_matrices_alone():
     np.testing.assert_allclose(updates["head"], -0.1 * 0.5)
     np.testing.assert_array_equal(updates["embedding"], 0.0)
     np.testing.assert_array_equal(updates["layers"]["attention_norm"]["scale"], 0.0)
+
+
+def test_parameters_of_other_names_need_a_mask_of_their_own():
+    other = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    with pytest.raises(ConfigError, match=r"the model has no parameter bias, .*decayed="):
+        make_optimizer(OptimizerConfig(warmup_steps=0), 10).init(other)
+    optimizer = make_optimizer(OptimizerConfig(peak_lr=0.1, warmup_steps=0, weight_decay=0.5), 10,
+                               decayed=lambda params: {"kernel": True, "bias": False})
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, other), optimizer.init(other), other)
+    np.testing.assert_allclose(updates["kernel"], -0.1 * 0.5)
+    np.testing.assert_array_equal(updates["bias"], 0.0)
