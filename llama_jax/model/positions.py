@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -66,6 +67,7 @@ def position_encoding(config: ModelConfig) -> PositionEncoding:
     return POSITIONS[config.position](config)
 
 
+@lru_cache
 def described_by_position(config: ModelConfig) -> frozenset[str]:
     """The fields of `Bias` that a model's position encoding uses, which an attention backend has to support."""
     position = position_encoding(config)
