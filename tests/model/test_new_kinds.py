@@ -127,6 +127,7 @@ def test_it_is_counted_decayed_and_described(config):
     assert train_flops_per_token(SMALL, 16) - train_flops_per_token(config, 16) == 6 * matrices
 
 
+@pytest.mark.parametrize("config", ["all", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS)], indirect=True)
 def test_it_trains_over_eight_devices_as_on_one_and_comes_back_from_a_checkpoint(config, tmp_path):
     run, state, loss = states_after_three_steps(config, MeshConfig(data=1), 1)
     _, spread, spread_loss = states_after_three_steps(config, MeshConfig(2, 2, 2, 1), 8)
