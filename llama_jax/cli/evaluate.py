@@ -109,7 +109,7 @@ def _stdout() -> Console:
 
 
 def _with_step(checkpoint: str) -> str:
-    """The same checkpoint with the step of a run named: a run that goes on training may save a newer one meanwhile."""
+    """Add the newest step to the path of a run directory, because a run that goes on training may save another one meanwhile."""
     run, step = run_and_step(checkpoint)
     return str(run) if step is None else str(run / "checkpoints" / str(step))
 
@@ -136,7 +136,7 @@ def _output_folder(asked: EvaluateOptions) -> Path:
 
 
 def _model_entry(asked: EvaluateOptions, answerer: Answerer, *, name: str) -> dict[str, Any]:
-    """What results.json says of the model, and of the machine that evaluated it."""
+    """Description of the model, and of the machine that evaluated it, for results.json."""
     devices = jax.devices()
     return {"name": name, "checkpoint": str(Path(asked.checkpoint).resolve()), "fingerprint": answerer.fingerprint,
             "parameters": parameter_count(answerer.model.config), "config": to_dict(answerer.model.config),
@@ -146,7 +146,7 @@ def _model_entry(asked: EvaluateOptions, answerer: Answerer, *, name: str) -> di
 
 
 def _warnings(results: Sequence[TaskResult], length: int) -> Iterator[str]:
-    """What a reader of the numbers should know: items that did not fit into the model's context."""
+    """Notes for the report, such as how many items did not fit into the model's context."""
     for result in results:
         items, tokens = result.truncated
         if items:

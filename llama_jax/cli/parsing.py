@@ -83,7 +83,7 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def parse_front(commands: dict[str, type], arguments: list[str], *, prog: str) -> typing.NoReturn:
-    """What stands before or instead of a command: --help and shell completion; raises ConfigError for an unknown command.
+    """Handle the options of the program itself, --help and shell completion; raises ConfigError for an unknown command.
 
     Args:
         commands: The options of every command, by its name.

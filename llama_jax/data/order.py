@@ -23,7 +23,7 @@ class SpanSet(NamedTuple):
 
     @staticmethod
     def whole(predictions: int) -> "SpanSet":
-        """All predictions of a stream."""
+        """The span set that holds every predicted token of a stream."""
         return SpanSet(np.array([0]), np.array([0, predictions]))
 
     def spans(self, first: int, last: int) -> list[Span]:

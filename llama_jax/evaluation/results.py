@@ -80,7 +80,7 @@ def _settings_json(settings: Settings) -> dict[str, Any]:
 
 
 def _task_json(result: TaskResult, settings: Settings) -> dict[str, Any]:
-    """One task's entry of results.json."""
+    """Build the entry of one task in results.json."""
     prepared, (truncated_items, truncated_tokens) = result.prepared, result.truncated
     task = prepared.task
     metric, estimate = result.headline(settings)

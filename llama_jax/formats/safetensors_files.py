@@ -33,7 +33,7 @@ class StoredTensor(NamedTuple):
 
     file: Path
     dtype: str
-    """As safetensors writes it, such as "BF16"."""
+    """Dtype by safetensors' name, such as "BF16"."""
     shape: tuple[int, ...]
 
     def read(self, name: str) -> np.ndarray:

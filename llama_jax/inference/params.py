@@ -24,7 +24,7 @@ class DecodingParams:
     """
 
     tree: Any
-    """Of `Transformer(..., layers_apart=True)`."""
+    """Parameter tree of `Transformer(..., layers_apart=True)`."""
 
     def next_logits(self, h_BD: Array) -> Array:
         """float32 logits (B, V) of the next token, from what the head reads (B, D)."""

@@ -94,7 +94,7 @@ def attention_of(config: Config, sizes: Sizes, *, machine: Machine) -> tuple[str
 
 
 def micro_batch_choices(choice: LayoutChoice) -> list[LayoutChoice]:
-    """The same mesh and policy with every number of accumulation steps that the batch allows, the largest micro-batch first."""
+    """All choices with the same mesh and policy, one per number of accumulation steps, the largest micro-batch first."""
     t = choice.config.training
     ways = choice.config.mesh.data * choice.config.mesh.fsdp
     counts = [n for n in range(1, t.batch_size // ways + 1) if t.batch_size % (n * ways) == 0]

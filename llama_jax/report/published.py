@@ -79,7 +79,7 @@ def _shot_columns(task: str) -> tuple[PublishedColumn, ...]:
 
 
 _MMLU_CATEGORIES = ("Humanities", "STEM", "Social Sciences", "Other")
-"""In the order of Table 9."""
+"""Categories of MMLU, in the order of Table 9."""
 
 
 def _subjects_table() -> PublishedTable:

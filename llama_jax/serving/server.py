@@ -28,7 +28,7 @@ BODY_SECONDS = 60
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """What a request must keep to."""
+    """Limits that a request must keep to."""
 
     body_bytes: int
     """Size of the largest body."""

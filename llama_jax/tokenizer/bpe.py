@@ -21,7 +21,7 @@ _NUM_SPECIAL_TOKENS = 256
 """Special tokens of Llama 3, whose ids follow the ranks."""
 _NAMED_SPECIAL_TOKENS = {0: "begin_of_text", 1: "end_of_text", 4: "finetune_right_pad_id", 5: "step_id", 6: "start_header_id",
                          7: "end_header_id", 8: "eom_id", 9: "eot_id", 10: "python_tag"}
-"""Those of them that are not reserved, by number."""
+"""The special tokens that are not reserved, by number."""
 _LLAMA3_EOS = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")
 """Tokens at which Llama 3 ends a text, a message and a turn."""
 LONGEST_RUN = 25_000

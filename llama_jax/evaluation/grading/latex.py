@@ -139,7 +139,7 @@ _RELATION = r"\\(?:leqslant|leq|le|geqslant|geq|ge|neq|ne|approx|equiv|in|to)(?!
 _RELATION_SIGNS = {
     "\\leqslant": "≤", "\\leq": "≤", "\\le": "≤", "<=": "≤", "\\geqslant": "≥", "\\geq": "≥", "\\ge": "≥", ">=": "≥",
     "\\neq": "≠", "\\ne": "≠", "!=": "≠", ":=": "="}
-"""One sign for all ways of writing a relation."""
+"""Replace every spelling of a relation, such as \\leq, by one sign."""
 _BRACKETS = re.compile(r"(\\\{|[(\[])(.*)(\\\}|[)\]])")
 _MATRIX = re.compile(r"\\begin\{(\w+)\}(.*)\\end\{\1\}")
 

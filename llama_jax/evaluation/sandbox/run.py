@@ -49,7 +49,7 @@ _HAZARDS = {
 
 @dataclass(frozen=True)
 class ProgramLimits:
-    """What one program may use."""
+    """Limits on the resources of one program."""
 
     wall_seconds: float = 3.0
     """The limit of OpenAI's human-eval."""
@@ -66,7 +66,7 @@ class ProgramLimits:
 
 @dataclass(frozen=True)
 class ProgramOutcome:
-    """What became of a program."""
+    """Outcome of running a program in the sandbox."""
 
     passed: bool
     """It ran to its end without an exception."""

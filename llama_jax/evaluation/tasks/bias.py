@@ -178,7 +178,7 @@ def _read_truthfulqa(files: OfficialFiles, settings: Settings) -> TaskRecords:
 
 
 def _hub_truthfulqa(rows: HubRows, settings: Settings) -> TaskRecords:
-    """The same records from the hub."""
+    """Read the records of the task from the Hugging Face hub instead of from its official files."""
     return TaskRecords([
         _truthfulqa_record(row["question"], row["category"], correct=[row["best_answer"], *row["correct_answers"]],
                            incorrect=row["incorrect_answers"])

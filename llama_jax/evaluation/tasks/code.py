@@ -77,7 +77,7 @@ def _read_mbpp(files: OfficialFiles, settings: Settings) -> TaskRecords:
 
 
 def _hub_mbpp(rows: HubRows, settings: Settings) -> TaskRecords:
-    """The same records from the hub, which has the worked examples in a split of their own."""
+    """Read the records from the Hugging Face hub, which has the worked examples in a split of their own."""
     shots = [row for row in rows("google-research-datasets/mbpp", "full", "prompt") if row["task_id"] in _SHOTS]
     return TaskRecords(rows("google-research-datasets/mbpp", "full", "test"), shots)
 

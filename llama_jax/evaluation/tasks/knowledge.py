@@ -53,7 +53,7 @@ def _read_mmlu(files: OfficialFiles, settings: Settings) -> TaskRecords:
 
 
 def _hub_mmlu(rows: HubRows, settings: Settings) -> TaskRecords:
-    """All subjects, from the hub."""
+    """Read the questions of all subjects from the Hugging Face hub."""
     def split(name: str) -> list[dict]:
         records = []
         for row in rows("cais/mmlu", "all", name):

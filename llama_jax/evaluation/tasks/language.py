@@ -35,7 +35,7 @@ def _read_lambada(files: OfficialFiles, settings: Settings) -> TaskRecords:
 
 
 def _hub_lambada(rows: HubRows, settings: Settings) -> TaskRecords:
-    """The same file, which is OpenAI's, from the hub."""
+    """Read OpenAI's version of LAMBADA from the Hugging Face hub."""
     return TaskRecords(rows("EleutherAI/lambada_openai", "default", "test"))
 
 

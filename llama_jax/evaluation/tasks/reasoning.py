@@ -54,7 +54,7 @@ def _read_math(files: OfficialFiles, settings: Settings) -> TaskRecords:
 
 
 def _hub_math(rows: HubRows, settings: Settings) -> TaskRecords:
-    """The same problems from the hub, which has a configuration per subject."""
+    """Read the problems from the Hugging Face hub, which has a configuration per subject."""
     return TaskRecords([row | {"id": f"{folder}/{place}"} for folder in _MATH_FOLDERS
                         for place, row in enumerate(rows("EleutherAI/hendrycks_math", folder, "test"))])
 
