@@ -1,9 +1,10 @@
 """The device mesh of a run, and checks that a model and its batches divide over it."""
 
 import math
+from collections.abc import Mapping
 
 import jax
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from llama_jax.config import MeshConfig, ModelConfig
 from llama_jax.errors import ConfigError
@@ -29,14 +30,19 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
     return jax.make_mesh(mesh_shape(config, len(devices)), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
-def check_model(config: ModelConfig, mesh: Mesh) -> None:
+def abstract_mesh(sizes: Mapping[str, int]) -> AbstractMesh:
+    """The mesh with these sizes of its axes, axis -> devices, for devices that need not be here."""
+    return AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+
+
+def check_model(config: ModelConfig, mesh: Mesh | AbstractMesh) -> None:
     """Raise ConfigError where an axis of the parameters does not divide by the mesh axes that split it."""
     fields = {"num_heads": "heads", "num_kv_heads": "kv_heads", "ffn_dim": "mlp", "vocab_size": "vocab", "dim": "embed"}
     for name, logical in fields.items():
         _check_divides(f"model.{name}", getattr(config, name), logical=logical, mesh=mesh)
 
 
-def check_batch(batch_size: int, accumulation_steps: int, *, mesh: Mesh) -> None:
+def check_batch(batch_size: int, accumulation_steps: int, *, mesh: Mesh | AbstractMesh) -> None:
     """Raise ConfigError where a micro-batch does not divide over the devices that split rows."""
     rows = batch_size // accumulation_steps
     if rows % ways("batch", mesh):
@@ -45,12 +51,12 @@ def check_batch(batch_size: int, accumulation_steps: int, *, mesh: Mesh) -> None
                           f"mesh.data x mesh.fsdp = {ways('batch', mesh)}.")
 
 
-def check_length(length: int, mesh: Mesh) -> None:
+def check_length(length: int, mesh: Mesh | AbstractMesh) -> None:
     """Raise ConfigError where the tokens of a row do not divide over the devices that split the residual stream."""
     _check_divides("data.sequence_length", length, logical="stream", mesh=mesh)
 
 
-def _check_divides(name: str, size: int, *, logical: str, mesh: Mesh) -> None:
+def _check_divides(name: str, size: int, *, logical: str, mesh: Mesh | AbstractMesh) -> None:
     axes = [axis for axis in mesh_axes(logical) if mesh.shape[axis] > 1] or mesh_axes(logical)[:1]
     if size % ways(logical, mesh):
         product = " x ".join(f"mesh.{axis}" for axis in axes)

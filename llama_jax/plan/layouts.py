@@ -6,7 +6,6 @@ from itertools import product
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh
 
 from llama_jax.config import Config, MeshConfig
 from llama_jax.errors import ConfigError
@@ -14,7 +13,7 @@ from llama_jax.model.positions import described_by_position
 from llama_jax.ops.attention import choose
 from llama_jax.ops.spec import AttentionSpec, described_by_training
 from llama_jax.parallel.attention import is_sliced
-from llama_jax.parallel.mesh import check_batch, check_length, check_model, mesh_shape
+from llama_jax.parallel.mesh import abstract_mesh, check_batch, check_length, check_model, mesh_shape
 from llama_jax.parallel.rules import AXES
 from llama_jax.plan.cost import Cost, predict_cost
 from llama_jax.plan.fleet import Fleet, torus_shape
@@ -68,7 +67,7 @@ def configured_layout(config: Config, fleet: Fleet) -> LayoutChoice:
 
 def check_layout(config: Config, sizes: Sizes) -> None:
     """Raise the ConfigError that training would raise for a mesh of these sizes."""
-    mesh = AbstractMesh(tuple(sizes.values()), tuple(sizes))
+    mesh = abstract_mesh(sizes)
     check_model(config.model, mesh)
     check_batch(config.training.batch_size, config.training.accumulation_steps, mesh=mesh)
     check_length(config.data.sequence_length, mesh)
@@ -86,7 +85,7 @@ def attention_of(config: Config, sizes: Sizes, *, machine: Machine) -> tuple[str
     """The attention backend of a step on that machine, and why; raises ConfigError where the one asked for cannot serve."""
     c = config.model
     device = DescribedDevice("cuda" if machine.kind == "gpu" else "tpu", machine.title, machine.capability or None)
-    mesh = AbstractMesh(tuple(sizes.values()), tuple(sizes))
+    mesh = abstract_mesh(sizes)
     described = described_by_training(config.training.separate_documents) | described_by_position(c)
     return choose(config.compute.attention, AttentionSpec(
         device=device, length=config.data.sequence_length, head_dim=c.head_size, dtype=jnp.dtype(config.compute.dtype),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo
-from jax.sharding import AbstractDevice, AbstractMesh
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from llama_jax.config import MeshConfig
 from llama_jax.errors import ConfigError
@@ -53,7 +53,8 @@ TPU, CPU = Device("tpu", "TPU v5 lite"), Device("cpu", "cpu")
 def elsewhere(device: Device, *sizes: int):
     """A mesh of devices that are not here, as a program that is compiled for them sees it."""
     described = AbstractDevice(device.device_kind, None, device.platform)
-    return jax.sharding.use_abstract_mesh(AbstractMesh(sizes or (1, 1, 1, 1), AXES, abstract_device=described))
+    mesh = AbstractMesh(sizes or (1, 1, 1, 1), AXES, axis_types=(AxisType.Auto,) * len(AXES), abstract_device=described)
+    return jax.sharding.use_abstract_mesh(mesh)
 
 
 def arrays(N=4, K=2, T=40, B=2, H=8, dtype=jnp.float32):
