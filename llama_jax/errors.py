@@ -1,7 +1,8 @@
 """Exceptions for mistakes that a user can correct: each message says what was expected, what was given and what to do."""
 
+import difflib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class LlamaError(Exception):
@@ -23,6 +24,12 @@ class DataError(LlamaError):
     """Data, a tokenizer or a checkpoint is missing, damaged or does not fit (exit code 3)."""
 
     exit_code = 3
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """End an error message about an unknown name with the most similar known ones, or with all of them."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(sorted(known))}."
 
 
 def exit_code_of(action: Callable[[], object]) -> int:

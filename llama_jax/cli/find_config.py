@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
-from llama_jax.config import nearest
-from llama_jax.errors import ConfigError
+from llama_jax.errors import ConfigError, nearest
 
 
 def packaged_configs() -> dict[str, Path]:

@@ -11,9 +11,9 @@ import tyro
 
 from llama_jax.cli.find_config import find_config, list_of_configs, nearest_and_all
 from llama_jax.cli.options import PlanOptions, TrainOptions
-from llama_jax.config import Config, nearest
+from llama_jax.config import Config
 from llama_jax.config.file import MOVED_FIELDS, field_names, load_config
-from llama_jax.errors import ConfigError
+from llama_jax.errors import ConfigError, nearest
 
 USAGE_OF_TRAIN = ("usage: {prog} --config FILE[.py|.json]|NAME [--workdir DIR] [--any.field VALUE]... "
                   "(--help after a config lists the fields)")

@@ -24,18 +24,21 @@ def check_same_model(saved: Config, wanted: Config) -> None:
 def different_meaning(one: ModelConfig, other: ModelConfig) -> dict[str, tuple[str, str]]:
     """The fields in which two models mean different parameters, by their dotted names, with both values as JSON."""
     before, now = meaning(one), meaning(other)
-    return {key: (before[key], now[key]) for key in now if key not in FREE_TO_CHANGE and before[key] != now[key]}
+    free = () if "learned" in (one.position, other.position) else FREE_TO_CHANGE  # learned positions are max_length vectors
+    return {key: (before[key], now[key]) for key in now if key not in free and before[key] != now[key]}
 
 
 def meaning(model: ModelConfig) -> dict[str, str]:
     """Canonical form of a model config, equal for configs that describe the same model: dotted field name -> value as JSON.
 
-    head_dim is 0 where it is dim / num_heads, and fields of rope_scaling that its kind does not use have their defaults.
+    head_dim is 0 where it is dim / num_heads, and rotary fields that the position encoding or the kind of scaling does not use
+    have their defaults.
     """
     scaling = model.rope_scaling
     used = {field: getattr(scaling, field) for field in SCALING_KINDS[scaling.kind]}
     head_dim = 0 if model.head_dim * model.num_heads == model.dim else model.head_dim
-    return flat(to_dict(replace(model, head_dim=head_dim, rope_scaling=RopeScaling(scaling.kind, **used))))
+    theta = model.rope_theta if model.position in ("rope", "rope3d") else ModelConfig.rope_theta
+    return flat(to_dict(replace(model, head_dim=head_dim, rope_theta=theta, rope_scaling=RopeScaling(scaling.kind, **used))))
 
 
 def flat(values: dict, prefix: str = "") -> dict[str, str]:

@@ -1,12 +1,11 @@
 """Conversion of config dataclasses from and to JSON values; an unknown key or wrong type raises a ConfigError."""
 
 import dataclasses
-import difflib
 import json
 import typing
 from typing import Any, Literal
 
-from llama_jax.errors import ConfigError
+from llama_jax.errors import ConfigError, nearest
 
 
 def require(condition: bool, message: str) -> None:
@@ -33,10 +32,18 @@ def from_dict(cls: type, values: dict[str, Any], *, where: str = "") -> Any:
     return cls(**{key: _convert(hints[key], value, where=f"{where}{key}") for key, value in values.items()})
 
 
-def nearest(key: str, keys: typing.Iterable[str]) -> str:
-    """End an error message about an unknown key with the most similar known keys, or with all of them."""
-    close = difflib.get_close_matches(key, list(keys), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(sorted(keys))}."
+def check_choices(config: Any, where: str) -> None:
+    """Raise ConfigError where a field of a config dataclass that has a few possible values has another one."""
+    for name, hint in typing.get_type_hints(type(config)).items():
+        if typing.get_origin(hint) is Literal:
+            _check_choice(hint, getattr(config, name), where=f"{where}.{name}")
+
+
+def _check_choice(hint: Any, value: Any, *, where: str) -> None:
+    choices = typing.get_args(hint)
+    if value not in choices:
+        guess = nearest(value, choices) if isinstance(value, str) else f"; known: {', '.join(map(str, choices))}."
+        raise ConfigError(f"{where} cannot be {value!r}{guess}")
 
 
 def _convert(hint: Any, value: Any, *, where: str) -> Any:
@@ -44,7 +51,7 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where=f"{where}.")
     if typing.get_origin(hint) is Literal:
-        require(value in typing.get_args(hint), f"{where} must be one of {typing.get_args(hint)}, got {value!r}.")
+        _check_choice(hint, value, where=where)
         return value
     if typing.get_origin(hint) is tuple:
         require(isinstance(value, list | tuple), f"{where} should be a list, got {value!r}.")

@@ -1,4 +1,7 @@
-"""Architectures of the LLaMA family by name: Table 2 of the paper, its successors, and two small ones."""
+"""Architectures by name: Table 2 of the paper, its successors, two small ones, and the path from the Transformer of 2017."""
+
+from dataclasses import replace
+from typing import Any
 
 from llama_jax.config.model import ModelConfig
 from llama_jax.config.schema import OptimizerConfig
@@ -19,6 +22,36 @@ def _llama3(dim: int, num_heads: int, *, num_layers: int, ffn_dim: int) -> Model
                        ffn_dim=ffn_dim, max_length=8192, rope_theta=500_000.0)
 
 
+VANILLA = ModelConfig(dim=512, num_layers=6, num_heads=8, num_kv_heads=8, ffn_dim=4 * 512, norm="layernorm", norm_position="post",
+                      feedforward="relu", use_bias=True, position="sinusoidal")
+"""The decoder of the base Transformer (Vaswani et al. 2017, table 3), with LLaMA's vocabulary and an output head of its own."""
+
+STEPS_TO_LLAMA: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("prenorm", {"norm_position": "pre"}),
+    ("rmsnorm", {"norm": "rmsnorm"}),
+    ("swiglu", {"feedforward": "swiglu"}),
+    ("rope", {"position": "rope"}),
+    ("nobias", {"use_bias": False}),
+)
+"""What LLaMA changes in the Transformer of 2017, one choice after another (section 2.2): name, fields of `ModelConfig`."""
+
+
+def path_to_llama(vanilla: ModelConfig = VANILLA) -> dict[str, ModelConfig]:
+    """The architectures from a Transformer of 2017 to a LLaMA of its size, in order, each one step after the one before.
+
+    Their names list the steps that were taken, "vanilla+prenorm+rmsnorm"; after the last it is "llama". SwiGLU has 2/3 of the
+    feed-forward width, rounded up to a multiple of 8, so that it has as many weights (Shazeer 2020, section 2).
+    """
+    path, name = {"vanilla": vanilla}, "vanilla"
+    for step, changes in STEPS_TO_LLAMA:
+        if "feedforward" in changes:
+            changes = changes | {"ffn_dim": -(-vanilla.ffn_dim * 2 // (3 * 8)) * 8}
+        before, name = path[name], f"{name}+{step}"
+        path[name] = replace(before, **changes)
+    path["llama"] = path.pop(name)
+    return path
+
+
 PRESETS: dict[str, ModelConfig] = {
     "llama-7b": _llama(4096, 32, num_layers=32, ffn_dim=11_008, norm_eps=1e-6),
     "llama-13b": _llama(5120, 40, num_layers=40, ffn_dim=13_824),
@@ -31,6 +64,7 @@ PRESETS: dict[str, ModelConfig] = {
     "llama3-70b": _llama3(8192, 64, num_layers=80, ffn_dim=28_672),
     "tinyllama-1b": ModelConfig(dim=2048, num_heads=32, num_kv_heads=4, num_layers=22, ffn_dim=5632),
     "tiny": ModelConfig(vocab_size=1024, dim=128, num_heads=2, num_kv_heads=2, num_layers=4, ffn_dim=384, max_length=128),
+    **path_to_llama(),
 }
 """Preset name -> architecture; `Transformer(PRESETS[name])` computes it in bfloat16 (`ComputeConfig`)."""
 

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
+from llama_jax.config.fields import check_choices as _check_choices
 from llama_jax.config.fields import require as _require
 from llama_jax.config.model import ComputeConfig, ModelConfig
 from llama_jax.errors import ConfigError
@@ -34,6 +35,7 @@ class OptimizerConfig:
     """Dtype in which AdamW's two moments are stored; bfloat16 halves their memory, and updates are still computed in float32."""
 
     def __post_init__(self):
+        _check_choices(self, "optimizer")
         _require(self.peak_lr > 0, f"optimizer.peak_lr must be positive, got {self.peak_lr}.")
         _require(self.warmup_steps >= 0, f"optimizer.warmup_steps must be at least 0, got {self.warmup_steps}.")
         _require(0 <= self.final_lr_ratio <= 1,

@@ -1,6 +1,7 @@
 """Number of parameters and of FLOPs per token of a model, counted from the description in `model.tree`."""
 
 from llama_jax.config import ModelConfig
+from llama_jax.model.positions import position_encoding
 from llama_jax.model.tree import Leaf, parameters
 
 
@@ -27,9 +28,10 @@ def layer_matrix_parameters(config: ModelConfig) -> int:
 def attention_flops_per_token(config: ModelConfig, length: int) -> float:
     """Forward FLOPs per token of attention's two T x T products (queries with keys, weights with values), in rows of `length`.
 
-    Counts all layers, and only the causal half of each product.
+    Counts all layers, and only the causal half of each product; with what the position encoding adds (`attention_flops`).
     """
-    return 2.0 * config.num_layers * length * config.num_heads * config.head_size
+    added = position_encoding(config).attention_flops(config.num_heads, head_dim=config.head_size)
+    return config.num_layers * (2.0 * length * config.num_heads * config.head_size + added)
 
 
 MFU_FORMULA = (

@@ -8,13 +8,16 @@ from flax import linen as nn
 from flax import struct
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 
 from llama_jax.errors import ConfigError
-from llama_jax.model.initializers import matrix
+from llama_jax.model.initializers import matrix, zeros
 from llama_jax.model.positions import PositionEncoding, Rotary
+from llama_jax.ops.bias import Bias
 from llama_jax.ops.decode import attend_over_cache, write_to_cache
-from llama_jax.ops.linear import linear
+from llama_jax.ops.linear import add_bias, linear
 from llama_jax.ops.masks import CAUSAL, Mask
+from llama_jax.ops.reference import attention_weights
 from llama_jax.ops.varying import explicit_sharding, merged_sharding
 from llama_jax.parallel.attention import attend_over_mesh
 from llama_jax.parallel.rules import constrain
@@ -60,8 +63,14 @@ class Attention(nn.Module):
     """How positions enter: rotary embedding by default."""
     backend: str = "auto"
     """Attention implementation: a name of `ops.attention.BACKENDS`, or auto."""
+    use_bias: bool = False
+    """Whether every projection adds a learned bias."""
     residual_layers: int = 0
     """Number of blocks L of the model, by which the initial output projection is scaled (`model.initializers`); 0: unscaled."""
+    dtype: DTypeLike | None = None
+    """Dtype of queries, keys, values and the output; None: the input's. Scores and softmax are float32 in any case."""
+    param_dtype: DTypeLike = jnp.float32
+    """Dtype in which the parameters are made."""
 
     def __call__(self, x: Array, tables: Any = None, mask: Mask = CAUSAL) -> Array:
         """Apply the layer to x (..., T, D): every token attends to itself and the tokens before it.
@@ -87,23 +96,22 @@ class Attention(nn.Module):
         """
         D, N = x_BTD.shape[-1], self.num_heads
         K, H = self.num_kv_heads or N, self.head_dim or D // N
-        wq_DNH = self.param("wq", matrix("embed", "heads", "head_dim"), (D, N, H), jnp.float32)
-        wk_DKH = self.param("wk", matrix("embed", "kv_heads", "head_dim"), (D, K, H), jnp.float32)
-        wv_DKH = self.param("wv", matrix("embed", "kv_heads", "head_dim"), (D, K, H), jnp.float32)
+        x_BTD = constrain(x_BTD.astype(self.dtype or x_BTD.dtype), "batch", "seq", "features")
+        q_BTNH = self._projected(x_BTD, "q", heads="heads", shape=(N, H))
+        k_BTKH = self._projected(x_BTD, "k", heads="kv_heads", shape=(K, H))
+        v_BTKH = self._projected(x_BTD, "v", heads="kv_heads", shape=(K, H))
         out_init = matrix("heads", "head_dim", "embed", inputs=2, residual_layers=self.residual_layers)
-        wo_NHD = self.param("wo", out_init, (N, H, D), jnp.float32)
-
-        x_BTD = constrain(x_BTD, "batch", "seq", "features")
-        q_BTNH = _projected(x_BTD, wq_DNH, heads="heads")
-        k_BTKH = _projected(x_BTD, wk_DKH, heads="kv_heads")
-        v_BTKH = _projected(x_BTD, wv_DKH, heads="kv_heads")
+        wo_NHD = self.param("wo", out_init, (N, H, D), self.param_dtype)
+        relative = {name: parameter.declare(self, name, dtype=self.param_dtype)
+                    for name, parameter in self.position.attention_parameters(H).items()}
         if tables is None:
             tables = self.position.tables(jnp.arange(x_BTD.shape[1])[None, :], head_dim=H)
         q_BTNH, k_BTKH = self.position.on_queries_and_keys(q_BTNH, k_BTKH, tables=tables)
         # constrained once more, so that whole heads in the compute dtype are exchanged below, not the halves being rotated
         q_BTNH = constrain(q_BTNH, "batch", "seq", "heads", "head_dim")
         k_BTKH = constrain(k_BTKH, "batch", "seq", "kv_heads", "head_dim")
-        bias = self.position.on_scores(tables, num_heads=N)
+        bias = self.position.in_attention(tables, num_heads=N, **relative)
+        self._sow_for_capture(q_BTNH, k_BTKH, v_BTKH, mask=mask, bias=bias)
         backend = "chunked" if self.is_initializing() else self.backend  # parameters do not depend on what computes with them
         if cache is None:
             with jax.named_scope("attend"):
@@ -114,10 +122,23 @@ class Attention(nn.Module):
             keys_values = KeysValues(write_to_cache(cache.k_BKSH, k_BTKH, lengths_B=cache.lengths_B),
                                      write_to_cache(cache.v_BKSH, v_BTKH, lengths_B=cache.lengths_B))
             out_BTNH = attend_over_cache(q_BTNH, *keys_values, lengths_B=cache.lengths_B, bias=bias)
-        out_BTD = constrain(linear(out_BTNH, wo_NHD, contract=2), "batch", "stream", "features")
-        return checkpoint_name(out_BTD, "linear"), keys_values
+        out_BTD = linear(out_BTNH, wo_NHD, contract=2)
+        if self.use_bias:
+            out_BTD = add_bias(out_BTD, self.param("bo", zeros("features"), (D,), self.param_dtype))
+        return checkpoint_name(constrain(out_BTD, "batch", "stream", "features"), "linear"), keys_values
 
+    def _projected(self, x_BTD: Array, name: str, *, heads: str, shape: tuple[int, int]) -> Array:
+        """Project the residual stream to queries, keys or values (B, T, heads, H)."""
+        w = self.param(f"w{name}", matrix("embed", heads, "head_dim"), (x_BTD.shape[-1], *shape), self.param_dtype)
+        projected = constrain(linear(x_BTD, w), "batch", "seq", heads, "head_dim")
+        if self.use_bias:
+            projected = add_bias(projected, self.param(f"b{name}", zeros(heads, "head_dim"), shape, self.param_dtype))
+        return checkpoint_name(projected, "linear")
 
-def _projected(x_BTD: Array, w: Array, *, heads: str) -> Array:
-    """Project the residual stream to queries, keys or values (B, T, heads, H)."""
-    return checkpoint_name(constrain(linear(x_BTD, w), "batch", "seq", heads, "head_dim"), "linear")
+    def _sow_for_capture(self, q_BTNH: Array, k_BTKH: Array, v_BTKH: Array, *, mask: Mask, bias: Bias):
+        """Keep queries, keys and values where "intermediates" are collected, and the weights where "attn_weights" are."""
+        self.sow("intermediates", "queries", q_BTNH)
+        self.sow("intermediates", "keys", k_BTKH)
+        self.sow("intermediates", "values", v_BTKH)
+        if self.is_mutable_collection("attn_weights") and not self.is_initializing():
+            self.sow("attn_weights", "attn_weights", attention_weights(q_BTNH, k_BTKH, mask, bias=bias))

@@ -1,4 +1,4 @@
-"""One Transformer block: attention and feed-forward layer, each after a norm and added to the residual stream."""
+"""One Transformer block: attention and feed-forward layer, each added to the residual stream, with norms before or after."""
 
 from typing import Any
 
@@ -26,7 +26,10 @@ outputs of its linear layers (section 2.4), on the device (linear) or in the hos
 
 
 class Block(nn.Module):
-    """Pre-norm residual block: x + attention(norm(x)), then x + feedforward(norm(x)) (section 2.2)."""
+    """Residual block: x + attention(norm(x)), then x + feedforward(norm(x)) (section 2.2).
+
+    With `norm_position` post: norm(x + attention(x)), then norm(x + feedforward(x)), as in the Transformer of 2017.
+    """
 
     config: ModelConfig
     compute: ComputeConfig = ComputeConfig()
@@ -40,13 +43,20 @@ class Block(nn.Module):
         self, x_BTD: Array, tables: Any, *, mask: Mask = CAUSAL, cache: LayerCache | None = None
     ) -> tuple[Array, KeysValues]:
         """The residual stream (B, T, D) after this block, with keys and values as `Attention.with_keys_values` returns them."""
-        c = self.config
-        attention = Attention(c.num_heads, c.num_kv_heads, c.head_size, position_encoding(c), self.compute.attention,
+        c, post = self.config, self.config.norm_position == "post"
+        attention = Attention(c.num_heads, c.num_kv_heads, c.head_size, position_encoding(c), self.compute.attention, c.use_bias,
                               residual_layers=c.num_layers, name="attention")
-        feedforward = FeedForward(c.ffn_dim, c.feedforward, residual_layers=c.num_layers, name="feedforward")
-        h_BTD = make_norm(c, name="attention_norm")(x_BTD)
+        feedforward = FeedForward(c.ffn_dim, c.feedforward, c.use_bias, residual_layers=c.num_layers, name="feedforward")
+        attention_norm, feedforward_norm = make_norm(c, name="attention_norm"), make_norm(c, name="feedforward_norm")
+        self.sow("intermediates", "resid_pre", x_BTD)
+        h_BTD = x_BTD if post else attention_norm(x_BTD)
         out_BTD, keys_values = attention.with_keys_values(h_BTD, tables, mask=mask, cache=cache)
-        x_BTD += out_BTD
-        h_BTD = make_norm(c, name="feedforward_norm")(x_BTD)
-        x_BTD += feedforward(h_BTD)
-        return constrain(x_BTD, "batch", "stream", "features"), keys_values
+        self.sow("intermediates", "attn_out", out_BTD)
+        x_BTD = attention_norm(x_BTD + out_BTD) if post else x_BTD + out_BTD
+        self.sow("intermediates", "resid_mid", x_BTD)
+        out_BTD = feedforward(x_BTD if post else feedforward_norm(x_BTD))
+        self.sow("intermediates", "ffn_out", out_BTD)
+        x_BTD = feedforward_norm(x_BTD + out_BTD) if post else x_BTD + out_BTD
+        x_BTD = constrain(x_BTD, "batch", "stream", "features")
+        self.sow("intermediates", "resid_post", x_BTD)
+        return x_BTD, keys_values

@@ -31,13 +31,15 @@ class Transformer(nn.Module):
     they are stacked over layers (`layers`, first axis L), as in training."""
 
     def setup(self):
-        c, compute = self.config, self.compute
+        c, compute, position = self.config, self.compute, position_encoding(self.config)
         self.embedding = self.param("embedding", embedding_table("vocab", "embed"), (c.vocab_size, c.dim), jnp.float32)
         if self.layers_apart:
             self.layers = [Block(c, compute) for _ in range(c.num_layers)]
         else:
             self.layers = _stacked_layers(c, compute)
-        self.final_norm = make_norm(c)
+        self.position_parameters = {name: parameter.declare(self, name)
+                                    for name, parameter in position.embedding_parameters(c.dim).items()}
+        self.final_norm = make_norm(c) if c.norm_position == "pre" else None  # a block that ends with a norm needs no other
         if not c.tied_embeddings:
             self.head = self.param("head", matrix("embed", "vocab"), (c.dim, c.vocab_size), jnp.float32)
 
@@ -55,12 +57,13 @@ class Transformer(nn.Module):
     ) -> Array:
         """Compute the hidden states after the final norm, (B, T, D) in the compute dtype, which the output head reads.
 
-        Positions default to 0 .. T - 1, segments to one per row. `ends_BT` is `Mask.ends_BT`, for rows that hold prefix trees.
+        In place of token ids it takes their embeddings, floating point (B, T, D), such as `embed` returns (soft prompts). Positions
+        default to 0 .. T - 1, segments to one per row. `ends_BT` is `Mask.ends_BT`, for rows that hold prefix trees.
         Raises ConfigError for tokens that are not ids of the vocabulary (inside a compiled program, where values cannot be
         looked at, such a row is NaN), and for rows longer than the context whose positions are not given.
         """
         c = self.config
-        if positions_BT is None and tokens_BT.ndim == 2:
+        if positions_BT is None and tokens_BT.ndim >= 2:
             if tokens_BT.shape[1] > c.max_length:
                 raise ConfigError(f"rows of {tokens_BT.shape[1]:,} tokens are longer than the model's context of "
                                   f"{c.max_length:,}; cut them, raise model.max_length, or give positions.")
@@ -75,25 +78,29 @@ class Transformer(nn.Module):
         The list of keys and values is empty unless `layers_apart`. With a `cache` the tokens follow those that it holds, and the
         keys and values are the cache's, with the new ones written into it.
         """
-        _check_tokens(tokens_BT, self.config)
-        x_BTD, tables = self._embed(tokens_BT, positions_BT)
+        position = position_encoding(self.config)
+        x_BTD = constrain(self.embed(tokens_BT), "batch", "stream", "features")
+        tables = position.tables(positions_BT, head_dim=self.config.head_size)
+        x_BTD = position.on_embedding(x_BTD, tables, **self.position_parameters)
         if not self.layers_apart:
             x_BTD, _ = self.layers(x_BTD, tables, mask)
-            return self.final_norm(x_BTD), []
+            return self._normed(x_BTD), []
         keys_values = []
         for n, block in enumerate(self.layers):
             of_layer = None if cache is None else cache.layer(n)
             x_BTD, of_block = block.with_keys_values(x_BTD, tables, mask=mask, cache=of_layer)
             keys_values.append(of_block)
-        return self.final_norm(x_BTD), keys_values
+        return self._normed(x_BTD), keys_values
 
-    def _embed(self, tokens_BT: Array, positions_BT: Array) -> tuple[Array, Any]:
-        """The residual stream before the first block, and the position encoding's tables for all blocks."""
-        position = position_encoding(self.config)
-        x_BTD = look_up(self.embedding, tokens_BT, dtype=self.compute.dtype)
-        x_BTD = constrain(x_BTD, "batch", "stream", "features")
-        tables = position.tables(positions_BT, head_dim=self.config.head_size)
-        return position.on_embedding(x_BTD, tables), tables
+    def embed(self, tokens_BT: Array) -> Array:
+        """The embeddings (B, T, D) of token ids, in the compute dtype and without positions; embeddings are returned as they are."""
+        if jnp.issubdtype(tokens_BT.dtype, jnp.floating) and tokens_BT.ndim == 3 and tokens_BT.shape[-1] == self.config.dim:
+            return tokens_BT.astype(self.compute.dtype)
+        _check_tokens(tokens_BT, self.config)
+        return look_up(self.embedding, tokens_BT, dtype=self.compute.dtype)
+
+    def _normed(self, x_BTD: Array) -> Array:
+        return x_BTD if self.final_norm is None else self.final_norm(x_BTD)
 
 
 class _ScannedBlock(Block):
@@ -110,7 +117,7 @@ def _stacked_layers(config: ModelConfig, compute: ComputeConfig) -> nn.Module:
         block = nn.remat(block, policy=REMAT_POLICIES[compute.remat], prevent_cse=not compute.scan_layers)
     scanned = nn.scan(
         block,
-        variable_axes={"params": 0},
+        variable_axes={"params": 0, "intermediates": 0, "attn_weights": 0},
         split_rngs={"params": True},
         in_axes=nn.broadcast,
         length=config.num_layers,
@@ -123,7 +130,8 @@ def _stacked_layers(config: ModelConfig, compute: ComputeConfig) -> nn.Module:
 def _check_tokens(tokens_BT: Array, config: ModelConfig) -> None:
     """Raise ConfigError unless the tokens are integers (B, T) and, where their values are known, ids of the vocabulary."""
     if tokens_BT.ndim != 2 or not jnp.issubdtype(tokens_BT.dtype, jnp.integer):
-        raise ConfigError(f"the model wants rows of token ids, integers (B, T), got {tokens_BT.dtype} {tokens_BT.shape}.")
+        raise ConfigError(f"the model wants rows of token ids, integers (B, T), or their embeddings (B, T, {config.dim}), got "
+                          f"{tokens_BT.dtype} {tokens_BT.shape}.")
     if isinstance(tokens_BT, jax.core.Tracer) or tokens_BT.size == 0:
         return
     least, most = int(tokens_BT.min()), int(tokens_BT.max())

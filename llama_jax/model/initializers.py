@@ -47,13 +47,18 @@ def matrix(*axes: str, inputs: int = 1, residual_layers: int = 0) -> Callable[..
 
 
 def embedding_table(*axes: str) -> Callable[..., Any]:
-    """Initialiser of an embedding table, whose rows are looked up by token id and which is not decayed."""
+    """Initialiser of a table of vectors by token id, position or distance, which is not decayed."""
     return _described(nn.initializers.normal(STD), axes, inputs=0)
 
 
 def ones(*axes: str) -> Callable[..., Any]:
     """Initialiser of a norm's scale, which starts at 1."""
     return _described(nn.initializers.ones_init(), axes, inputs=0)
+
+
+def zeros(*axes: str) -> Callable[..., Any]:
+    """Initialiser of a bias, which starts at 0 and is not decayed."""
+    return _described(nn.initializers.zeros_init(), axes, inputs=0)
 
 
 def _described(initializer: Callable[..., jax.Array], axes: tuple[str, ...], *, inputs: int) -> Callable[..., Any]:

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
+from jax.typing import DTypeLike
 
 from llama_jax.config import ModelConfig
-from llama_jax.model.initializers import ones
-from llama_jax.ops.norms import rms_norm
+from llama_jax.model.initializers import ones, zeros
+from llama_jax.ops.norms import layer_norm, rms_norm
 
 
 class RMSNorm(nn.Module):
@@ -16,13 +17,36 @@ class RMSNorm(nn.Module):
 
     eps: float = 1e-5
     """Epsilon added to the mean square."""
+    dtype: DTypeLike | None = None
+    """Dtype of the output; None: the input's. It is computed in float32 in any case."""
+    param_dtype: DTypeLike = jnp.float32
+    """Dtype in which the parameters are made."""
+
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        scale_D = self.param("scale", ones("features"), (x.shape[-1],), jnp.float32)
-        return rms_norm(x, scale_D, eps=self.eps)
+        scale_D = self.param("scale", ones("features"), (x.shape[-1],), self.param_dtype)
+        return rms_norm(x, scale_D, eps=self.eps, dtype=self.dtype)
 
 
-NORMS: dict[str, Callable[..., nn.Module]] = {"rmsnorm": RMSNorm}
+class LayerNorm(nn.Module):
+    """Normalisation to mean 0 and variance 1 over the last axis, (..., D) -> (..., D), with learned scale and bias (Ba et al.
+    2016)."""
+
+    eps: float = 1e-5
+    """Epsilon added to the variance."""
+    dtype: DTypeLike | None = None
+    """Dtype of the output; None: the input's. It is computed in float32 in any case."""
+    param_dtype: DTypeLike = jnp.float32
+    """Dtype in which the parameters are made."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scale_D = self.param("scale", ones("features"), (x.shape[-1],), self.param_dtype)
+        bias_D = self.param("bias", zeros("features"), (x.shape[-1],), self.param_dtype)
+        return layer_norm(x, scale_D, bias_D, eps=self.eps, dtype=self.dtype)
+
+
+NORMS: dict[str, Callable[..., nn.Module]] = {"rmsnorm": RMSNorm, "layernorm": LayerNorm}
 """Value of `model.norm` -> the class of the layer, which is made as `layer(eps=..., name=...)`."""
 
 

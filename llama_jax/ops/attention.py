@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from llama_jax.errors import ConfigError
+from llama_jax.errors import ConfigError, nearest
 from llama_jax.ops import chunked, cudnn, reference, splash
 from llama_jax.ops.bias import NO_BIAS, Bias
 from llama_jax.ops.masks import Mask
@@ -62,7 +62,7 @@ def choose(impl: str, spec: AttentionSpec) -> tuple[str, str]:
     if impl == "auto":
         return _best(spec)
     if impl not in BACKENDS:
-        raise ConfigError(f"unknown attention backend {impl!r}; known: auto, {', '.join(BACKENDS)}.")
+        raise ConfigError(f"unknown attention backend {impl!r}{nearest(impl, ['auto', *BACKENDS])}")
     if reason := backend_lacks(impl, spec):
         able = any(not backend_lacks(name, spec) for name in BACKENDS)
         raise ConfigError(f"compute.attention {impl} cannot serve: {reason}{'; auto picks one that can' if able else ''}.")
@@ -122,6 +122,8 @@ def spec_of_arrays(
                 raise ConfigError(f"{name} wants integers, one for each of {B} x {S} tokens, got {said.dtype} {said.shape}.")
             if name.endswith("_N") and said.shape != (N,):
                 raise ConfigError(f"{name} wants one number for each of {N} query heads, got {said.shape}.")
+            if name.endswith("_RH") and (said.ndim != 2 or said.shape[1] != H or not said.shape[0]):
+                raise ConfigError(f"{name} wants one vector of {H} numbers for each distance, got {said.shape}.")
     return AttentionSpec(device_in_use(), S, H, q_BTNH.dtype, mask.used | bias.used, sliced)
 
 

@@ -15,10 +15,12 @@ from jax import Array, lax
 from llama_jax.ops.bias import NO_BIAS, Bias
 from llama_jax.ops.masks import Mask
 from llama_jax.ops.reference import MASKED
+from llama_jax.ops.relative import relative_output, relative_scores, sum_by_distance
+from llama_jax.ops.spec import fields_of
 from llama_jax.ops.varying import vary_alike
 
-KNOWS = frozenset({"mask.segment_ids_BT", "mask.ends_BT", "bias.slopes_N", "bias.positions_BT"})
-"""Fields of `Mask` and `Bias` that this backend supports: all that their `block` computes."""
+KNOWS = fields_of(Mask, Bias)
+"""Fields of `Mask` and `Bias` that this backend supports: all."""
 
 LOWEST = MASKED / 2
 """Initial value of the running maximum of a query's scores. Only masked scores lie below it, so that their weights are exactly
@@ -68,17 +70,19 @@ def _tile(x: Array, index: Array, *, chunk: int, axis: int) -> Array:
     return lax.dynamic_slice_in_dim(x, index * chunk, chunk, axis)
 
 
-def _scores(q: Array, k: Array, *, mask: Mask, bias: Bias, q_first: Array | int, k_first: Array | int) -> Array:
-    """Scaled, biased and masked float32 scores (B, K, G, T, S) of a block of a row: T queries from index q_first on, S keys from
-    index k_first on."""
-    (K, G, T), S = q.shape[1:4], k.shape[2]
+def _scores(
+    q: Array, k: Array, *, mask: Mask, bias: Bias, q_first: Array | int, k_first: Array | int
+) -> tuple[Array, Array]:
+    """Scaled, biased and masked float32 scores (B, K, G, T, S) of a block of a row, and its distances (B or 1, T, S).
+
+    The block has T queries from index q_first on, and S keys from index k_first on.
+    """
+    T, S = q.shape[3], k.shape[2]
     q_index, k_index = q_first + jnp.arange(T), k_first + jnp.arange(S)
     visible = Mask.block(q_index, k_index, q=mask.tile(q_first, T), k=mask.tile(k_first, S))
-    scores = dot("BKGTH,BKSH->BKGTS", q, k) * q.shape[-1] ** -0.5
-    added_BNTS = bias.block(q_index, k_index)
-    if added_BNTS is not None:
-        scores += added_BNTS.reshape(-1, K, G, T, S)
-    return jnp.where(visible[:, None, None], scores, MASKED)
+    distance = bias.distance(q_index, k_index)
+    scores = bias.scaled_scores(dot("BKGTH,BKSH->BKGTS", q, k), q, distance_BTS=distance)
+    return jnp.where(visible[:, None, None], scores, MASKED), distance
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(6,))
@@ -100,11 +104,13 @@ def _forward(q: Array, k: Array, v: Array, mask: Mask, bias: Bias, first: Array 
 
         def key_tile(j: Array, carry):
             total, top, norm = carry
-            scores = _scores(q_i, _tile(k, j, chunk=chunk, axis=2), mask=mask, bias=bias, q_first=i * chunk, k_first=j * chunk)
+            scores, distance = _scores(q_i, _tile(k, j, chunk=chunk, axis=2), mask=mask, bias=bias, q_first=i * chunk,
+                                       k_first=j * chunk)
             new_top = jnp.maximum(top, scores.max(-1))
             weights = jnp.exp(scores - new_top[..., None])
             shrink = jnp.exp(top - new_top)
             value = dot("BKGTS,BKSH->BKGTH", weights.astype(v.dtype), _tile(v, j, chunk=chunk, axis=2))
+            value = bias.with_relative_values(value, weights, distance_BTS=distance)
             return total * shrink[..., None] + value, new_top, norm * shrink + weights.sum(-1)
 
         start = (jnp.zeros((B, K, G, chunk, H), jnp.float32), jnp.full((B, K, G, chunk), LOWEST, jnp.float32),
@@ -122,11 +128,12 @@ def _forward(q: Array, k: Array, v: Array, mask: Mask, bias: Bias, first: Array 
 
 def _short_tile(q: Array, k: Array, v: Array, *, mask: Mask, bias: Bias, begin: int, end: int) -> tuple[Array, Array]:
     """Outputs of the queries begin .. end - 1, and the logarithms of the sums that their softmax divides by."""
-    scores = _scores(q[:, :, :, begin:end], k[:, :, :end], mask=mask, bias=bias, q_first=begin, k_first=0)
+    scores, distance = _scores(q[:, :, :, begin:end], k[:, :, :end], mask=mask, bias=bias, q_first=begin, k_first=0)
     top = jnp.maximum(scores.max(-1), LOWEST)
     weights = jnp.exp(scores - top[..., None])
     norm = jnp.maximum(weights.sum(-1), SMALLEST_SUM)
     value = dot("BKGTS,BKSH->BKGTH", weights.astype(v.dtype), v[:, :, :end])
+    value = bias.with_relative_values(value, weights, distance_BTS=distance)
     return (value / norm[..., None]).astype(q.dtype), top + jnp.log(norm)
 
 
@@ -137,31 +144,57 @@ def _backward(chunk: int, saved, d_out: Array):
     scale = H**-0.5
     delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), -1)
 
-    def key_tile(dq: Array, j: Array):
+    def key_tile(carry, j: Array):
         k_j, v_j = _tile(k, j, chunk=chunk, axis=2), _tile(v, j, chunk=chunk, axis=2)
 
         def query_tile(i: Array, carry):
-            dq, dk, dv = carry
+            dq, d_bias, dk, dv = carry
             q_i, d_out_i = _tile(q, i, chunk=chunk, axis=3), _tile(d_out, i, chunk=chunk, axis=3)
-            scores = _scores(q_i, k_j, mask=mask, bias=bias, q_first=(start + i) * chunk, k_first=j * chunk)
+            scores, distance = _scores(q_i, k_j, mask=mask, bias=bias, q_first=(start + i) * chunk, k_first=j * chunk)
             weights = jnp.exp(scores - _tile(log_norm, i, chunk=chunk, axis=3)[..., None])
             dv += dot("BKGTS,BKGTH->BKSH", weights.astype(v.dtype), d_out_i)
             d_weights = dot("BKGTH,BKSH->BKGTS", d_out_i, v_j)
+            if bias.relative_values_RH is not None:
+                d_weights += relative_scores(d_out_i, bias.relative_values_RH, distance[:, None, None])
             delta_i = _tile(delta, i, chunk=chunk, axis=3)
             d_scores = (weights * (d_weights - delta_i[..., None]) * scale).astype(q.dtype)
             dk += dot("BKGTS,BKGTH->BKSH", d_scores, q_i)
             dq_i = _tile(dq, i, chunk=chunk, axis=3) + dot("BKGTS,BKSH->BKGTH", d_scores, k_j)
-            return lax.dynamic_update_slice_in_dim(dq, dq_i, i * chunk, 3), dk, dv
+            if bias.relative_keys_RH is not None:
+                dq_i += relative_output(d_scores, bias.relative_keys_RH, distance[:, None, None])
+            d_bias = _add_vector_gradients(d_bias, (d_scores, q_i), (weights, d_out_i), distance=distance)
+            return lax.dynamic_update_slice_in_dim(dq, dq_i, i * chunk, 3), d_bias, dk, dv
 
         _, zero = vary_alike(q, jnp.zeros(k_j.shape, jnp.float32))
         earliest = j if first is None else jnp.maximum(j - first, 0)
-        dq, dk, dv = lax.fori_loop(earliest, T // chunk, query_tile, (dq, zero, zero))
-        return dq, (dk.astype(k.dtype), dv.astype(v.dtype))
+        *carry, dk, dv = lax.fori_loop(earliest, T // chunk, query_tile, (*carry, zero, zero))
+        return tuple(carry), (dk.astype(k.dtype), dv.astype(v.dtype))
 
-    _, dq = vary_alike(q, jnp.zeros(q.shape, jnp.float32))
-    dq, (dk, dv) = lax.scan(key_tile, dq, jnp.arange(k.shape[2] // chunk))
+    vectors = Bias(relative_keys_RH=bias.relative_keys_RH, relative_values_RH=bias.relative_values_RH)
+    zeros, structure = jax.tree.flatten((q, vectors))
+    _, *zeros = vary_alike(q, *(jnp.zeros(x.shape, jnp.float32) for x in zeros))
+    (dq, d_bias), (dk, dv) = lax.scan(key_tile, jax.tree.unflatten(structure, zeros), jnp.arange(k.shape[2] // chunk))
     dk, dv = (jnp.moveaxis(x, 0, 2).reshape(k.shape) for x in (dk, dv))
-    return dq.astype(q.dtype), dk, dv, None, None, None
+    d_bias = jax.tree.map(lambda d, x: d.astype(x.dtype), d_bias, vectors)
+    return dq.astype(q.dtype), dk, dv, None, d_bias, None
+
+
+def _add_vector_gradients(
+    d_bias: Bias, of_keys: tuple[Array, Array], of_values: tuple[Array, Array], *, distance: Array
+) -> Bias:
+    """Add a block's gradients to those of the relative vectors: per distance the sum of (..., T, S) numbers times (..., T, H) rows.
+
+    The pairs are gradients of scores with queries, for the vectors on keys, and weights with gradients of outputs, for those on
+    values.
+    """
+    def plus(d_RH: Array | None, pair: tuple[Array, Array]) -> Array | None:
+        if d_RH is None:
+            return None
+        sums_BKGTR = sum_by_distance(pair[0], distance[:, None, None], count=d_RH.shape[0])
+        return d_RH + dot("BKGTR,BKGTH->RH", sums_BKGTR, pair[1].astype(jnp.float32))
+
+    return Bias(relative_keys_RH=plus(d_bias.relative_keys_RH, of_keys),
+                relative_values_RH=plus(d_bias.relative_values_RH, of_values))
 
 
 _attend.defvjp(_forward, _backward)

@@ -9,10 +9,11 @@ from jax import Array, lax
 
 from llama_jax.ops.bias import NO_BIAS, Bias
 from llama_jax.ops.reference import MASKED
+from llama_jax.ops.spec import fields_of
 
-KNOWS = frozenset({"bias.slopes_N", "bias.positions_BT"})
-"""Fields of `Mask` and `Bias` that attention over a cache supports. It is purely causal: a row of the cache is one text from its
-beginning, so that positions are indices."""
+KNOWS = fields_of(Bias)
+"""Fields of `Mask` and `Bias` that attention over a cache supports: every bias and no mask. It is purely causal: a row of the
+cache is one text from its beginning, so that positions are indices."""
 
 
 def write_to_cache(held_BKSH: Array, new_BTKH: Array, *, lengths_B: Array) -> Array:
@@ -50,16 +51,15 @@ def attend_over_cache(
     B, T, N, H = q_BTNH.shape
     K, S = k_BKSH.shape[1:3]
     chex.assert_shape([k_BKSH, v_BKSH, lengths_B], [(B, K, S, H), (B, K, S, H), (B,)])
-    q_BKRH = q_BTNH.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4).reshape(B, K, -1, H)  # R: group by query
+    q_BKGTH = q_BTNH.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
+    q_BKRH = q_BKGTH.reshape(B, K, -1, H)  # R: group by query
     last_BT = lengths_B[:, None] + jnp.arange(T)[None, :]
+    distance_BTS = last_BT[:, :, None] - jnp.arange(S)[None, None, :]
+    products_BKRS = jnp.einsum("BKSH,BKRH->BKRS", k_BKSH, q_BKRH, preferred_element_type=jnp.float32)
+    scores_BKGTS = bias.scaled_scores(products_BKRS.reshape(B, K, -1, T, S), q_BKGTH, distance_BTS=distance_BTS)
     seen_BTS = jnp.arange(S)[None, None, :] <= last_BT[:, :, None]
-    scores_BKRS = jnp.einsum("BKSH,BKRH->BKRS", k_BKSH, q_BKRH, preferred_element_type=jnp.float32) * H**-0.5
-    if bias.slopes_N is not None:
-        distance_BTS = (last_BT[:, :, None] - jnp.arange(S)[None, None]).astype(jnp.float32)
-        added_BNTS = -bias.slopes_N[None, :, None, None] * distance_BTS[:, None]
-        scores_BKRS += added_BNTS.reshape(B, K, -1, S)
-    seen_BKRS = jnp.tile(seen_BTS, (1, N // K, 1))[:, None]
-    weights_BKRS = jax.nn.softmax(jnp.where(seen_BKRS, scores_BKRS, MASKED), axis=-1).astype(v_BKSH.dtype)
+    weights_BKGTS = jax.nn.softmax(jnp.where(seen_BTS[:, None, None], scores_BKGTS, MASKED), axis=-1)
+    weights_BKRS = weights_BKGTS.reshape(B, K, -1, S).astype(v_BKSH.dtype)
     out_BKRH = jnp.einsum("BKRS,BKSH->BKRH", weights_BKRS, v_BKSH, preferred_element_type=jnp.float32)
-    out_BTKGH = out_BKRH.astype(q_BTNH.dtype).reshape(B, K, N // K, T, H).transpose(0, 3, 1, 2, 4)
-    return out_BTKGH.reshape(B, T, N, H)
+    out_BKGTH = bias.with_relative_values(out_BKRH.reshape(B, K, -1, T, H), weights_BKGTS, distance_BTS=distance_BTS)
+    return out_BKGTH.astype(q_BTNH.dtype).transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)

@@ -53,6 +53,11 @@ def linear(x: Array, w: Array | Int8, *, contract: int = 1, out_dtype: DTypeLike
     return _linear(*vary_alike(x, jnp.asarray(w)), contract, jnp.dtype(out_dtype or x.dtype))
 
 
+def add_bias(x: Array, bias: Array) -> Array:
+    """Add a bias with the shape of the last axes of x, in x's dtype."""
+    return x + jnp.expand_dims(bias.astype(x.dtype), tuple(range(x.ndim - bias.ndim)))
+
+
 def _product(x: Array, w: Array, *, contract: int) -> Array:
     axes = tuple(range(x.ndim - contract, x.ndim)), tuple(range(contract))
     return _dot(x, w, axes=axes, sharding=product_sharding(x, w, contract=contract))

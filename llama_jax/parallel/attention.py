@@ -32,9 +32,11 @@ def attend_over_mesh(
     fits = heads if keys[2] else None  # queries lie with their keys
     queries = fitting(q_BTNH.shape, "batch", tokens, fits, None)
     of_tokens = jax.tree.map(lambda ids_BT: fitting(ids_BT.shape, "batch", None), mask)
-    of_heads = jax.tree.map(lambda x: fitting(x.shape, "batch", None) if x.ndim == 2 else PartitionSpec(queries[2]), bias)
+    by_suffix = {"BT": lambda x: fitting(x.shape, "batch", None), "N": lambda x: PartitionSpec(queries[2]),
+                 "RH": lambda x: PartitionSpec()}
+    of_bias = jax.tree.map_with_path(lambda path, x: by_suffix[path[-1].name.rpartition("_")[2]](x), bias)
 
-    @partial(jax.shard_map, in_specs=(queries, keys, keys, of_tokens, of_heads), out_specs=queries, check_vma=False,
+    @partial(jax.shard_map, in_specs=(queries, keys, keys, of_tokens, of_bias), out_specs=queries, check_vma=False,
              axis_names=set(axis_sizes(mesh)))
     def on_device(q_BTNH: Array, *rest) -> Array:
         k_BSKH, v_BSKH, mask, bias = rest

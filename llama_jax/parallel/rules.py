@@ -30,6 +30,8 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "mlp": "tensor",
     "vocab": "tensor",
     "layers": None,
+    "positions": None,  # of learned positions
+    "distances": None,  # of relative vectors
 }
 """Logical axis -> mesh axes that shard it. Megatron's layout: heads, feed-forward width and vocabulary over `tensor`, and between
 them the tokens of the residual stream over the same devices (Shoeybi et al. 2019; Korthikanti et al. 2022)."""

@@ -5,8 +5,7 @@ import re
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
-from llama_jax.config import nearest
-from llama_jax.errors import ConfigError
+from llama_jax.errors import ConfigError, nearest
 from llama_jax.plan.machines import MACHINE_ALIASES, MACHINES, Machine
 
 

@@ -2,8 +2,7 @@
 
 from importlib import import_module
 
-from llama_jax.config import nearest
-from llama_jax.errors import ConfigError
+from llama_jax.errors import ConfigError, nearest
 from llama_jax.evaluation.task import Task
 
 _MODULES = ("multiple_choice", "closed_book", "reading", "reasoning", "code", "knowledge", "bias", "language")
