@@ -60,15 +60,16 @@ class ModelConfig:
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     """Normalisation layer (Zhang & Sennrich 2019; Ba et al. 2016)."""
     norm_position: Literal["pre", "post"] = "pre"
-    """pre normalises the input of each attention and feed-forward layer, and once more before the output head; post normalises the
-    sum of residual stream and output, as the Transformer of 2017 does (Xiong et al. 2020)."""
+    """pre normalises the input of each attention and feed-forward layer, and once more before the output head; post normalises
+    the sum of residual stream and output, as the Transformer of 2017 does (Xiong et al. 2020)."""
     feedforward: Literal["relu", "gelu", "swish", "glu", "bilinear", "reglu", "geglu", "swiglu"] = "swiglu"
     """Kind of the feed-forward layer (Shazeer 2020); the last five have a gate, a third matrix of ffn_dim columns."""
     use_bias: bool = False
     """Whether the matrix products of attention and feed-forward layer add a learned bias."""
     position: Literal["rope", "rope3d", "sinusoidal", "learned", "shaw", "alibi", "none"] = "rope"
-    """How a token's position enters the model: rope and rope3d rotate queries and keys, sinusoidal and learned add a vector to the
-    embedding, shaw adds learned vectors to keys and values by distance, alibi lowers scores in proportion to distance."""
+    """How a token's position enters the model: rope and rope3d rotate queries and keys, sinusoidal and learned add a vector to
+    the embedding, shaw adds learned vectors to keys and values by distance, alibi lowers scores in proportion to distance, none
+    leaves order to the causal mask."""
     rope_theta: float = 10_000.0
     """rope, rope3d: base theta of the rotary frequencies theta^(-2i/H)."""
     rope_scaling: RopeScaling = field(default_factory=RopeScaling)

@@ -57,8 +57,8 @@ class Transformer(nn.Module):
     ) -> Array:
         """Compute the hidden states after the final norm, (B, T, D) in the compute dtype, which the output head reads.
 
-        In place of token ids it takes their embeddings, floating point (B, T, D), such as `embed` returns (soft prompts). Positions
-        default to 0 .. T - 1, segments to one per row. `ends_BT` is `Mask.ends_BT`, for rows that hold prefix trees.
+        In place of token ids it takes embeddings, floating point (B, T, D), such as `embed` returns (soft prompts).
+        Positions default to 0 .. T - 1, segments to one per row. `ends_BT` is `Mask.ends_BT`, for rows that hold prefix trees.
         Raises ConfigError for tokens that are not ids of the vocabulary (inside a compiled program, where values cannot be
         looked at, such a row is NaN), and for rows longer than the context whose positions are not given.
         """
@@ -93,7 +93,7 @@ class Transformer(nn.Module):
         return self._normed(x_BTD), keys_values
 
     def embed(self, tokens_BT: Array) -> Array:
-        """The embeddings (B, T, D) of token ids, in the compute dtype and without positions; embeddings are returned as they are."""
+        """The embeddings (B, T, D) of token ids (B, T), in the compute dtype, without positions; embeddings pass through."""
         if jnp.issubdtype(tokens_BT.dtype, jnp.floating) and tokens_BT.ndim == 3 and tokens_BT.shape[-1] == self.config.dim:
             return tokens_BT.astype(self.compute.dtype)
         _check_tokens(tokens_BT, self.config)

@@ -46,7 +46,7 @@ class Bias(Description):
         """
         distances = distance_BTS[:, None, None]
         if self.relative_keys_RH is not None:
-            products_BKGTS += relative_scores(q_BKGTH, self.relative_keys_RH, distances)
+            products_BKGTS += relative_scores(q_BKGTH, self.relative_keys_RH, distance_TS=distances)
         scores_BKGTS = products_BKGTS * q_BKGTH.shape[-1] ** -0.5
         if self.slopes_N is not None:
             slopes = self.slopes_N.reshape(1, *q_BKGTH.shape[1:3], 1, 1)
@@ -57,7 +57,8 @@ class Bias(Description):
         """Attention's output (weights times values, float32) with what the relative vectors on values add to it."""
         if self.relative_values_RH is None:
             return out_BKGTH
-        return out_BKGTH + relative_output(weights_BKGTS, self.relative_values_RH, distance_BTS[:, None, None])
+        return out_BKGTH + relative_output(
+            weights_BKGTS, self.relative_values_RH, distance_TS=distance_BTS[:, None, None])
 
     def padded(self, count: int) -> "Bias":
         """The bias of the same rows with `count` tokens of padding appended."""

@@ -155,13 +155,13 @@ def _backward(chunk: int, saved, d_out: Array):
             dv += dot("BKGTS,BKGTH->BKSH", weights.astype(v.dtype), d_out_i)
             d_weights = dot("BKGTH,BKSH->BKGTS", d_out_i, v_j)
             if bias.relative_values_RH is not None:
-                d_weights += relative_scores(d_out_i, bias.relative_values_RH, distance[:, None, None])
+                d_weights += relative_scores(d_out_i, bias.relative_values_RH, distance_TS=distance[:, None, None])
             delta_i = _tile(delta, i, chunk=chunk, axis=3)
             d_scores = (weights * (d_weights - delta_i[..., None]) * scale).astype(q.dtype)
             dk += dot("BKGTS,BKGTH->BKSH", d_scores, q_i)
             dq_i = _tile(dq, i, chunk=chunk, axis=3) + dot("BKGTS,BKSH->BKGTH", d_scores, k_j)
             if bias.relative_keys_RH is not None:
-                dq_i += relative_output(d_scores, bias.relative_keys_RH, distance[:, None, None])
+                dq_i += relative_output(d_scores, bias.relative_keys_RH, distance_TS=distance[:, None, None])
             d_bias = _add_vector_gradients(d_bias, (d_scores, q_i), (weights, d_out_i), distance=distance)
             return lax.dynamic_update_slice_in_dim(dq, dq_i, i * chunk, 3), d_bias, dk, dv
 
@@ -182,10 +182,9 @@ def _backward(chunk: int, saved, d_out: Array):
 def _add_vector_gradients(
     d_bias: Bias, of_keys: tuple[Array, Array], of_values: tuple[Array, Array], *, distance: Array
 ) -> Bias:
-    """Add a block's gradients to those of the relative vectors: per distance the sum of (..., T, S) numbers times (..., T, H) rows.
+    """Add a block's share to the gradients of the relative vectors: numbers (..., T, S), summed per distance, times rows.
 
-    The pairs are gradients of scores with queries, for the vectors on keys, and weights with gradients of outputs, for those on
-    values.
+    These are gradients of scores and queries for the vectors on keys, weights and gradients of outputs for those on values.
     """
     def plus(d_RH: Array | None, pair: tuple[Array, Array]) -> Array | None:
         if d_RH is None:

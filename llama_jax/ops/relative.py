@@ -1,10 +1,10 @@
 """Vectors on keys and values by distance, without a vector per pair of tokens (Shaw et al. 2018, section 3.3).
 
-A query has R products with the vectors of R distances, of which each key picks one; the weights of a query are summed per distance
-before they multiply the vectors on values. Arrays have any leading axes; distances, clipped to [0, R - 1], broadcast against them.
+A query has R products with the vectors of R distances, of which each key picks one; the weights of a query are summed per
+distance before they multiply the vectors on values. Arrays have any leading axes, against which distances broadcast; distances
+are clipped to [0, R - 1].
 """
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -21,13 +21,13 @@ def sum_by_distance(x_TS: Array, distance_TS: Array, *, count: int) -> Array:
     return jnp.moveaxis(sums_RT, 0, -1)
 
 
-def relative_scores(q_TH: Array, relative_RH: Array, distance_TS: Array) -> Array:
+def relative_scores(q_TH: Array, relative_RH: Array, *, distance_TS: Array) -> Array:
     """Products of queries (..., T, H) with the vectors that are added to keys, float32 (..., T, S); not scaled."""
     products_TR = jnp.einsum("...TH,RH->...TR", q_TH, relative_RH.astype(q_TH.dtype), preferred_element_type=jnp.float32)
     return pick_by_distance(products_TR, distance_TS)
 
 
-def relative_output(weights_TS: Array, relative_RH: Array, distance_TS: Array) -> Array:
+def relative_output(weights_TS: Array, relative_RH: Array, *, distance_TS: Array) -> Array:
     """What the vectors that are added to values contribute, float32 (..., T, H), under the weights (..., T, S)."""
     sums_TR = sum_by_distance(weights_TS, distance_TS, count=relative_RH.shape[0])
     return jnp.einsum("...TR,RH->...TH", sums_TR, relative_RH.astype(jnp.float32))
