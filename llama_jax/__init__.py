@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llama_jax.inference.sampling import Sampling
     from llama_jax.model.attention import Attention
     from llama_jax.model.block import Block
+    from llama_jax.model.capture import CAPTURED, capture
     from llama_jax.model.decoder import Transformer
     from llama_jax.model.feedforward import FeedForward
     from llama_jax.model.norms import RMSNorm
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "Attention": "model.attention",
     "Block": "model.block",
+    "CAPTURED": "model.capture",
     "FeedForward": "model.feedforward",
     "Generated": "inference.continuation",
     "Likelihood": "scoring.likelihood",
@@ -40,6 +42,7 @@ _MODULES = {
     "Sampling": "inference.sampling",
     "Transformer": "model.decoder",
     "attend": "ops.attention",
+    "capture": "model.capture",
     "generate": "inference.generate",
     "learning_rate": "training.optimizer",
     "load": "formats.loading",
@@ -56,9 +59,9 @@ _MODULES = {
 jax."""
 
 __all__ = [
-    "PRESETS", "Attention", "Block", "FeedForward", "Generated", "Likelihood", "Mask", "RMSNorm", "Sampling", "Transformer",
-    "__version__", "attend", "generate", "learning_rate", "load", "loglikelihood", "make_optimizer", "make_train_step",
-    "next_token_loss", "rolling_loglikelihood", "rope_tables", "rotate", "stream",
+    "CAPTURED", "PRESETS", "Attention", "Block", "FeedForward", "Generated", "Likelihood", "Mask", "RMSNorm", "Sampling",
+    "Transformer", "__version__", "attend", "capture", "generate", "learning_rate", "load", "loglikelihood", "make_optimizer",
+    "make_train_step", "next_token_loss", "rolling_loglikelihood", "rope_tables", "rotate", "stream",
 ]
 
 

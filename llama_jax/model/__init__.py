@@ -10,6 +10,7 @@ from llama_jax.model.accounting import parameter_count, train_flops_per_token
 from llama_jax.model.attention import Attention, KeysValues, LayerCache
 from llama_jax.model.block import Block
 from llama_jax.model.cache import Cache
+from llama_jax.model.capture import CAPTURED, capture
 from llama_jax.model.decoder import Transformer, head_matrix
 from llama_jax.model.feedforward import FeedForward
 from llama_jax.model.norms import NORMS, RMSNorm, make_norm
@@ -17,7 +18,7 @@ from llama_jax.model.positions import POSITIONS, PositionEncoding, Rotary, posit
 from llama_jax.model.tree import Leaf, parameters
 
 __all__ = [
-    "NORMS", "POSITIONS", "Attention", "Block", "Cache", "FeedForward", "KeysValues", "LayerCache", "Leaf", "PositionEncoding",
-    "RMSNorm", "Rotary", "Transformer", "head_matrix", "make_norm", "parameter_count", "parameters", "position_encoding",
-    "train_flops_per_token",
+    "CAPTURED", "NORMS", "POSITIONS", "Attention", "Block", "Cache", "FeedForward", "KeysValues", "LayerCache", "Leaf",
+    "PositionEncoding", "RMSNorm", "Rotary", "Transformer", "capture", "head_matrix", "make_norm", "parameter_count",
+    "parameters", "position_encoding", "train_flops_per_token",
 ]

@@ -111,7 +111,7 @@ class Attention(nn.Module):
         q_BTNH = constrain(q_BTNH, "batch", "seq", "heads", "head_dim")
         k_BTKH = constrain(k_BTKH, "batch", "seq", "kv_heads", "head_dim")
         bias = self.position.in_attention(tables, num_heads=N, **relative)
-        self._sow_for_capture(q_BTNH, k_BTKH, v_BTKH, mask=mask, bias=bias)
+        self._sow_for_capture(q_BTNH, k_BTKH, v_BTKH, mask=mask, bias=bias, cached=cache is not None)
         backend = "chunked" if self.is_initializing() else self.backend  # parameters do not depend on what computes with them
         if cache is None:
             with jax.named_scope("attend"):
@@ -135,10 +135,13 @@ class Attention(nn.Module):
             projected = add_bias(projected, self.param(f"b{name}", zeros(heads, "head_dim"), shape, self.param_dtype))
         return checkpoint_name(projected, "linear")
 
-    def _sow_for_capture(self, q_BTNH: Array, k_BTKH: Array, v_BTKH: Array, *, mask: Mask, bias: Bias):
-        """Keep queries, keys and values where "intermediates" are collected, and the weights where "attn_weights" are."""
+    def _sow_for_capture(self, q_BTNH: Array, k_BTKH: Array, v_BTKH: Array, *, mask: Mask, bias: Bias, cached: bool):
+        """Keep queries, keys and values where "intermediates" are collected, and the weights where "attn_weights" are.
+
+        Over a cache there are no weights: these are the new tokens' keys alone.
+        """
         self.sow("intermediates", "queries", q_BTNH)
         self.sow("intermediates", "keys", k_BTKH)
         self.sow("intermediates", "values", v_BTKH)
-        if self.is_mutable_collection("attn_weights") and not self.is_initializing():
+        if self.is_mutable_collection("attn_weights") and not self.is_initializing() and not cached:
             self.sow("attn_weights", "attn_weights", attention_weights(q_BTNH, k_BTKH, mask, bias=bias))

@@ -96,7 +96,7 @@ class Transformer(nn.Module):
         """The embeddings (B, T, D) of token ids (B, T), in the compute dtype, without positions; embeddings pass through."""
         if jnp.issubdtype(tokens_BT.dtype, jnp.floating) and tokens_BT.ndim == 3 and tokens_BT.shape[-1] == self.config.dim:
             return tokens_BT.astype(self.compute.dtype)
-        _check_tokens(tokens_BT, self.config)
+        check_tokens(tokens_BT, self.config)
         return look_up(self.embedding, tokens_BT, dtype=self.compute.dtype)
 
     def _normed(self, x_BTD: Array) -> Array:
@@ -127,14 +127,15 @@ def _stacked_layers(config: ModelConfig, compute: ComputeConfig) -> nn.Module:
     return scanned(config, compute)
 
 
-def _check_tokens(tokens_BT: Array, config: ModelConfig) -> None:
+def check_tokens(tokens_BT: Array, config: ModelConfig) -> None:
     """Raise ConfigError unless the tokens are integers (B, T) and, where their values are known, ids of the vocabulary."""
     if tokens_BT.ndim != 2 or not jnp.issubdtype(tokens_BT.dtype, jnp.integer):
         raise ConfigError(f"the model wants rows of token ids, integers (B, T), or their embeddings (B, T, {config.dim}), got "
                           f"{tokens_BT.dtype} {tokens_BT.shape}.")
     if isinstance(tokens_BT, jax.core.Tracer) or tokens_BT.size == 0:
         return
-    least, most = int(tokens_BT.min()), int(tokens_BT.max())
+    with jax.ensure_compile_time_eval():  # also of constants in a function that is being compiled
+        least, most = int(tokens_BT.min()), int(tokens_BT.max())
     if least < 0 or most >= config.vocab_size:
         raise ConfigError(f"token ids must lie in [0, {config.vocab_size}), the model's vocabulary; got {least} to {most}.")
 

@@ -118,8 +118,11 @@ class Learned(PositionEncoding):
 
     def on_embedding(self, x_BTD: Array, tables: Any, **parameters: Array) -> Array:
         """Add the vectors of the positions."""
-        if not isinstance(tables, jax.core.Tracer) and tables.size and int(tables.max()) >= self.max_length:
-            raise ConfigError(f"position {int(tables.max())} lies beyond the {self.max_length} learned positions of this model "
+        known = not isinstance(tables, jax.core.Tracer) and tables.size > 0
+        with jax.ensure_compile_time_eval():  # also of constants in a function that is being compiled
+            last = int(tables.max()) if known else 0
+        if last >= self.max_length:
+            raise ConfigError(f"position {last} lies beyond the {self.max_length} learned positions of this model "
                               "(model.max_length); cut the text, or train a model with more.")
         vectors = parameters["position_embedding"].at[tables].get(mode="fill", fill_value=jnp.nan)
         return x_BTD + vectors.astype(x_BTD.dtype)

@@ -181,11 +181,25 @@ def test_ids_outside_the_vocabulary(token, sizes):
     assert np.isnan(out[1, 3:]).all()
 
 
+def test_constants_of_a_compiled_function_are_looked_at():
+    """Ids and positions that a jitted function closes over have values though the function is being traced."""
+    config = replace(CONFIGS["gqa"], position="learned", max_length=8)
+    model, ids = Transformer(config, FLOAT32), jnp.arange(8)[None]
+    wrong, beyond = ids + 90, ids + 1
+    params = jax.jit(model.init)(jax.random.key(0), ids)["params"]
+    inside = jax.jit(lambda p: model.apply({"params": p}, ids, ids))(params)
+    np.testing.assert_allclose(inside, model.apply({"params": params}, ids, ids), atol=1e-5)
+    with pytest.raises(ConfigError, match="token ids must lie in"):
+        jax.jit(lambda p: model.apply({"params": p}, wrong, ids))(params)
+    with pytest.raises(ConfigError, match="position 8 lies beyond the 8 learned positions"):
+        jax.jit(lambda p: model.apply({"params": p}, ids, beyond))(params)
+
+
 def test_what_the_model_is_not_asked():
     config = CONFIGS["gqa"]
     model, params, T = Transformer(config, FLOAT32), random_params(config, 0), config.max_length + 1
     for tokens in (jnp.zeros(3, jnp.int32), jnp.zeros((1, 3)), jnp.zeros((1, 1, 3), jnp.int32)):
-        with pytest.raises(ConfigError, match=r"rows of token ids, integers \(B, T\), got"):
+        with pytest.raises(ConfigError, match=r"rows of token ids, integers \(B, T\), or their emb"):
             model.apply({"params": params}, tokens)
     long = jnp.zeros((1, T), jnp.int32)
     with pytest.raises(ConfigError, match=rf"rows of {T} tokens are longer than the model's context of {T - 1}; cut them"):

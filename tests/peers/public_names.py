@@ -28,6 +28,8 @@ def use_a_model(tokens_BT: jax.Array) -> None:
     model, params, tokenizer = llama_jax.load("runs/tiny")
     assert_type(model, Transformer)
     print(model.apply({"params": params}, tokens_BT), llama_jax.__version__)
+    assert_type(llama_jax.capture(model, params, tokens_BT, ["resid_post"]), tuple[jax.Array, dict[str, jax.Array]])
+    print({name: (row.shape, row.meaning) for name, row in llama_jax.CAPTURED.items()})
 
     sampling = Sampling(temperature=0.8, top_p=0.95, max_new_tokens=100, num_samples=4)
     assert_type(llama_jax.generate(model, params, tokenizer, ["ROMEO:"], sampling), list[Generated])
