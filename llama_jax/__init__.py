@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llama_jax.model.feedforward import FeedForward
     from llama_jax.model.norms import RMSNorm
     from llama_jax.ops.attention import attend
+    from llama_jax.ops.derivatives import every_derivative
     from llama_jax.ops.masks import Mask
     from llama_jax.ops.rotary import rope_tables, rotate
     from llama_jax.scoring.likelihood import Likelihood, loglikelihood, rolling_loglikelihood
@@ -43,6 +44,7 @@ _MODULES = {
     "Transformer": "model.decoder",
     "attend": "ops.attention",
     "capture": "model.capture",
+    "every_derivative": "ops.derivatives",
     "generate": "inference.generate",
     "learning_rate": "training.optimizer",
     "load": "formats.loading",
@@ -60,7 +62,8 @@ jax."""
 
 __all__ = [
     "CAPTURED", "PRESETS", "Attention", "Block", "FeedForward", "Generated", "Likelihood", "Mask", "RMSNorm", "Sampling",
-    "Transformer", "__version__", "attend", "capture", "generate", "learning_rate", "load", "loglikelihood", "make_optimizer",
+    "Transformer", "__version__", "attend", "capture", "every_derivative", "generate", "learning_rate", "load", "loglikelihood",
+    "make_optimizer",
     "make_train_step", "next_token_loss", "rolling_loglikelihood", "rope_tables", "rotate", "stream",
 ]
 

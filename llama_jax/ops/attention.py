@@ -10,6 +10,7 @@ from jax import Array
 from llama_jax.errors import ConfigError, nearest
 from llama_jax.ops import chunked, cudnn, reference, splash
 from llama_jax.ops.bias import NO_BIAS, Bias
+from llama_jax.ops.derivatives import only_gradients
 from llama_jax.ops.masks import Mask
 from llama_jax.ops.spec import AttentionSpec, words_for
 
@@ -24,6 +25,8 @@ class Backend:
     """Fields of `Mask` and `Bias` that it supports. It is refused where any other field is set."""
     lacks: Callable[[AttentionSpec], str] = lambda spec: ""
     """(spec) -> why it cannot compute that for any other reason, as the end of a sentence; empty where it can."""
+    every_derivative: bool = False
+    """Whether it has derivatives of every order and mode (`ops.derivatives`), not gradients alone."""
     fused_on: tuple[str, ...] = ()
     """Platforms (jax's names) on which it is a fused kernel, and the first choice."""
 
@@ -32,7 +35,7 @@ BACKENDS = {
     "cudnn": Backend(cudnn.attend_cudnn, cudnn.KNOWS, cudnn.cudnn_lacks, fused_on=("gpu", "cuda")),
     "splash": Backend(splash.attend_splash, splash.KNOWS, splash.splash_lacks, fused_on=("tpu",)),
     "chunked": Backend(chunked.attend_chunked, chunked.KNOWS),
-    "reference": Backend(reference.attend_reference, reference.KNOWS),
+    "reference": Backend(reference.attend_reference, reference.KNOWS, every_derivative=True),
 }
 """Value of `compute.attention` -> backend, in the order in which auto tries them."""
 
@@ -47,6 +50,8 @@ def is_fused(name: str) -> bool:
 
 def backend_lacks(name: str, spec: AttentionSpec) -> str:
     """Why a backend cannot compute attention under this spec, as the end of a sentence; empty where it can."""
+    if not (only_gradients() or BACKENDS[name].every_derivative):
+        return "it has gradients alone, and inside every_derivative() all derivatives are asked for"
     unknown = spec.described - BACKENDS[name].knows
     if not unknown:
         return BACKENDS[name].lacks(spec)

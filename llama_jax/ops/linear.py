@@ -10,6 +10,7 @@ from jax import Array, lax
 from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 
+from llama_jax.ops.derivatives import only_gradients
 from llama_jax.ops.varying import explicit_sharding, product_sharding, vary_alike
 
 PARTS = 4
@@ -50,7 +51,10 @@ def linear(x: Array, w: Array | Int8, *, contract: int = 1, out_dtype: DTypeLike
     if isinstance(w, Int8):
         out = _product(x, w.values.astype(x.dtype), contract=contract)
         return (out * jnp.expand_dims(w.scales, tuple(range(out.ndim - w.scales.ndim)))).astype(out_dtype or x.dtype)
-    return _linear(*vary_alike(x, jnp.asarray(w)), contract, jnp.dtype(out_dtype or x.dtype))
+    out_dtype = jnp.dtype(out_dtype or x.dtype)
+    if not only_gradients():
+        return _product(x, jnp.asarray(w).astype(x.dtype), contract=contract).astype(out_dtype)
+    return _linear(*vary_alike(x, jnp.asarray(w)), contract, out_dtype)
 
 
 def add_bias(x: Array, bias: Array) -> Array:

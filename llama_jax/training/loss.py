@@ -12,6 +12,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.sharding import NamedSharding, PartitionSpec
 
 from llama_jax.errors import ConfigError
+from llama_jax.ops.derivatives import only_gradients
 from llama_jax.ops.linear import weight_gradient
 from llama_jax.ops.varying import explicit_axes, explicit_sharding, vary_alike
 from llama_jax.parallel.rules import as_tuple, axis_sizes, fitting, mesh_axes, mesh_in_use, spec, ways
@@ -41,6 +42,8 @@ def next_token_loss(
             or targets_BT.shape != rows or weights_BT.shape != rows or not jnp.issubdtype(targets_BT.dtype, jnp.integer):
         raise ConfigError(f"the loss wants h (B, T, D), a head (D, V), integer targets (B, T) and weights (B, T), got "
                           f"{h_BTD.shape}, {head_DV.shape}, {targets_BT.dtype} {targets_BT.shape} and {weights_BT.shape}.")
+    if not only_gradients():
+        return _over_mesh(h_BTD, head_DV.astype(jnp.float32), targets_BT, weights_BT, z_loss, chunk, gradients=False)[0]
     arrays = vary_alike(h_BTD, head_DV.astype(jnp.float32), targets_BT, weights_BT.astype(jnp.float32))
     like_tokens = explicit_sharding(h_BTD)
     if like_tokens is None:
