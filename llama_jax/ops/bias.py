@@ -67,6 +67,10 @@ class Bias(Description):
         return dataclasses.replace(self, positions_BT=jnp.pad(self.positions_BT, ((0, 0), (0, count))))
 
 
+BIAS_FIELDS = frozenset({"bias.slopes_N", "bias.relative_keys_RH", "bias.relative_values_RH", "bias.positions_BT"})
+"""Fields that the methods of `Bias` compute, and with them every backend that calls these; written out, so that a field which is
+added without being computed is refused."""
+
 NO_BIAS = Bias()
 """Nothing is added to scores, keys or values."""
 

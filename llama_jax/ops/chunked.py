@@ -12,14 +12,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from llama_jax.ops.bias import NO_BIAS, Bias
+from llama_jax.ops.bias import BIAS_FIELDS, NO_BIAS, Bias
 from llama_jax.ops.masks import Mask
 from llama_jax.ops.reference import MASKED
 from llama_jax.ops.relative import relative_output, relative_scores, sum_by_distance
-from llama_jax.ops.spec import fields_of
 from llama_jax.ops.varying import vary_alike
 
-KNOWS = fields_of(Mask, Bias)
+KNOWS = frozenset({"mask.segment_ids_BT", "mask.ends_BT", *BIAS_FIELDS})
 """Fields of `Mask` and `Bias` that this backend supports: all."""
 
 LOWEST = MASKED / 2

@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from llama_jax.ops.bias import NO_BIAS, Bias
+from llama_jax.ops.bias import BIAS_FIELDS, NO_BIAS, Bias
 from llama_jax.ops.reference import MASKED
-from llama_jax.ops.spec import fields_of
 
-KNOWS = fields_of(Bias)
+KNOWS = BIAS_FIELDS
 """Fields of `Mask` and `Bias` that attention over a cache supports: every bias and no mask. It is purely causal: a row of the
 cache is one text from its beginning, so that positions are indices."""
 

@@ -4,11 +4,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from llama_jax.ops.bias import NO_BIAS, Bias
+from llama_jax.ops.bias import BIAS_FIELDS, NO_BIAS, Bias
 from llama_jax.ops.masks import Mask
-from llama_jax.ops.spec import fields_of
 
-KNOWS = fields_of(Mask, Bias)
+KNOWS = frozenset({"mask.segment_ids_BT", "mask.ends_BT", *BIAS_FIELDS})
 """Fields of `Mask` and `Bias` that this backend supports: all."""
 
 MASKED = -1e30

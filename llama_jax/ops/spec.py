@@ -61,11 +61,6 @@ class AttentionSpec:
         return self.device.device_kind
 
 
-def fields_of(*classes: type[Description]) -> frozenset[str]:
-    """Full names of all fields of these classes."""
-    return frozenset(f"{cls.LABEL}.{field.name}" for cls in classes for field in dataclasses.fields(cls))
-
-
 def described_by_training(separate_documents: bool) -> frozenset[str]:
     """The fields of `Mask` that are set in training: document ids where documents are kept apart."""
     return frozenset({"mask.segment_ids_BT"} if separate_documents else ())
