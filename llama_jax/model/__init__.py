@@ -28,7 +28,8 @@ from llama_jax.model.positions import (
 from llama_jax.model.tree import Leaf, parameters
 
 __all__ = [
-    "CAPTURED", "NORMS", "POSITIONS", "Attention", "Block", "Cache", "FeedForward", "KeysValues", "LayerCache", "LayerNorm", "Leaf",
-    "Learned", "LinearBias", "PositionEncoding", "RMSNorm", "RelativeVectors", "Rotary", "Rotary3D", "Sinusoidal", "Transformer",
-    "capture", "head_matrix", "make_norm", "parameter_count", "parameters", "position_encoding", "train_flops_per_token",
+    "CAPTURED", "NORMS", "POSITIONS", "Attention", "Block", "Cache", "FeedForward", "KeysValues", "LayerCache", "LayerNorm",
+    "Leaf", "Learned", "LinearBias", "PositionEncoding", "RMSNorm", "RelativeVectors", "Rotary", "Rotary3D", "Sinusoidal",
+    "Transformer", "capture", "head_matrix", "make_norm", "parameter_count", "parameters", "position_encoding",
+    "train_flops_per_token",
 ]
