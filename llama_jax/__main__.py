@@ -32,6 +32,7 @@ COMMANDS = {
     "score": Command(options.ScoreOptions, "score.run_score"),
     "serve": Command(options.ServeOptions, "serve.run_serve"),
     "convert": Command(options.ConvertOptions, "convert.run_convert"),
+    "inspect": Command(options.InspectOptions, "inspect.run_inspect"),
     "plan": Command(options.PlanOptions, "plan.run_plan", parse_plan),
     "prepare": Command(options.PrepareOptions, "prepare.run_prepare"),
     "tokenizer": Command(options.TokenizerOptions, "tokenizer.run_tokenizer"),

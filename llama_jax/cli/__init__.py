@@ -8,6 +8,7 @@ from llama_jax.cli.options import (
     ConvertOptions,
     EvaluateOptions,
     GenerateOptions,
+    InspectOptions,
     PlanOptions,
     PrepareOptions,
     SamplingOptions,
@@ -19,7 +20,7 @@ from llama_jax.cli.options import (
 from llama_jax.cli.parsing import apply_overrides, parse_options, parse_plan, parse_train
 
 __all__ = [
-    "ConvertOptions", "EvaluateOptions", "GenerateOptions", "PlanOptions", "PrepareOptions", "SamplingOptions", "ScoreOptions",
-    "ServeOptions", "TokenizerOptions", "TrainOptions", "apply_overrides", "find_config", "packaged_configs", "parse_options",
-    "parse_plan", "parse_train",
+    "ConvertOptions", "EvaluateOptions", "GenerateOptions", "InspectOptions", "PlanOptions", "PrepareOptions", "SamplingOptions",
+    "ScoreOptions", "ServeOptions", "TokenizerOptions", "TrainOptions", "apply_overrides", "find_config", "packaged_configs",
+    "parse_options", "parse_plan", "parse_train",
 ]

@@ -192,6 +192,17 @@ class ConvertOptions:
 
 
 @dataclass(frozen=True)
+class InspectOptions:
+    """Show what a checkpoint holds: config, parameters by part, tokenizer, and every tensor with its statistics."""
+
+    checkpoint: CheckpointFolder
+    tensor: str = ""
+    """Show this tensor more closely. Its name is this project's, Hugging Face's or Meta's; without a layer, all layers of it."""
+    json: str = ""
+    """File for all figures."""
+
+
+@dataclass(frozen=True)
 class PlanOptions:
     """Tell whether a training run fits a machine that need not be here, what it costs, and how to lay it out.
 

@@ -27,7 +27,7 @@ class PooledSource:
         self.tokenizer = source.tokenizer
         self.config = replace(source.config, num_kv_heads=kv_heads)
 
-    def read(self, tensor: Tensor) -> np.ndarray:
+    def read(self, tensor: Tensor, *, check_finite: bool = True) -> np.ndarray:
         """Read a tensor of the source; its kv heads, where it has any, are pooled."""
-        ours = self._source.read(tensor)
+        ours = self._source.read(tensor, check_finite=check_finite)
         return pool_heads(ours, self.config.num_kv_heads) if "kv_heads" in tensor.leaf(self.config).axes else ours

@@ -41,10 +41,10 @@ class WeightSource(Protocol):
     dtype: np.dtype
     """The one of STORED_DTYPES that holds every tensor without loss."""
 
-    def read(self, tensor: Tensor) -> np.ndarray:
+    def read(self, tensor: Tensor, *, check_finite: bool = True) -> np.ndarray:
         """Return one tensor (one layer of a stacked parameter) in this project's axes and the dtype it is stored in.
 
-        Raises DataError where it cannot be read or holds a value that is not finite.
+        Raises DataError where it cannot be read or, unless `check_finite` is False, holds a value that is not finite.
         """
 
     def tokenizer(self) -> Tokenizer:

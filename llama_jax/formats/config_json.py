@@ -5,6 +5,7 @@ from typing import Any
 
 from llama_jax.config import ModelConfig, RopeScaling
 from llama_jax.errors import ConfigError, DataError
+from llama_jax.formats.base import check_reads_back
 from llama_jax.formats.json_fields import JsonFields, model_config_from, shorten_value
 
 _NEUTRAL_VALUES = {
@@ -96,9 +97,12 @@ def _rotary_of_spelling(values: dict[str, Any], nested: Any, *, file: Path) -> t
 
 
 def config_to_hf(config: ModelConfig, dtype: str) -> dict[str, Any]:
-    """The values of config.json for weights stored in `dtype`, in the spelling that every release of transformers reads."""
+    """The values of config.json for weights stored in `dtype`, in the spelling that every release of transformers reads.
+
+    Raises ConfigError for a model that they cannot describe.
+    """
     c = config
-    return {
+    values = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "attention_bias": False, "attention_dropout": 0.0,
         "hidden_act": "silu", "hidden_size": c.dim, "intermediate_size": c.ffn_dim, "num_hidden_layers": c.num_layers,
         "num_attention_heads": c.num_heads, "num_key_value_heads": c.num_kv_heads, "head_dim": c.head_size,
@@ -106,6 +110,8 @@ def config_to_hf(config: ModelConfig, dtype: str) -> dict[str, Any]:
         "rope_scaling": _scaling_to_hf(c.rope_scaling), "tie_word_embeddings": c.tied_embeddings, "torch_dtype": dtype,
         "initializer_range": 0.02, "use_cache": True, "vocab_size": c.vocab_size,
     }
+    check_reads_back(config, config_from_hf(values, Path("config.json")), format="config.json of Hugging Face")
+    return values
 
 
 def _scaling_to_hf(scaling: RopeScaling) -> dict[str, Any] | None:

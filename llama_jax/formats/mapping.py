@@ -8,7 +8,7 @@ import numpy as np
 
 from llama_jax.config import ModelConfig
 from llama_jax.errors import ConfigError
-from llama_jax.model.tree import Leaf, parameters
+from llama_jax.model.tree import LAYERS, Leaf, parameters
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Weight:
     @property
     def stacked(self) -> bool:
         """Whether there is one per layer."""
-        return "{}" in self.hf
+        return self.ours.startswith(f"{LAYERS}.")
 
 
 TABLE = (
@@ -59,6 +59,11 @@ class Tensor:
 
     weight: Weight
     layer: int = 0
+
+    @property
+    def ours(self) -> str:
+        """Its name in this project: the parameter's, with the layer in brackets."""
+        return f"{self.weight.ours}[{self.layer}]" if self.weight.stacked else self.weight.ours
 
     @property
     def hf(self) -> str:
@@ -94,13 +99,19 @@ def tensors(config: ModelConfig) -> Iterator[Tensor]:
 
     Raises ConfigError for a model with parameters that the table does not have.
     """
-    wanted = parameters(config)
-    if missing := sorted(wanted.keys() - {weight.ours for weight in TABLE}):
+    if missing := sorted(parameters(config).keys() - {weight.ours for weight in TABLE}):
         raise ConfigError(f"no format but a run directory can hold this model: {', '.join(missing)} (model.norm {config.norm}, "
                           f"model.feedforward {config.feedforward}, model.position {config.position}).")
-    for weight in TABLE:
-        if weight.ours in wanted:
-            yield from (Tensor(weight, layer) for layer in range(config.num_layers if weight.stacked else 1))
+    yield from tensors_of_any_model(config)
+
+
+def tensors_of_any_model(config: ModelConfig) -> Iterator[Tensor]:
+    """The same for every model: tensors that the table does not have come last, and have no names elsewhere."""
+    wanted = parameters(config)
+    known = [weight for weight in TABLE if weight.ours in wanted]
+    unknown = wanted.keys() - {weight.ours for weight in known}
+    for weight in [*known, *(Weight(name, "", "") for name in wanted if name in unknown)]:
+        yield from (Tensor(weight, layer) for layer in range(config.num_layers if weight.stacked else 1))
 
 
 def to_ours(stored: np.ndarray, tensor: Tensor, *, config: ModelConfig) -> np.ndarray:

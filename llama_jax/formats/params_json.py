@@ -6,6 +6,7 @@ from typing import Any
 
 from llama_jax.config import ModelConfig, RopeScaling
 from llama_jax.errors import ConfigError, DataError
+from llama_jax.formats.base import check_reads_back
 from llama_jax.formats.json_fields import JsonFields, model_config_from
 
 _KNOWN_KEYS = {"dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "multiple_of", "ffn_dim_multiplier", "norm_eps",
@@ -109,4 +110,6 @@ def config_to_meta(config: ModelConfig) -> dict[str, Any]:
             values["rope_scaling_factor"] = scaling.factor
         if scaling.high_freq_factor != _HIGH_FREQ_FACTOR:
             values["rope_high_freq_factor"] = scaling.high_freq_factor
+    read_back = config_from_meta(values, Path("params.json"), vocab_size=c.vocab_size, ffn_dim=c.ffn_dim, tied=c.tied_embeddings)
+    check_reads_back(config, read_back, format="params.json of Meta")
     return values

@@ -48,7 +48,7 @@ class RunFolder:
         is_step = path.parent.name == "checkpoints" and path.name.isdigit() and not (path / "config.json").exists()
         return bool(checkpoint_steps(path)) or is_step
 
-    def read(self, tensor: Tensor) -> np.ndarray:
+    def read(self, tensor: Tensor, *, check_finite: bool = True) -> np.ndarray:
         """Read one tensor, as WeightSource says.
 
         Layers that share a chunk on disk are read together and kept until a tensor of another chunk is asked for.
@@ -58,8 +58,8 @@ class RunFolder:
             self._chunk = None  # memory holds one chunk
             self._chunk = self._read_chunk(weight, layer)
         _, layers, values = self._chunk
-        name = f"{weight.ours}[{layer}]" if weight.stacked else weight.ours
-        return require_finite(values[layer - layers.start], f"{name} in {self._path}")
+        array = values[layer - layers.start]
+        return require_finite(array, f"{tensor.ours} in {self._path}") if check_finite else array
 
     def tokenizer(self) -> Tokenizer:
         """Load the run's tokenizer, as WeightSource says."""

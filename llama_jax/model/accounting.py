@@ -2,12 +2,30 @@
 
 from llama_jax.config import ModelConfig
 from llama_jax.model.positions import position_encoding
-from llama_jax.model.tree import Leaf, parameters
+from llama_jax.model.tree import LAYERS, Leaf, parameters
 
 
 def parameter_count(config: ModelConfig) -> int:
     """The number of parameters of a model, embeddings and norms included."""
     return sum(leaf.size for leaf in parameters(config).values())
+
+
+def parameters_by_part(config: ModelConfig) -> dict[str, int]:
+    """The number of parameters in embedding, attention, feed-forward layers, norms and output head, biases counted with theirs.
+
+    The head of a model with tied embeddings has none.
+    """
+    counts = dict.fromkeys(("embedding", "attention", "feed-forward", "norms", "head"), 0)
+    for name, leaf in parameters(config).items():
+        counts[_part_of(name)] += leaf.size
+    return counts
+
+
+def _part_of(name: str) -> str:
+    """The part of the model that a parameter belongs to; what a position encoding adds to the embedding counts with it."""
+    module = name.removeprefix(f"{LAYERS}.").partition(".")[0]
+    parts = {"attention": "attention", "feedforward": "feed-forward", "head": "head"}
+    return "norms" if module.endswith("norm") else parts.get(module, "embedding")
 
 
 def layer_matrices(config: ModelConfig) -> list[Leaf]:

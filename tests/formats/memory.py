@@ -30,7 +30,7 @@ class MemorySource:
         self.compute = compute or ComputeConfig(dtype="float32")
         self.params = random_params(config, 0) if params is None else params
 
-    def read(self, tensor: Tensor) -> np.ndarray:
+    def read(self, tensor: Tensor, *, check_finite: bool = True) -> np.ndarray:
         leaf = self.params
         for key in tensor.weight.ours.split("."):
             leaf = leaf[key]
