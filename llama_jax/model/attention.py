@@ -15,6 +15,7 @@ from llama_jax.model.initializers import matrix, zeros
 from llama_jax.model.positions import PositionEncoding, Rotary
 from llama_jax.ops.bias import Bias
 from llama_jax.ops.decode import attend_over_cache, write_to_cache
+from llama_jax.ops.derivatives import only_gradients
 from llama_jax.ops.linear import add_bias, linear
 from llama_jax.ops.masks import CAUSAL, Mask
 from llama_jax.ops.reference import attention_weights
@@ -112,7 +113,9 @@ class Attention(nn.Module):
         k_BTKH = constrain(k_BTKH, "batch", "seq", "kv_heads", "head_dim")
         bias = self.position.in_attention(tables, num_heads=N, **relative)
         self._sow_for_capture(q_BTNH, k_BTKH, v_BTKH, mask=mask, bias=bias, cached=cache is not None)
-        backend = "chunked" if self.is_initializing() else self.backend  # parameters do not depend on what computes with them
+        backend = self.backend
+        if self.is_initializing():  # parameters do not depend on what computes with them
+            backend = "chunked" if only_gradients() else "reference"
         if cache is None:
             with jax.named_scope("attend"):
                 out_BTNH = attend_over_mesh(q_BTNH, k_BTKH, v_BTKH, mask, backend, bias=bias)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import llama_jax
@@ -93,3 +94,10 @@ def test_outside_jax_names_the_custom_vjp_and_a_backend_inside_is_refused_by_nam
     q = jnp.ones((1, 4, 2, 8))
     with llama_jax.every_derivative(), pytest.raises(ConfigError, match="chunked cannot serve: it has gradients alone"):
         llama_jax.attend(q, q, q, llama_jax.Mask(), "chunked")
+
+
+def test_parameters_are_the_same_inside():
+    model = Transformer(SMALL, FLOAT32)
+    with llama_jax.every_derivative():
+        inside = model.init(jax.random.key(0), TOKENS_BT)
+    jax.tree.map(np.testing.assert_array_equal, inside, model.init(jax.random.key(0), TOKENS_BT))
