@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-_BLOCK = 1 << 20
-"""Values that are in memory as float64 at a time."""
+_BLOCK = 1 << 16
+"""Values that are held as float64 at a time; so few that they stay in a core's cache."""
 
 PERCENTILES = (0.1, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.9)
 """The percentiles that `percentiles` computes."""
@@ -29,13 +29,16 @@ def summarize(array: np.ndarray) -> TensorSummary:
     count, mean, squares, least, most = 0, 0.0, 0.0, np.inf, -np.inf
     for begin in range(0, flat.size, _BLOCK):
         block = flat[begin : begin + _BLOCK].astype(np.float64)
-        block = block[np.isfinite(block)]
+        if not (finite := np.isfinite(block)).all():
+            block = block[finite]
         if not block.size:
             continue
-        total, step = count + block.size, block.mean() - mean
-        squares += np.square(block - block.mean()).sum() + step**2 * count * block.size / total
-        mean += step * block.size / total
-        count, least, most = total, min(least, block.min()), max(most, block.max())
+        least, most = min(least, block.min()), max(most, block.max())
+        own_mean, total = block.mean(), count + block.size
+        block -= own_mean
+        squares += np.square(block, out=block).sum() + (own_mean - mean) ** 2 * count * block.size / total
+        mean += (own_mean - mean) * block.size / total
+        count = total
     if not count:
         return TensorSummary(None, None, None, None, flat.size)
     return TensorSummary(float(mean), float(np.sqrt(squares / count)), float(least), float(most), flat.size - count)
