@@ -12,7 +12,9 @@ from llama_jax.lazy import lazy_getattr
 from llama_jax.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from llama_jax.conversion.convert import convert
     from llama_jax.formats.loading import load
+    from llama_jax.formats.saving import save
     from llama_jax.inference.continuation import Generated
     from llama_jax.inference.generate import generate, stream
     from llama_jax.inference.sampling import Sampling
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from llama_jax.model.capture import CAPTURED, capture
     from llama_jax.model.decoder import Transformer
     from llama_jax.model.feedforward import FeedForward
-    from llama_jax.model.norms import RMSNorm
+    from llama_jax.model.norms import LayerNorm, RMSNorm
     from llama_jax.ops.attention import attend
     from llama_jax.ops.derivatives import every_derivative
     from llama_jax.ops.masks import Mask
@@ -37,6 +39,7 @@ _MODULES = {
     "CAPTURED": "model.capture",
     "FeedForward": "model.feedforward",
     "Generated": "inference.continuation",
+    "LayerNorm": "model.norms",
     "Likelihood": "scoring.likelihood",
     "Mask": "ops.masks",
     "RMSNorm": "model.norms",
@@ -44,6 +47,7 @@ _MODULES = {
     "Transformer": "model.decoder",
     "attend": "ops.attention",
     "capture": "model.capture",
+    "convert": "conversion.convert",
     "every_derivative": "ops.derivatives",
     "generate": "inference.generate",
     "learning_rate": "training.optimizer",
@@ -55,16 +59,17 @@ _MODULES = {
     "rolling_loglikelihood": "scoring.likelihood",
     "rope_tables": "ops.rotary",
     "rotate": "ops.rotary",
+    "save": "formats.saving",
     "stream": "inference.generate",
 }
 """Public name -> the module below llama_jax that defines it. Imported on first use, because processes that prepare data need no
 jax."""
 
 __all__ = [
-    "CAPTURED", "PRESETS", "Attention", "Block", "FeedForward", "Generated", "Likelihood", "Mask", "RMSNorm", "Sampling",
-    "Transformer", "__version__", "attend", "capture", "every_derivative", "generate", "learning_rate", "load", "loglikelihood",
-    "make_optimizer",
-    "make_train_step", "next_token_loss", "rolling_loglikelihood", "rope_tables", "rotate", "stream",
+    "CAPTURED", "PRESETS", "Attention", "Block", "FeedForward", "Generated", "LayerNorm", "Likelihood", "Mask", "RMSNorm",
+    "Sampling", "Transformer", "__version__", "attend", "capture", "convert", "every_derivative", "generate", "learning_rate",
+    "load", "loglikelihood", "make_optimizer", "make_train_step", "next_token_loss", "rolling_loglikelihood", "rope_tables",
+    "rotate", "save", "stream",
 ]
 
 

@@ -16,7 +16,7 @@ LAYERS = [
     {"parallel"},
     {"model", "data"},
     {"formats"},
-    {"inference", "convert"},
+    {"inference", "conversion"},
     {"scoring"},
     {"training", "serving"},
     {"evaluation", "plan"},
@@ -36,6 +36,7 @@ FILES = sorted((ROOT / "llama_jax").rglob("*.py"))
 POSITIONAL = {
     "Attention.__call__", "Block.__call__", "Transformer.__call__", "Transformer.hidden",  # arrays, as flax modules take them
     "make_train_step",  # (model, optimizer, config), as it was always called
+    "save",  # (folder, model, params, tokenizer), the last three as `load` returns them
 }
 """Functions whose third argument may be positional and that have no keyword-only ones."""
 

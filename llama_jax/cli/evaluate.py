@@ -21,7 +21,8 @@ from llama_jax.evaluation.harness import TaskProgress, distinct_requests, evalua
 from llama_jax.evaluation.requests import PreparedTask, prepare_tasks
 from llama_jax.evaluation.results import RESULTS_FILE, TaskResult, earlier_tasks, results_json, write_results
 from llama_jax.evaluation.task import Settings
-from llama_jax.formats.loading import load
+from llama_jax.formats.loading import load_source
+from llama_jax.formats.open import open_source
 from llama_jax.model.accounting import parameter_count
 from llama_jax.parallel.malloc import keep_freed_memory
 from llama_jax.report.compare import compare_evaluations
@@ -59,7 +60,7 @@ def _evaluate(asked: EvaluateOptions) -> None:
     read_answers(folder / AnswerCache.FILE)  # damaged lines are told before the model is loaded
     if jax.default_backend() == "cpu":
         keep_freed_memory()
-    model, params, tokenizer = load(asked.checkpoint, MeshConfig(data=-1, tensor=asked.tensor))
+    model, params, tokenizer = load_source(open_source(asked.checkpoint), MeshConfig(data=-1, tensor=asked.tensor))
     answerer = Answerer(model, params, tokenizer)
     earlier_tasks(folder, settings, fingerprint=answerer.fingerprint)
     console = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -15,7 +15,7 @@ from llama_jax.config.fields import to_dict
 from llama_jax.errors import DataError
 from llama_jax.files.atomic import check_writable, write_atomic
 from llama_jax.formats.base import WeightSource
-from llama_jax.formats.mapping import Tensor, tensors_of_any_model
+from llama_jax.formats.mapping import Tensor, tensors
 from llama_jax.formats.names import formats_that_hold, tensors_called
 from llama_jax.formats.open import open_source
 from llama_jax.formats.run import RunFolder
@@ -41,7 +41,7 @@ def run_inspect(asked: InspectOptions) -> None:
     if asked.json:
         check_writable(Path(asked.json))
     source = open_source(asked.checkpoint)
-    chosen = tensors_called(asked.tensor, source.config) if asked.tensor else list(tensors_of_any_model(source.config))
+    chosen = tensors_called(asked.tensor, source.config) if asked.tensor else list(tensors(source.config))
     figures = _about_model(source)
     figures["tensors"] = _about_tensors(source, chosen, closely=bool(asked.tensor))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)

@@ -24,7 +24,7 @@ def check_same_model(saved: Config, wanted: Config) -> None:
 def different_meaning(one: ModelConfig, other: ModelConfig) -> dict[str, tuple[str, str]]:
     """The fields in which two models mean different parameters, by their dotted names, with both values as JSON."""
     before, now = meaning(one), meaning(other)
-    free = () if "learned" in (one.position, other.position) else FREE_TO_CHANGE  # learned positions are max_length vectors
+    free = () if one.position == other.position == "learned" else FREE_TO_CHANGE  # learned positions are max_length vectors
     return {key: (before[key], now[key]) for key in now if key not in free and before[key] != now[key]}
 
 

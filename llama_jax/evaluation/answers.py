@@ -20,6 +20,7 @@ from llama_jax.model.decoder import Transformer
 from llama_jax.parallel.rules import row_ways
 from llama_jax.scoring.likelihood import Likelihood, encode_pair, loglikelihood_batches, rolling_windows
 from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.tokenizer.load import require_tokenizer
 
 DECODING_ROWS = {"cpu": 32}
 """Continuations that are decoded together, by platform."""
@@ -52,6 +53,9 @@ class Answerer:
     model: Transformer
     params: Any
     tokenizer: Tokenizer
+
+    def __post_init__(self):
+        require_tokenizer(self.tokenizer, "evaluation")
 
     @cached_property
     def fingerprint(self) -> str:

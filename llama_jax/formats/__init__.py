@@ -1,8 +1,8 @@
 """Weights on disk: run directories of this project, Hugging Face folders and Meta folders, read and written.
 
-`open_source` opens a folder of any format as a WeightSource, `load` turns it into a model, its parameters and its tokenizer, and
-`write_run`, `write_hf` and `write_meta` write one. `mapping` holds the table of parameter names in the three formats.
-Importing this package imports no jax; opening a folder does.
+`open_source` opens a folder of any format as a WeightSource, and `load` turns it into a model, its parameters and its tokenizer.
+`save` writes these three as a run directory; `write_run`, `write_hf` and `write_meta` write a folder tensor by tensor. `mapping`
+holds the table of parameter names in the three formats. Importing this package imports no jax; opening a folder does.
 """
 
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llama_jax.formats.meta import MetaFolder, write_meta
     from llama_jax.formats.open import open_source
     from llama_jax.formats.run import RunFolder, checkpoint_steps, find_checkpoint, write_run
+    from llama_jax.formats.saving import save
 
 _MODULES = {
     "STORED_DTYPES": "base",
@@ -41,13 +42,14 @@ _MODULES = {
     "checkpoint_steps": "run",
     "find_checkpoint": "run",
     "write_run": "run",
+    "save": "saving",
 }
 """The module of each name, which is imported when the name is first asked for."""
 
 __all__ = [
     "STORED_DTYPES", "Checkpoints", "HFFolder", "MetaFolder", "RunFolder", "Tensor", "WeightSource", "abstract_params",
     "check_vocabulary", "checkpoint_steps", "find_checkpoint", "load", "load_params", "load_source", "open_source",
-    "read_params", "tensors", "tokenizer_of", "write_hf", "write_meta", "write_run",
+    "read_params", "save", "tensors", "tokenizer_of", "write_hf", "write_meta", "write_run",
 ]
 
 if not TYPE_CHECKING:

@@ -79,7 +79,7 @@ def check_reads_back(config: ModelConfig, read_back: ModelConfig, *, format: str
     """
     if changed := different_meaning(config, read_back):
         choices = ", ".join(f"model.{key} {wanted}" for key, (wanted, _) in changed.items())
-        raise ConfigError(f"{format} cannot express this model ({choices}); only a run directory can hold it.")
+        raise ConfigError(f"{format} cannot express this model ({choices}); only a run directory (orbax) holds every model.")
 
 
 def tokenizer_of(source: WeightSource) -> Tokenizer | None:

@@ -10,11 +10,13 @@ import jax
 import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
 from llama_jax.config import MeshConfig, ModelConfig
-from llama_jax.formats.base import WeightSource, check_vocabulary
+from llama_jax.errors import ConfigError, nearest
+from llama_jax.formats.base import WeightSource, check_vocabulary, tokenizer_of
 from llama_jax.formats.checkpoints import Checkpoints
-from llama_jax.formats.mapping import TABLE, Tensor, Weight
+from llama_jax.formats.mapping import Tensor, Weight, weights_of
 from llama_jax.formats.open import open_source
 from llama_jax.formats.run import RunFolder
 from llama_jax.model.decoder import Transformer
@@ -23,35 +25,76 @@ from llama_jax.parallel.mesh import check_model, make_mesh
 from llama_jax.parallel.rules import AXES
 from llama_jax.tokenizer.base import Tokenizer
 
+PARAM_DTYPES = ("float32", "bfloat16")
+"""The dtypes that `load` gives parameters."""
 
-def load(path: str | Path, mesh: MeshConfig | None = None) -> tuple[Transformer, Any, Tokenizer]:
+
+def load(
+    path: str | Path, mesh: MeshConfig | None = None, *, dtype: DTypeLike | None = None
+) -> tuple[Transformer, Any, Tokenizer | None]:
     """Load (model, params, tokenizer) from a run directory, DIR/checkpoints/STEP, a Hugging Face folder or a Meta folder.
 
-    Of a run directory the newest step is loaded. Parameters are float32 and lie on the first device, or on `mesh` as the
-    sharding rules say. Raises DataError where there is nothing to load or it is damaged, ConfigError where tokenizer, model
-    and mesh do not fit each other.
+    Args:
+        path: The folder. Of a run directory the newest step is loaded.
+        mesh: Sizes of the mesh over which the parameters are sharded; None: all lie on the first device.
+        dtype: "bfloat16" keeps every parameter, norms included, in 2 bytes from the moment that it is read, and the model then
+            computes in bfloat16; weights that are stored in more bits are rounded. None: parameters are float32, and the model
+            computes in bfloat16 where they are stored in 16 bits, or as the run did.
+
+    Returns:
+        The model, its parameter tree, and its tokenizer, None where the folder has none.
+
+    Raises:
+        DataError: There is nothing to load, or it is damaged.
+        ConfigError: Tokenizer, model and mesh do not fit each other, or `dtype` is another.
     """
-    return load_source(open_source(path), mesh)
+    dtype = None if dtype is None else _param_dtype(dtype)
+    source = open_source(path)
+    tokenizer = tokenizer_of(source)
+    return *_model_and_params(source, mesh, dtype=dtype), tokenizer
 
 
 def load_source(
     source: WeightSource, mesh: MeshConfig | None = None, *, report: Callable[[int], None] = lambda count: None
 ) -> tuple[Transformer, Any, Tokenizer]:
-    """`load` from a source that is open; `report` is called with the number of tensors just read (not for a run directory)."""
+    """`load` from a source that is open, for those who need a tokenizer: raises NoTokenizer where there is none.
+
+    `report` is called with the number of tensors just read (not for a run directory).
+    """
     tokenizer = source.tokenizer()
     check_vocabulary(source, tokenizer)
+    return *_model_and_params(source, mesh, report=report), tokenizer
+
+
+def _model_and_params(
+    source: WeightSource, mesh: MeshConfig | None, *, dtype: str | None = None,
+    report: Callable[[int], None] = lambda count: None,
+) -> tuple[Transformer, Any]:
+    """The model and its parameters in `dtype`, or in float32."""
     # the backend that trained may need another machine, and cannot mask every prompt
     compute = replace(source.compute, attention="auto")
-    params = load_params(source, abstract_params(source.config, mesh), report=report)
-    return Transformer(source.config, compute), params, tokenizer
+    if dtype == "bfloat16":  # computing in float32 would make float32 copies of the matrices
+        compute = replace(compute, dtype="bfloat16")
+    params = load_params(source, abstract_params(source.config, mesh, dtype=dtype or "float32"), report=report)
+    return Transformer(source.config, compute), params
+
+
+def _param_dtype(dtype: DTypeLike) -> str:
+    """The name of a dtype that parameters may have; raises ConfigError for another."""
+    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    if name not in PARAM_DTYPES:
+        raise ConfigError(f"parameters cannot be loaded as {name}{nearest(name, PARAM_DTYPES)}")
+    return name
 
 
 def load_params(source: WeightSource, target: Any, *, report: Callable[[int], None] = lambda count: None) -> Any:
     """The parameters of a source, laid out as `target` (ShapeDtypeStructs with shardings) says.
 
-    A run directory is restored by orbax, which reads for each device only its own shards, and casts.
+    A run directory is restored by orbax, which reads for each device only its own shards, and casts. It reads all parameters at
+    one time in the dtype that they are stored in; where they become smaller, they are read tensor by tensor instead.
     """
-    if not isinstance(source, RunFolder):
+    shrinks = jax.tree.leaves(target)[0].dtype.itemsize < source.dtype.itemsize
+    if shrinks or not isinstance(source, RunFolder):
         return read_params(source, target, report=report)
     checkpoints = Checkpoints(source.folder / "checkpoints")
     try:
@@ -68,9 +111,8 @@ def read_params(source: WeightSource, target: Any, *, report: Callable[[int], No
     """
     structs = traverse_util.flatten_dict(target, sep=".")
     arrays = {}
-    for weight in TABLE:
-        if weight.ours in structs:
-            arrays[weight.ours] = _read_parameter(source, weight, struct=structs[weight.ours], report=report)
+    for weight in weights_of(source.config):
+        arrays[weight.ours] = _read_parameter(source, weight, struct=structs[weight.ours], report=report)
     return traverse_util.unflatten_dict(arrays, sep=".")
 
 
@@ -95,11 +137,11 @@ def _read_parameter(
     return jax.make_array_from_single_device_arrays(struct.shape, struct.sharding, pieces)
 
 
-def abstract_params(config: ModelConfig, mesh: MeshConfig | None = None) -> Any:
-    """ShapeDtypeStructs of the parameters, float32, with their shardings on `mesh`, or on the first device."""
+def abstract_params(config: ModelConfig, mesh: MeshConfig | None = None, *, dtype: DTypeLike = "float32") -> Any:
+    """ShapeDtypeStructs of the parameters in `dtype`, with their shardings on `mesh`, or on the first device."""
     real_mesh = _mesh_of_first_devices(mesh or MeshConfig(data=1))
     check_model(config, real_mesh)
-    return abstract_tree(config, real_mesh)
+    return abstract_tree(config, real_mesh, dtype=dtype)
 
 
 def _mesh_of_first_devices(config: MeshConfig) -> Mesh:

@@ -222,6 +222,6 @@ def _shard_shape(tensor: Tensor, config: ModelConfig, *, split: str, shards: int
         axis = _axis_of(split)
         if shape[axis] % shards:
             raise ConfigError(f"{tensor.meta} of shape {tuple(shape)} cannot be divided into {shards} Meta shards; choose "
-                              "another --meta_shards.")
+                              "another meta_shards.")
         shape[axis] //= shards
     return tuple(shape)

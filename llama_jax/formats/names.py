@@ -5,7 +5,7 @@ import re
 from llama_jax.config import ModelConfig
 from llama_jax.errors import ConfigError, LlamaError, nearest
 from llama_jax.formats.config_json import config_to_hf
-from llama_jax.formats.mapping import Tensor, Weight, tensors_of_any_model
+from llama_jax.formats.mapping import Tensor, Weight, tensors, weights_of
 from llama_jax.formats.params_json import config_to_meta
 
 _LAYER = re.compile(r"\[(\d+)\]$|(?<=layers)[._](\d+)(?=\.)")
@@ -32,7 +32,7 @@ def tensors_called(name: str, config: ModelConfig) -> list[Tensor]:
     """
     match = _LAYER.search(name)
     base = _LAYER.sub("", name, count=1).removesuffix(".weight")
-    weights = dict.fromkeys(tensor.weight for tensor in tensors_of_any_model(config))
+    weights = weights_of(config)
     held = formats_that_hold(config)
     meant = {alias: weight for weight in weights for alias in _names_without_layer(weight, held)}
     if base not in meant:
@@ -40,7 +40,7 @@ def tensors_called(name: str, config: ModelConfig) -> list[Tensor]:
         if not guess.startswith("; did you mean"):  # else all names of all formats would be listed
             guess = nearest(base, [weight.ours for weight in weights])
         raise ConfigError(f"the model has no tensor {name}{guess}")
-    found = [tensor for tensor in tensors_of_any_model(config) if tensor.weight == meant[base]]
+    found = [tensor for tensor in tensors(config) if tensor.weight == meant[base]]
     if not match:
         return found
     layer = int(match[1] or match[2])
@@ -52,5 +52,6 @@ def tensors_called(name: str, config: ModelConfig) -> list[Tensor]:
 
 
 def _names_without_layer(weight: Weight, held: frozenset[str]) -> list[str]:
-    names = [weight.ours, weight.hf if "hf" in held else "", weight.meta if "meta" in held else ""]
-    return [name.replace(".{}", "") for name in names if name]
+    elsewhere = [weight.hf if "hf" in held else "", weight.meta if "meta" in held else ""]
+    part = "" if weight.part == "weight" else f".{weight.part}"
+    return [weight.ours, *(name.replace(".{}", "") + part for name in elsewhere if name)]

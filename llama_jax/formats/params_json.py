@@ -85,7 +85,7 @@ def config_to_meta(config: ModelConfig) -> dict[str, Any]:
     c, scaling = config, config.rope_scaling
     if c.head_size * c.num_heads != c.dim:
         raise ConfigError(f"Meta's format has heads of width dim / num_heads = {c.dim / c.num_heads:g}, and this model's are "
-                          f"{c.head_size} wide; convert to hf or orbax.")
+                          f"{c.head_size} wide (model.head_dim); convert to hf or orbax.")
     released = RopeScaling("llama3")  # params.json has no keys for two of its numbers
     expressible = scaling.kind == "none" or (
         scaling.kind == "llama3"
@@ -93,7 +93,8 @@ def config_to_meta(config: ModelConfig) -> dict[str, Any]:
         and scaling.original_length == released.original_length
     )
     if not expressible:
-        raise ConfigError(f"Meta's format cannot express this rope scaling ({scaling}); convert to hf or orbax.")
+        raise ConfigError(f"Meta's format cannot express this rope scaling (model.rope_scaling = {scaling}); convert to hf or "
+                          "orbax.")
     values = {"dim": c.dim, "n_layers": c.num_layers, "n_heads": c.num_heads, "n_kv_heads": c.num_kv_heads,
               "vocab_size": c.vocab_size, "norm_eps": c.norm_eps, "rope_theta": c.rope_theta}
     # a pair that always gives ffn_dim, for widths of no released model

@@ -16,7 +16,7 @@ from llama_jax.errors import DataError
 from llama_jax.files.atomic import write_atomic
 from llama_jax.formats.base import STORED_DTYPES, lossless_dtype, require_finite
 from llama_jax.formats.checkpoints import Checkpoints, checkpoint_errors
-from llama_jax.formats.mapping import Tensor, Weight, tensors
+from llama_jax.formats.mapping import Tensor, Weight, weights_of
 from llama_jax.model.tree import parameters
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.load import load_tokenizer
@@ -104,33 +104,28 @@ def find_checkpoint(path: Path) -> tuple[Path, int]:
 
 
 def write_run(
-    folder: Path,
-    config: Config,
-    *,
-    dtype: np.dtype,
-    weights: Iterable[tuple[Tensor, np.ndarray]],
-    tokenizer: Tokenizer | None,
+    folder: Path, config: Config, *, weights: Iterable[tuple[Tensor, np.ndarray]], tokenizer: Tokenizer | None
 ) -> None:
     """Write a run directory that holds a config (`config_around_model`) and step 0 alone.
 
-    `weights` are all tensors of the model in this project's axes, in the order of `tensors(config.model)` and in `dtype`.
+    `weights` are all tensors of the model in the order of `tensors(config.model)`, those of one parameter in one dtype.
     """
-    wanted = dict.fromkeys(tensor.weight for tensor in tensors(config.model))
-    shapes = {weight: _stacked_shape(weight, config.model) for weight in wanted}
+    shapes = {weight: parameters(config.model)[weight.ours].shape for weight in weights_of(config.model)}
     # orbax saves whole arrays only. It is given arrays of one number, for the sake of the files that it writes around them;
     # then each array is made anew and filled a layer at a time, so that memory never holds all layers.
-    scalars = traverse_util.unflatten_dict({weight.ours: jax.numpy.zeros((), dtype) for weight in shapes}, sep=".")
-    with closing(Checkpoints(folder / "checkpoints", CheckpointConfig())) as checkpoints:
+    scalars = traverse_util.unflatten_dict({weight.ours: jax.numpy.zeros(()) for weight in shapes}, sep=".")
+    begun = folder / "unfinished"  # it has another name until it is complete, so that a kill leaves nothing that can be loaded
+    with closing(Checkpoints(begun, CheckpointConfig())) as checkpoints:
         checkpoints.save(0, {"params": scalars}, config=config)
-    step = folder / "checkpoints/0"
     weight, array = None, None
     for tensor, ours in weights:
         if tensor.weight != weight:
             weight = tensor.weight
-            array = _recreate_array(step, weight, shape=shapes[weight], dtype=dtype)
+            array = _recreate_array(begun / "0", weight, shape=shapes[weight], dtype=ours.dtype)
         place = array[tensor.layer] if weight.stacked else array
         place.write(np.ascontiguousarray(ours)).result()
-    _write_shapes_into_metadata(step, shapes)
+    _write_shapes_into_metadata(begun / "0", shapes)
+    begun.rename(folder / "checkpoints")
     write_atomic(folder / "config.json", (json.dumps(to_dict(config), indent=1) + "\n").encode())
     if tokenizer is not None:
         tokenizer.save(folder)
@@ -141,11 +136,6 @@ def config_around_model(model: ModelConfig, compute: ComputeConfig, *, name: str
     default = Config()
     data = replace(default.data, sequence_length=min(default.data.sequence_length, model.max_length))
     return replace(default, name=name, init_from=origin, model=model, compute=compute, data=data)
-
-
-def _stacked_shape(weight: Weight, config: ModelConfig) -> tuple[int, ...]:
-    """The shape of a parameter with all its layers."""
-    return parameters(config)[weight.ours].shape
 
 
 def _chunk_shape(weight: Weight, shape: tuple[int, ...]) -> list[int]:

@@ -8,6 +8,7 @@ from llama_jax.inference.decode import DecodedTokens
 from llama_jax.inference.detokenizer import TextStream
 from llama_jax.inference.sampling import Sampling
 from llama_jax.tokenizer.base import IncrementalDecoder, Tokenizer
+from llama_jax.tokenizer.load import require_tokenizer
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Generated:
     """A finished continuation of one prompt."""
 
     text: str
-    """The new text, without the prompt and without the stop string."""
+    """The new text, without the prompt and without the stop string; "" where there is no tokenizer."""
     tokens: tuple[int, ...]
     """Generated ids without the end-of-text token; the last of them may contain a stop string that the text leaves out."""
     logprobs: tuple[float, ...]
@@ -25,11 +26,14 @@ class Generated:
 
 
 class Continuation:
-    """Text, ids and log-probabilities of one row of a batch, from the prompt on."""
+    """Text, ids and log-probabilities of one row of a batch, from the prompt on; without a tokenizer ids and the latter alone."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], *, sampling: Sampling):
-        self._eos_ids = tokenizer.eos_ids
-        self._text = TextStream(IncrementalDecoder(tokenizer), prompt, stop=sampling.stop)
+    def __init__(self, tokenizer: Tokenizer | None, prompt: Sequence[int], *, sampling: Sampling):
+        self._eos_ids = () if tokenizer is None else tokenizer.eos_ids
+        if sampling.stop:
+            tokenizer = require_tokenizer(tokenizer, "a stop string")
+        decoder = None if tokenizer is None else IncrementalDecoder(tokenizer)
+        self._text = TextStream(decoder, prompt, stop=sampling.stop)
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
         self.ended = False

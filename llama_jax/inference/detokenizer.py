@@ -11,16 +11,17 @@ class TextStream:
     That is an unfinished character, and text that could be the beginning of a stop string.
     """
 
-    def __init__(self, decoder: IncrementalDecoder, prompt: Sequence[int] = (), *, stop: Sequence[str] = ()):
+    def __init__(self, decoder: IncrementalDecoder | None, prompt: Sequence[int] = (), *, stop: Sequence[str] = ()):
         """Begin after a prompt.
 
         Args:
-            decoder: A new decoder.
+            decoder: A new decoder; None: ids have no text.
             prompt: Ids that the text continues; they decide, for example, whether it begins with a space.
             stop: Texts before which the text ends.
         """
         self._decoder = decoder
-        decoder.push(prompt)
+        if decoder is not None:
+            decoder.push(prompt)
         self._stop = tuple(stop)
         self._held = ""
         self.text = ""
@@ -30,7 +31,7 @@ class TextStream:
 
     def push(self, ids: Sequence[int], last: bool = False) -> str:
         """Take new ids and return the text that is now certain; `last` says that no more ids will come."""
-        if self.stopped:
+        if self.stopped or self._decoder is None:
             return ""
         self._held += self._decoder.push(ids, last)
         new_text = self._release(last)

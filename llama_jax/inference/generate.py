@@ -16,6 +16,7 @@ from llama_jax.inference.prompts import EncodedPrompt, TextOrIds, as_prompt_list
 from llama_jax.inference.sampling import RowSampling, Sampling
 from llama_jax.model.decoder import Transformer
 from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.tokenizer.load import require_tokenizer
 
 STREAM_STEPS = 4
 """Decode steps between two pieces of a stream."""
@@ -67,7 +68,7 @@ class DecodingBatch:
 
 
 def generate(
-    model: Transformer, params: Any, tokenizer: Tokenizer, prompts: TextOrIds | Sequence[TextOrIds],
+    model: Transformer, params: Any, tokenizer: Tokenizer | None, prompts: TextOrIds | Sequence[TextOrIds],
     sampling: Sampling | None = None, *, batch_size: int = 16, report: Callable[[int], None] | None = None,
 ) -> list[Generated]:
     """Continuations of prompts, in the order of the prompts, with the samples of one prompt side by side.
@@ -78,7 +79,8 @@ def generate(
     Args:
         model: The model.
         params: Its parameter tree, or the `DecodingParams` made from it.
-        tokenizer: Its tokenizer.
+        tokenizer: Its tokenizer. Without one (None) prompts are token ids, results have no text, and nothing but the number of
+            tokens ends them.
         prompts: Texts, before which BOS is set, or token ids, which are taken as they are; or one such prompt.
         sampling: How tokens are drawn; by default as `Sampling()` says.
         batch_size: Prompts that are decoded together.
@@ -86,6 +88,7 @@ def generate(
 
     Raises:
         ConfigError: A prompt is empty, fills the model's context, or holds an id that the model does not have.
+        NoTokenizer: A prompt is a text, or there are stop strings, and no tokenizer.
     """
     encoded = [EncodedPrompt(encode_prompt(tokenizer, prompt, config=model.config), prompt_index)
                for prompt_index, prompt in enumerate(as_prompt_list(prompts))]
@@ -94,7 +97,7 @@ def generate(
 
 
 def generate_encoded(
-    model: Transformer, params: Any, *, tokenizer: Tokenizer, prompts: Sequence[EncodedPrompt], sampling: Sampling,
+    model: Transformer, params: Any, *, tokenizer: Tokenizer | None, prompts: Sequence[EncodedPrompt], sampling: Sampling,
     batch_size: int = 16, report: Callable[[int], None] | None = None,
 ) -> list[Generated]:
     """`generate` from prompts that are encoded and checked, and that say which random numbers they draw."""
@@ -118,13 +121,13 @@ def generate_encoded(
     return [result for number in range(len(prompts)) for result in results[number]]
 
 
-def _generate_batch(model: Transformer, params: DecodingParams, *, tokenizer: Tokenizer, prompts: Sequence[EncodedPrompt],
+def _generate_batch(model: Transformer, params: DecodingParams, *, tokenizer: Tokenizer | None, prompts: Sequence[EncodedPrompt],
                     sampling: Sampling) -> list[Generated]:
     """Continuations of one batch; empty prompts pad the batch, and nothing is generated for them."""
     rows = [Continuation(tokenizer, prompt.ids, sampling=sampling) for prompt in prompts for _ in range(sampling.num_samples)]
     readable = [prompt if prompt.ids else EncodedPrompt([0]) for prompt in prompts]  # a prefill reads at least one id
-    batch = DecodingBatch(model, params, prompts=readable, sampling=sampling, eos_ids=tokenizer.eos_ids,
-                          pieces=tokenizer.vocab_size)
+    eos_ids, pieces = ((), None) if tokenizer is None else (tokenizer.eos_ids, tokenizer.vocab_size)
+    batch = DecodingBatch(model, params, prompts=readable, sampling=sampling, eos_ids=eos_ids, pieces=pieces)
     batch.finish(np.repeat([not prompt.ids for prompt in prompts], sampling.num_samples))
     while True:
         decoded, done = batch.advance(BATCH_STEPS), batch.done
@@ -137,13 +140,15 @@ def _generate_batch(model: Transformer, params: DecodingParams, *, tokenizer: To
 
 
 def stream(
-    model: Transformer, params: Any, tokenizer: Tokenizer, prompt: TextOrIds, sampling: Sampling | None = None, *,
+    model: Transformer, params: Any, tokenizer: Tokenizer | None, prompt: TextOrIds, sampling: Sampling | None = None, *,
     prompt_index: int = 0,
 ) -> Iterator[str]:
     """The text of one continuation, piece by piece as it is decoded.
 
-    Joined, the pieces are the text that `generate` gives for the first sample of a prompt at `prompt_index` of its list.
+    Joined, the pieces are the text that `generate` gives for the first sample of a prompt at `prompt_index` of its list. Raises
+    as `generate` does, and NoTokenizer without a tokenizer.
     """
+    tokenizer = require_tokenizer(tokenizer, "a stream of text")
     sampling = replace(sampling or Sampling(), num_samples=1)
     ids = encode_prompt(tokenizer, prompt, config=model.config)
     params = decoding_params(model, params)

@@ -5,13 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from flax import struct
 from jax import Array
 
-from llama_jax.config import ModelConfig
 from llama_jax.model.decoder import Transformer, head_matrix
-from llama_jax.model.tree import LAYERS, Leaf, check_params, name_of, parameters
+from llama_jax.model.tree import LAYERS, Leaf, name_of, parameters, unboxed
 from llama_jax.ops.linear import Int8, linear, quantize
 
 
@@ -20,7 +18,7 @@ class DecodingParams:
     """Parameters for decode steps, as `decoding_params` makes them.
 
     Every layer stands by itself, because slicing it out of a stack would cost a copy per token; matrices and the embedding are
-    in the compute dtype or in 8 bits, norms in float32; the output head is there in any case, tied or not.
+    in the compute dtype or in 8 bits, norms and biases as they were; the output head is there in any case, tied or not.
     """
 
     tree: Any
@@ -40,13 +38,6 @@ def decoding_params(model: Transformer, params: Any, *, int8: bool = False) -> D
     if isinstance(params, DecodingParams):
         return params
     return _decoding_params(model, unboxed(model.config, params), int8=int8)
-
-
-def unboxed(config: ModelConfig, params: Any) -> Any:
-    """A model's parameter tree without flax's metadata boxes; raises ConfigError where names or shapes are not the model's."""
-    params = nn.meta.unbox(params)
-    check_params(config, params)
-    return params
 
 
 @partial(jax.jit, static_argnames=("model", "int8"))

@@ -10,6 +10,7 @@ from llama_jax.config import ModelConfig
 from llama_jax.errors import ConfigError
 from llama_jax.files.encoding import is_unicode
 from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.tokenizer.load import require_tokenizer
 
 TextOrIds = str | Sequence[int]
 """A prompt as callers give it: a text, or token ids."""
@@ -33,14 +34,16 @@ class EncodedPrompt:
     """Index of the first of its samples; samples of different indices draw independent random numbers."""
 
 
-def encode_prompt(tokenizer: Tokenizer, prompt: TextOrIds, *, config: ModelConfig) -> list[int]:
+def encode_prompt(tokenizer: Tokenizer | None, prompt: TextOrIds, *, config: ModelConfig) -> list[int]:
     """Token ids of a prompt: those of a text after BOS (where the tokenizer sets one), or checked ids as they are.
 
     Raises:
         PromptTooLong: The prompt fills the model's context.
         ConfigError: The prompt is empty, not Unicode, or holds an id that the model does not have.
+        NoTokenizer: The prompt is a text and there is no tokenizer.
     """
     if isinstance(prompt, str):
+        tokenizer = require_tokenizer(tokenizer, "a prompt that is text")
         if not prompt:
             raise ConfigError("the prompt is empty; give at least one character.")
         if not is_unicode(prompt):

@@ -11,8 +11,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from flax import traverse_util
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
 
 from llama_jax.config import ModelConfig
 from llama_jax.errors import ConfigError
@@ -104,9 +106,9 @@ def shardings_of(config: ModelConfig, mesh: Mesh, *, tree: Any) -> Any:
     return jax.tree.map_with_path(place, tree)
 
 
-def abstract_tree(config: ModelConfig, mesh: Mesh) -> Any:
-    """ShapeDtypeStructs of the parameters, float32, with their shardings on a mesh."""
-    return unflatten({name: jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=named_sharding(mesh, *leaf.axes))
+def abstract_tree(config: ModelConfig, mesh: Mesh, *, dtype: DTypeLike = jnp.float32) -> Any:
+    """ShapeDtypeStructs of the parameters in `dtype`, with their shardings on a mesh."""
+    return unflatten({name: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=named_sharding(mesh, *leaf.axes))
                       for name, leaf in parameters(config).items()})
 
 
@@ -122,6 +124,13 @@ def decay_mask(config: ModelConfig) -> Callable[[Any], Any]:
         return leaves[name].is_matrix
 
     return partial(jax.tree.map_with_path, is_decayed)
+
+
+def unboxed(config: ModelConfig, params: Any) -> Any:
+    """A model's parameter tree without flax's metadata boxes; raises ConfigError where names or shapes are not the model's."""
+    params = nn.meta.unbox(params)
+    check_params(config, params)
+    return params
 
 
 def check_params(config: ModelConfig, params: Any) -> None:

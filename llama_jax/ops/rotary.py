@@ -51,8 +51,13 @@ def _cos_and_sin(angles: Array, *, kind: str | None, scaling: dict[str, float]) 
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     if kind != "yarn":
         return cos, sin
-    magnitude = 0.1 * math.log(max(scaling["factor"], 1.0)) + 1.0
+    magnitude = yarn_magnitude(scaling["factor"])
     return magnitude * cos, magnitude * sin
+
+
+def yarn_magnitude(factor: float, strength: float = 1.0) -> float:
+    """What YaRN multiplies rotated queries and keys by, 0.1 * strength * ln(factor) + 1 (Peng et al. 2023, section 3.4)."""
+    return 0.1 * strength * math.log(max(factor, 1.0)) + 1.0
 
 
 def _frequencies(head_dim: int, theta: float, *, kind: str | None, scaling: dict[str, float]) -> Array:

@@ -12,12 +12,13 @@ from jax import Array, lax
 
 from llama_jax.errors import DataError
 from llama_jax.files.encoding import is_unicode
-from llama_jax.inference.params import unboxed
 from llama_jax.model.decoder import Transformer, head_matrix
+from llama_jax.model.tree import unboxed
 from llama_jax.ops.linear import linear
 from llama_jax.parallel.rules import row_ways
 from llama_jax.scoring.prefix_trees import Ids, TreeBatch, build_prefix_trees, pack_rows, tree_batches
 from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.tokenizer.load import require_tokenizer
 
 TOKENS_PER_BATCH = {"cpu": 4096}
 """Tokens of a batch, by platform; platforms that are not named take `DEFAULT_TOKENS_PER_BATCH`."""
@@ -60,7 +61,7 @@ def encode_pair(tokenizer: Tokenizer, *, context: str, continuation: str) -> tup
 
 
 def loglikelihood(
-    model: Transformer, params: Any, tokenizer: Tokenizer, requests: Sequence[tuple[str, str]] | tuple[str, str], *,
+    model: Transformer, params: Any, tokenizer: Tokenizer | None, requests: Sequence[tuple[str, str]] | tuple[str, str], *,
     report: Callable[[int], None] | None = None,
 ) -> list[Likelihood]:
     """Log-probability of each continuation after its context, in the order of the requests.
@@ -73,8 +74,10 @@ def loglikelihood(
         report: Called after each batch with the number of requests that it finished.
 
     Raises:
-        DataError: A request is not a pair of texts, or its continuation is empty or longer than the model's context.
+        DataError: A request is not a pair of texts, or its continuation is empty or longer than the model's context; or there is
+            no tokenizer (`token_loglikelihood` scores token ids).
     """
+    tokenizer = require_tokenizer(tokenizer, "the likelihood of a text")
     pairs, requests = [], _as_list(requests, "(context, continuation) pairs")
     is_one_pair = len(requests) == 2 and all(isinstance(part, str) for part in requests)
     for number, request in enumerate([requests] if is_one_pair else requests, 1):
@@ -91,7 +94,7 @@ def loglikelihood(
 
 
 def rolling_loglikelihood(
-    model: Transformer, params: Any, tokenizer: Tokenizer, texts: Sequence[str] | str, *,
+    model: Transformer, params: Any, tokenizer: Tokenizer | None, texts: Sequence[str] | str, *,
     report: Callable[[int], None] | None = None,
 ) -> list[Likelihood]:
     """Log-probability of each whole text after BOS; a text longer than the model's context is scored in windows.
@@ -106,8 +109,9 @@ def rolling_loglikelihood(
         report: Called after each batch with the number of windows that it finished.
 
     Raises:
-        DataError: A text is empty or not Unicode.
+        DataError: A text is empty or not Unicode, or there is no tokenizer.
     """
+    tokenizer = require_tokenizer(tokenizer, "the likelihood of a text")
     texts = [texts] if isinstance(texts, str) else _as_list(texts, "texts")
     pairs, owners = [], []
     for number, text in enumerate(texts):

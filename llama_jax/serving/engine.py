@@ -32,6 +32,7 @@ from llama_jax.serving.job import (
     TokenLogprob,
 )
 from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.tokenizer.load import require_tokenizer
 from llama_jax.version import VERSION
 
 STEPS_PER_CALL = 4
@@ -62,7 +63,8 @@ class Engine:
             queue: Jobs that may wait for a slot.
             mesh: Devices that share the parameters.
         """
-        self.config, self._model, self._params, self._tokenizer, self._mesh = model.config, model, params, tokenizer, mesh
+        self._tokenizer = require_tokenizer(tokenizer, "serving")
+        self.config, self._model, self._params, self._mesh = model.config, model, params, mesh
         self.fingerprint = system_fingerprint(model, params)
         self._max_slots, self._max_waiting = slots, queue
         self._condition = threading.Condition()

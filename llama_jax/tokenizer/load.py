@@ -19,7 +19,7 @@ _TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\s")
 
 
 class NoTokenizer(DataError):
-    """Raised where a folder holds no tokenizer at all, as opposed to a damaged one."""
+    """Raised where a folder holds no tokenizer at all, as opposed to a damaged one, and where None is given for one."""
 
 
 def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
@@ -49,6 +49,14 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
     if len(found) == 2:
         _warn_of_differences(*found, taken=taken, folder=path)
     return taken
+
+
+def require_tokenizer(tokenizer: Tokenizer | None, what: str) -> Tokenizer:
+    """The tokenizer, which `what` needs; raises NoTokenizer where it is None, as `llama_jax.load` gives for a folder without."""
+    if tokenizer is None:
+        raise NoTokenizer(f"{what} needs a tokenizer and got None, as the model's folder holds none; give the one that the model "
+                          "was trained with (llama_jax.tokenizer.load_tokenizer), or token ids in place of text.")
+    return tokenizer
 
 
 def holds_tokenizer(folder: Path) -> bool:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from llama_jax.config import Config, ModelConfig
-from llama_jax.config.compare import FREE_TO_CHANGE, meaning
+from llama_jax.config.compare import different_meaning
 from llama_jax.errors import ConfigError
 from llama_jax.formats.base import WeightSource, check_vocabulary, tokenizer_of
 from llama_jax.formats.loading import load_params
@@ -33,10 +33,8 @@ def open_initial_weights(config: Config, workdir: Path) -> WeightSource | None:
 
 def check_initial_model(given: ModelConfig, wanted: ModelConfig, *, folder: str) -> None:
     """Raise ConfigError where weights of the model `given` do not fit the model `wanted`; the message has the options to add."""
-    theirs, ours = meaning(given), meaning(wanted)
-    different = [key for key in theirs if key not in FREE_TO_CHANGE and theirs[key] != ours[key]]
-    if different:
-        options = " ".join(f"--model.{key} {_as_typed(theirs[key])}" for key in different)
+    if different := different_meaning(given, wanted):
+        options = " ".join(f"--model.{key} {_as_typed(theirs)}" for key, (theirs, _) in different.items())
         raise ConfigError(f"the weights of {folder} belong to another model than the config's; add {options}")
 
 

@@ -12,7 +12,9 @@ from jax import Array, lax
 
 from llama_jax.batch import Batch
 from llama_jax.config import TrainingConfig
+from llama_jax.errors import ConfigError
 from llama_jax.model.decoder import Transformer, head_matrix
+from llama_jax.model.tree import name_of
 from llama_jax.training.loss import next_token_loss
 
 Params = Any
@@ -60,7 +62,8 @@ def make_train_step(
     """Make the train step, (state, batch) -> (state, metrics).
 
     Metrics are float32 scalars: loss, the mean negative log-likelihood in nats per predicted token; grad_norm, the global norm
-    of the gradients before clipping; tokens, the number of predicted tokens (the sum of the batch's weights).
+    of the gradients before clipping; tokens, the number of predicted tokens (the sum of the batch's weights). The step raises
+    ConfigError for parameters of 16 bits, which most updates are too small to change.
     """
     loss = make_loss(model, config)
 
@@ -85,6 +88,7 @@ def make_train_step(
         return jax.tree.map(lambda ref: ref[...], sums), nll
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        _check_precision(state.params)
         tokens = jnp.maximum(batch.weights.sum(), 1.0)
         gradients_of = gradients if config.accumulation_steps == 1 else accumulated_gradients
         grads, nll = gradients_of(state.params, batch, tokens=tokens)
@@ -95,6 +99,14 @@ def make_train_step(
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     return train_step
+
+
+def _check_precision(params: Params) -> None:
+    """Raise ConfigError where a parameter has fewer than 32 bits: bfloat16 loses updates smaller than 1/256 of a weight."""
+    for path, x in jax.tree.flatten_with_path(params)[0]:
+        if x.dtype.itemsize < 4:
+            raise ConfigError(f"training updates float32 parameters, and {name_of(path)} is {x.dtype.name}, which small updates "
+                              "do not change; load them without dtype, or cast them to float32 before the state is made.")
 
 
 def make_eval_step(model: Transformer, config: TrainingConfig) -> Callable[[Params, Batch], Metrics]:

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from llama_jax.__main__ import main
-from llama_jax.cli import convert as command
 from llama_jax.config import Config, from_dict
-from llama_jax.convert.verify import compare_logits
-from llama_jax.errors import DataError
+from llama_jax.conversion import verify
+from llama_jax.conversion.verify import compare_logits
 from llama_jax.formats.base import STORED_DTYPES
 from llama_jax.formats.loading import load
 from llama_jax.formats.mapping import pool_heads, tensors
@@ -69,7 +68,7 @@ def test_a_conversion_that_is_wrong_is_told(tmp_path, folders, capsys, monkeypat
     def compare_with_other_weights(source, target):
         return compare_logits(source, MemorySource(target.config, params=random_params(target.config, 1)))
 
-    monkeypatch.setattr(command, "compare_logits", compare_with_other_weights)
+    monkeypatch.setattr(verify, "compare_logits", compare_with_other_weights)
     message = error_of(capsys, "--source", folders["hf"], "--target", tmp_path / "o", "--to", "meta", "--verify", code=3)
     assert "is not what" in message and "though nothing was rounded or pooled: max error" in message
 
@@ -98,11 +97,12 @@ def test_context_of_a_meta_folder(tmp_path, folders):
 
 
 @pytest.mark.parametrize("arguments, code, sentence", [
-    (("--to", "meta", "--num_kv_heads", 3), 2, "--num_kv_heads must divide the 4 kv heads of"),
-    (("--to", "meta", "--num_kv_heads", 8), 2, "--num_kv_heads must divide"),
-    (("--to", "meta", "--num_kv_heads", -1), 2, "num_kv_heads at least 0"), (("--to", "hf", "--meta_shards", 2), 2, "--to is hf"),
+    (("--to", "meta", "--num_kv_heads", 3), 2, "num_kv_heads must divide the 4 kv heads of"),
+    (("--to", "meta", "--num_kv_heads", 8), 2, "num_kv_heads must divide"),
+    (("--to", "meta", "--num_kv_heads", -1), 2, "num_kv_heads must divide"),
+    (("--to", "hf", "--meta_shards", 2), 2, "and the format is hf"),
     (("--to", "meta", "--meta_shards", 0), 2, "meta_shards must be positive"),
-    (("--to", "meta", "--meta_shards", 3), 2, "choose another --meta_shards"),
+    (("--to", "meta", "--meta_shards", 3), 2, "choose another meta_shards"),
 ])
 def test_refusals(tmp_path, folders, capsys, arguments, code, sentence):
     assert sentence in error_of(capsys, "--source", folders["hf"], "--target", tmp_path / "out", *arguments, code=code)
@@ -110,10 +110,10 @@ def test_refusals(tmp_path, folders, capsys, arguments, code, sentence):
 
 
 def test_nothing_is_overwritten(tmp_path, folders, capsys):
-    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for name in ("out", "link"):
-        assert f"{name} exists; name another --target" in error_of(
+        assert f"{name} exists; name another folder" in error_of(
             capsys, "--source", folders["hf"], "--target", tmp_path / name, "--to", "hf", code=2)
     inside = folders["hf"] / "sub"
     assert "lies in the source" in error_of(capsys, "--source", folders["hf"], "--target", inside, "--to", "hf", code=2)
@@ -124,8 +124,10 @@ def test_without_a_tokenizer(tmp_path, capsys, shared_data):
     source = shared_data / "checkpoints/stories260K/hf"
     assert run("--source", source, "--target", tmp_path / "out", "--to", "meta", "--verify") == 0
     assert "tokenizer: none" in capsys.readouterr().out
-    with pytest.raises(DataError, match="no tokenizer at"):
-        load(tmp_path / "out")
+    assert load(tmp_path / "out")[2] is None
+    for arguments in (["generate", "--prompt", "Once"], ["eval", "--tasks", "perplexity", "--text_files", __file__]):
+        assert main([arguments[0], "--checkpoint", str(tmp_path / "out"), *arguments[1:]]) == 3
+        assert capsys.readouterr().err.startswith(f"error: no tokenizer at {tmp_path}")
 
 
 def test_every_checkpoint_option_takes_every_format(folders, capsys):

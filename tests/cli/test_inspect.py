@@ -17,7 +17,7 @@ from rich.console import Console
 from llama_jax.__main__ import main
 from llama_jax.cli import inspect as command
 from llama_jax.config import CheckpointConfig, Config, DataConfig, ModelConfig
-from llama_jax.convert.convert import convert_weights
+from llama_jax.conversion.convert import convert_weights
 from llama_jax.formats.base import STORED_DTYPES
 from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.formats.hf import HFFolder

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_jax.convert.convert import convert_weights
+from llama_jax.conversion.convert import convert_weights
 from tests.formats.memory import MemorySource, config_of
 
 

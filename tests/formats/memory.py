@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from llama_jax.config import ComputeConfig, ModelConfig
-from llama_jax.formats.mapping import Tensor
+from llama_jax.formats.mapping import TABLE, Tensor, weights_of
+from llama_jax.model.tree import Leaf, parameters, unflatten
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.load import NoTokenizer
 from tests.golden.small import random_params
@@ -19,6 +20,17 @@ def config_of(kv_heads: int = 4, **fields) -> ModelConfig:
                           "ffn_dim": 176, "max_length": 128, "norm_eps": 1e-6} | fields)
 
 
+def random_tree(config: ModelConfig, seed: int) -> dict:
+    """float32 parameters of any architecture, larger than an initialisation so that every part matters."""
+    rng = np.random.default_rng(seed)
+
+    def drawn(name: str, leaf: Leaf) -> np.ndarray:
+        values = 0.1 * rng.standard_normal(leaf.shape)
+        return (1 + 2 * values if name.endswith("norm.scale") else values).astype(np.float32)
+
+    return unflatten({name: drawn(name, leaf) for name, leaf in parameters(config).items()})
+
+
 class MemorySource:
     """A WeightSource of random parameters of a config, or of those given."""
 
@@ -28,7 +40,10 @@ class MemorySource:
                  compute: ComputeConfig | None = None):
         self.config, self.dtype, self._tokenizer = config, np.dtype(dtype), tokenizer
         self.compute = compute or ComputeConfig(dtype="float32")
-        self.params = random_params(config, 0) if params is None else params
+        if params is None:
+            llama = {weight.ours for weight in weights_of(config)} <= {weight.ours for weight in TABLE if weight.part == "weight"}
+            params = random_params(config, 0) if llama else random_tree(config, 0)
+        self.params = params
 
     def read(self, tensor: Tensor, *, check_finite: bool = True) -> np.ndarray:
         leaf = self.params

@@ -9,8 +9,8 @@ import pytest
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from llama_jax.convert.convert import convert_weights
-from llama_jax.convert.verify import logits_of_source
+from llama_jax.conversion.convert import convert_weights
+from llama_jax.conversion.verify import logits_of_source
 from llama_jax.errors import DataError
 from llama_jax.formats import hf, safetensors_files
 from llama_jax.formats.base import HEAD_TENSOR

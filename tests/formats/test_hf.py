@@ -1,6 +1,7 @@
 """Hugging Face folders: every spelling of a config, a real checkpoint, and what is wrong with others."""
 
 import json
+import math
 import os
 import shutil
 
@@ -11,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from llama_jax.config import MeshConfig, ModelConfig, RopeScaling
-from llama_jax.convert.convert import convert_weights
+from llama_jax.conversion.convert import convert_weights
 from llama_jax.errors import DataError
 from llama_jax.formats import hf
 from llama_jax.formats.base import STORED_DTYPES
@@ -33,6 +34,8 @@ LLAMA31 = LLAMA2 | {"num_key_value_heads": 8, "intermediate_size": 14336, "vocab
                                      "original_max_position_embeddings": 8192}}
 NEW = {key: value for key, value in LLAMA31.items() if key not in ("rope_theta", "rope_scaling")} | {
     "rope_parameters": LLAMA31["rope_scaling"] | {"rope_theta": 500000.0}}
+YARN = {"rope_type": "yarn", "factor": 16.0, "original_max_position_embeddings": 256, "beta_fast": 24.0, "beta_slow": None}
+MEANT_YARN = RopeScaling("yarn", 16.0, original_length=256, beta_fast=24.0)
 MEANT31 = ModelConfig(vocab_size=128256, num_kv_heads=8, ffn_dim=14336, max_length=131072, rope_theta=5e5,
                       rope_scaling=RopeScaling("llama3", 8.0, 1.0, 4.0, 8192))
 
@@ -47,6 +50,15 @@ MEANT31 = ModelConfig(vocab_size=128256, num_kv_heads=8, ffn_dim=14336, max_leng
      ModelConfig(max_length=4096, rope_theta=1e6)),
     (LLAMA2 | {"head_dim": 64, "tie_word_embeddings": True},
      ModelConfig(max_length=4096, head_dim=64, tied_embeddings=True)),
+    (LLAMA2 | {"attention_bias": True, "mlp_bias": True}, ModelConfig(max_length=4096, use_bias=True)),
+    (LLAMA2 | {"rope_scaling": {"type": "yarn", "factor": 4, "finetuned": True}},
+     ModelConfig(max_length=4096, rope_scaling=RopeScaling("yarn", 4.0, original_length=4096))),
+    (LLAMA2 | {"rope_parameters": YARN | {"rope_theta": 1e6, "mscale": 1.0, "truncate": True}},
+     ModelConfig(max_length=4096, rope_theta=1e6, rope_scaling=MEANT_YARN)),
+    (LLAMA2 | {"rope_scaling": YARN | {"attention_factor": 0.1 * math.log(16) + 1}},
+     ModelConfig(max_length=4096, rope_scaling=MEANT_YARN)),
+    (LLAMA2 | {"rope_scaling": YARN | {"attention_factor": None, "mscale": 1.0, "mscale_all_dim": 0}},
+     ModelConfig(max_length=4096, rope_scaling=MEANT_YARN)),
 ])
 def test_spellings_of_a_config(tmp_path, values, config):
     assert config_from_hf(values, tmp_path) == config
@@ -54,11 +66,18 @@ def test_spellings_of_a_config(tmp_path, values, config):
 
 @pytest.mark.parametrize("change, named", [
     ({"architectures": ["MistralForCausalLM"], "model_type": "mistral"}, "MistralForCausalLM"),
-    ({"model_type": "qwen2"}, "qwen2"), ({"attention_bias": True}, "attention_bias = True"),
-    ({"mlp_bias": True}, "mlp_bias"), ({"sliding_window": 4096}, "sliding_window = 4096"),
+    ({"model_type": "qwen2"}, "qwen2"), ({"attention_bias": True}, "attention_bias = True and mlp_bias = False ask"),
+    ({"mlp_bias": True}, "attention_bias = False and mlp_bias = True ask"), ({"mlp_bias": 1}, "mlp_bias should be bool, got 1"),
+    ({"sliding_window": 4096}, "sliding_window = 4096"),
     ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"), ({"quantization_config": {"bits": 4}}, "quantization_config"),
     ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic' is not implemented"),
-    ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "'yarn'"), ({"rope_scaling": [1]}, "rope_scaling should be"),
+    ({"rope_scaling": YARN | {"attention_factor": 1.0}}, "attention_factor makes yarn multiply queries and keys by 1; only"),
+    ({"rope_scaling": YARN | {"mscale": 1.0, "mscale_all_dim": 1.0}}, r"mscale makes yarn multiply .* by 1; only .* = 1.27726"),
+    ({"rope_scaling": YARN | {"truncate": False}}, "truncate = False leaves yarn's borders unrounded"),
+    ({"rope_scaling": YARN | {"truncate": None}}, "truncate = None"),
+    ({"rope_scaling": YARN | {"beta_slow": 40.0}}, "0 < beta_slow < beta_fast, got 40.0 and 24.0"),
+    ({"rope_scaling": {"rope_type": "yarn"}}, "factor should be float, it is missing"),
+    ({"rope_scaling": [1]}, "rope_scaling should be an object"),
     ({"rope_scaling": {"type": "linear"}}, "factor should be float, it is missing"),
     ({"rope_scaling": {"type": "linear", "factor": 0.5}}, "factor must be at least 1"),
     ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),

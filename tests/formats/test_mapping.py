@@ -8,9 +8,12 @@ from flax import traverse_util
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_jax.formats.mapping import TABLE, Tensor, from_ours, pool_heads, reorder_rotary_rows, tensors, to_ours
+from llama_jax.formats.mapping import TABLE, Tensor, from_ours, pool_heads, reorder_rotary_rows, tensors, to_ours, weights_of
 from llama_jax.model.decoder import Transformer
+from llama_jax.model.tree import parameters
 from tests.formats.memory import SHAPES, config_of
+
+BIASED = config_of(use_bias=True)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -23,22 +26,37 @@ def test_the_table_is_the_parameter_tree(kind, tied):
     assert found == wanted
 
 
+def test_the_table_is_the_parameter_tree_with_biases():
+    config = BIASED
+    assert {weight.ours for weight in weights_of(config)} == {weight.ours for weight in TABLE} == set(parameters(config))
+    assert sum(weight.part == "bias" for weight in TABLE) == 7
+
+
+def test_parameters_without_a_name_elsewhere_come_last():
+    config = config_of(norm="layernorm", position="shaw", feedforward="relu")
+    rest = [weight.ours for weight in weights_of(config) if weight not in TABLE]
+    assert rest == [weight.ours for weight in weights_of(config)][-len(rest):]
+    assert {"final_norm.bias", "layers.attention.relative_keys"} <= set(rest)
+    assert {weight.ours for weight in weights_of(config)} == set(parameters(config))
+    assert all(not tensor.hf and not tensor.meta for tensor in tensors(config) if tensor.weight.ours in rest)
+
+
 def test_no_name_serves_twice():
-    config = config_of()
-    for names in ([t.hf for t in tensors(config)], [t.meta for t in tensors(config)], [w.ours for w in TABLE]):
+    config = BIASED
+    for names in ([t.hf for t in tensors(config)], [t.meta for t in tensors(config) if t.meta], [w.ours for w in TABLE]):
         assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("weight", TABLE, ids=lambda weight: weight.ours)
 def test_there_and_back(weight):
-    config, tensor = config_of(2, head_dim=10), Tensor(weight)
+    config, tensor = config_of(2, head_dim=10, use_bias=True), Tensor(weight)
     ours = np.random.default_rng(0).standard_normal(tensor.shape(config)).astype(np.float32)
     theirs = from_ours(ours, tensor, config=config)
     assert theirs.shape == tensor.stored_shape(config) and theirs.flags.c_contiguous
     np.testing.assert_array_equal(to_ours(theirs, tensor, config=config), ours)
 
 
-@pytest.mark.parametrize("weight", [w for w in TABLE if Tensor(w).leaf(config_of()).is_matrix], ids=lambda weight: weight.ours)
+@pytest.mark.parametrize("weight", [w for w in TABLE if Tensor(w).leaf(BIASED).is_matrix], ids=lambda weight: weight.ours)
 def test_a_matrix_means_the_same(weight):
     """x @ ours, contracted over the input axes, is stored @ x."""
     config, tensor = config_of(2), Tensor(weight)
@@ -72,3 +90,4 @@ def test_pooling_averages_neighbours():
     np.testing.assert_array_equal(pool_heads(ours, 4), ours)
     np.testing.assert_array_equal(pool_heads(ours, 1), ours.mean(1, keepdims=True))
     np.testing.assert_array_equal(pool_heads(ours, 2)[:, 1], (ours[:, 2] + ours[:, 3]) / 2)
+    np.testing.assert_array_equal(pool_heads(ours[1], 2), pool_heads(ours, 2)[1])  # biases have no axis before the heads

@@ -16,8 +16,8 @@ import pytest
 
 from llama_jax.config import RopeScaling
 from llama_jax.config.presets import PRESETS
-from llama_jax.convert.convert import convert_weights
-from llama_jax.convert.verify import logits_of_source
+from llama_jax.conversion.convert import convert_weights
+from llama_jax.conversion.verify import logits_of_source
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.formats.base import EMBEDDING_TENSOR
 from llama_jax.formats.meta import MetaFolder
@@ -101,7 +101,7 @@ def test_what_metas_format_cannot_hold(config, sentence):
 
 
 def test_shards_must_divide(tmp_path, memory):
-    with pytest.raises(ConfigError, match=r"cannot be divided into 3 Meta shards; choose another --meta_shards"):
+    with pytest.raises(ConfigError, match=r"cannot be divided into 3 Meta shards; choose another meta_shards"):
         convert_weights(memory, tmp_path / "meta", "meta", meta_shards=3)
     assert not list(tmp_path.iterdir())
 

@@ -5,7 +5,7 @@ import pytest
 from llama_jax.config import RopeScaling
 from llama_jax.config.presets import PRESETS
 from llama_jax.errors import ConfigError
-from llama_jax.formats.mapping import Tensor, tensors, tensors_of_any_model
+from llama_jax.formats.mapping import Tensor, tensors
 from llama_jax.formats.names import formats_that_hold, tensors_called
 from llama_jax.model.tree import parameters
 from tests.formats.memory import config_of
@@ -33,6 +33,9 @@ def test_models_of_other_kinds_have_names_here_alone():
     assert [t.ours for t in tensors_called("layers.attention_norm.bias", LAYERNORM)] == [
         f"layers.attention_norm.bias[{n}]" for n in range(3)]
     assert [t.ours for t in tensors_called("layers_1.attention.bq", LAYERNORM)] == ["layers.attention.bq[1]"]
+    biased = config_of(use_bias=True)  # which Hugging Face's format holds: a module there has two tensors
+    for name, ours in (("model.layers.1.mlp.up_proj", "w_up"), ("model.layers.1.mlp.up_proj.bias", "b_up")):
+        assert [t.ours for t in tensors_called(name, biased)] == [f"layers.feedforward.{ours}[1]"]
     with pytest.raises(ConfigError, match=r"no tensor model\.layers\.0\.self_attn\.q_proj; "):
         tensors_called("model.layers.0.self_attn.q_proj", LAYERNORM)
 
@@ -40,7 +43,7 @@ def test_models_of_other_kinds_have_names_here_alone():
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_parameter_of_every_model_is_listed_once(name):
     config = PRESETS[name]
-    listed = [*tensors_of_any_model(config)]
+    listed = [*tensors(config)]
     assert len({tensor.ours for tensor in listed}) == len(listed)
     assert {tensor.weight.ours for tensor in listed} == {*parameters(config)}
     for tensor in listed[:: len(listed) // 20 + 1]:

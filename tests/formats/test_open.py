@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llama_jax import formats
-from llama_jax.convert.convert import convert_weights
+from llama_jax.conversion.convert import convert_weights
 from llama_jax.errors import DataError
 from llama_jax.formats.open import open_source
 from llama_jax.formats.safetensors_files import WEIGHTS_FILE

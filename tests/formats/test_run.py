@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from llama_jax.convert.convert import convert_weights
+from llama_jax.conversion.convert import convert_weights
 from llama_jax.errors import DataError
 from llama_jax.formats.open import open_source
 from tests.formats.memory import MemorySource, config_of

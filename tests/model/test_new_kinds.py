@@ -23,7 +23,7 @@ from llama_jax.config import (
     OptimizerConfig,
     TrainingConfig,
 )
-from llama_jax.convert.convert import convert_weights
+from llama_jax.conversion.convert import convert_weights
 from llama_jax.errors import ConfigError
 from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.formats.loading import abstract_params

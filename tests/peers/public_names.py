@@ -16,7 +16,8 @@ from llama_jax import PRESETS, Generated, Likelihood, Mask, Sampling, Transforme
 from llama_jax.config import ModelConfig, OptimizerConfig, TrainingConfig
 
 MODULES: list[Callable[..., object]] = [
-    llama_jax.Attention, llama_jax.Block, llama_jax.FeedForward, llama_jax.RMSNorm, llama_jax.Transformer,
+    llama_jax.Attention, llama_jax.Block, llama_jax.FeedForward, llama_jax.LayerNorm, llama_jax.RMSNorm,
+    llama_jax.Transformer,
 ]
 FUNCTIONS: list[Callable[..., object]] = [
     llama_jax.attend, llama_jax.make_train_step, llama_jax.next_token_loss, llama_jax.rope_tables, llama_jax.rotate,
@@ -36,6 +37,8 @@ def use_a_model(tokens_BT: jax.Array) -> None:
     for piece in llama_jax.stream(model, params, tokenizer, "ROMEO:", sampling):
         assert_type(piece, str)
     assert_type(llama_jax.loglikelihood(model, params, tokenizer, [("My kingdom for a", " horse")]), list[Likelihood])
+    llama_jax.save("out", model, params, tokenizer)
+    llama_jax.convert("out", "out-hf", to="hf", dtype="bfloat16")
     assert_type(llama_jax.rolling_loglikelihood(model, params, tokenizer, ["A horse!"]), list[Likelihood])
 
 
@@ -52,3 +55,4 @@ def mistakes() -> None:
     Sampling(temprature=0.8)  # pyright: ignore
     PRESETS["tiny"].num_layer  # pyright: ignore  # noqa: B018
     llama_jax.load(3)  # pyright: ignore
+    llama_jax.convert("out", "out-hf", to="huggingface")  # pyright: ignore

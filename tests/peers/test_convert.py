@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from llama_jax.config import Config, DataConfig, OptimizerConfig, RopeScaling, TrainingConfig
-from llama_jax.convert.convert import convert_weights
-from llama_jax.convert.verify import logits_of_source
+from llama_jax.conversion.convert import convert_weights
+from llama_jax.conversion.verify import logits_of_source
 from llama_jax.formats import hf
 from llama_jax.formats.base import STORED_DTYPES
 from llama_jax.formats.loading import load

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from llama_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, TrainingConfig
-from llama_jax.convert.convert import convert_weights
+from llama_jax.conversion.convert import convert_weights
 from llama_jax.data.corpus import open_corpus
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.formats.base import STORED_DTYPES

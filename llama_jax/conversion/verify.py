@@ -7,9 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from llama_jax.config import ComputeConfig
-from llama_jax.formats.base import WeightSource
+from llama_jax.errors import DataError
+from llama_jax.formats.base import STORED_DTYPES, WeightSource
 from llama_jax.formats.loading import abstract_params, read_params
 from llama_jax.model.decoder import Transformer
+
+LARGEST_LOGIT_ERROR = 1e-4
+"""Largest error of a logit that a conversion without rounding may show."""
 
 _ROWS, _MAX_LENGTH, _SEED = 2, 64, 0
 """Rows of random tokens, tokens per row (fewer where a context is shorter), and the seed that draws them."""
@@ -37,6 +41,18 @@ def compare_logits(source: WeightSource, target: WeightSource) -> LogitDifferenc
     log_q_BTV = jax.nn.log_softmax(q_BTV.astype(np.float32))
     divergence = jnp.mean(jnp.sum(jnp.exp(log_p_BTV) * (log_p_BTV - log_q_BTV), axis=-1))
     return LogitDifference(float(np.abs(p_BTV - q_BTV).max()), float(divergence))
+
+
+def verify_logits(source: WeightSource, target: WeightSource, *, pooled: bool) -> LogitDifference:
+    """`compare_logits` of a conversion's two ends; `pooled` says that kv heads were averaged.
+
+    Raises DataError where the logits differ though nothing was rounded or pooled.
+    """
+    difference = compare_logits(source, target)
+    lossless = target.dtype in (source.dtype, STORED_DTYPES["float32"]) and not pooled
+    if lossless and not difference.largest <= LARGEST_LOGIT_ERROR:
+        raise DataError(f"{target.folder} is not what {source.folder} is, though nothing was rounded or pooled: {difference}.")
+    return difference
 
 
 def logits_of_source(source: WeightSource, tokens_BT: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ class PooledSource:
 
     def __init__(self, source: WeightSource, kv_heads: int):
         if kv_heads < 1 or source.config.num_kv_heads % kv_heads:
-            raise ConfigError(f"--num_kv_heads must divide the {source.config.num_kv_heads} kv heads of {source.folder}, got "
+            raise ConfigError(f"num_kv_heads must divide the {source.config.num_kv_heads} kv heads of {source.folder}, got "
                               f"{kv_heads}.")
         self._source = source
         self.folder = source.folder

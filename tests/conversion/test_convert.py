@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llama_jax.convert.convert import convert_weights
+from llama_jax.conversion.convert import convert_weights
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.formats import hf
 from tests.formats.memory import MemorySource, config_of
@@ -65,7 +65,7 @@ class Zeros(MemorySource):
 PEAK = """
 import sys
 from pathlib import Path
-from llama_jax.convert.convert import convert_weights
+from llama_jax.conversion.convert import convert_weights
 from llama_jax.formats import hf
 from llama_jax.formats.open import open_source
 from llama_jax.model.accounting import parameter_count

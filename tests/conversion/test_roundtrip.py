@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from llama_jax.cli.options import ConvertOptions
-from llama_jax.convert.convert import convert_weights
+from llama_jax.conversion.convert import convert_weights
 from llama_jax.formats import hf
 from llama_jax.formats.base import STORED_DTYPES, WeightSource
 from llama_jax.formats.mapping import tensors
@@ -78,6 +78,8 @@ def test_a_config_survives(tmp_path, tokenizer):
         ("float32", {"rope_theta": 123.0, "head_dim": 10, "rope_scaling": RopeScaling("linear", 3.0)}),
         ("bfloat16", {"rope_scaling": RopeScaling("llama3", 32.0, 1.0, 4.0, 8192), "rope_theta": 5e5}),
         ("float32", {"rope_scaling": RopeScaling("llama3", 8.0, 0.5, 7.0, 64)}),
+        ("float32", {"rope_scaling": RopeScaling("yarn", 8.0, original_length=64, beta_fast=20.0, beta_slow=2.0)}),
+        ("float32", {"use_bias": True}),
     ]):
         memory = MemorySource(config_of(2, **fields), tokenizer, dtype=STORED_DTYPES[dtype])
         convert_weights(memory, tmp_path / f"{number}", "hf")

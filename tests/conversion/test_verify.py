@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from llama_jax.config import ComputeConfig
-from llama_jax.convert.convert import convert_weights
-from llama_jax.convert.verify import compare_logits
+from llama_jax.conversion.convert import convert_weights
+from llama_jax.conversion.verify import compare_logits
 from llama_jax.formats.loading import load
 from llama_jax.formats.open import open_source
 from tests.formats.memory import MemorySource, config_of

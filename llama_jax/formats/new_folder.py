@@ -1,0 +1,53 @@
+"""A folder of weights that appears under its name when it is complete, and not before."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from llama_jax.errors import ConfigError, DataError
+
+
+@contextmanager
+def new_folder(target: Path, *, needed: int) -> Iterator[Path]:
+    """A temporary folder that is renamed to `target` when the block ends, and removed where it fails.
+
+    It is called `.NAME.<pid>.unfinished` and lies beside the target; a kill leaves it there. Raises ConfigError where the target
+    is a file or a folder that holds something, DataError where the disk has not the `needed` bytes or a file cannot be written.
+    """
+    if os.path.lexists(target) and not _is_empty_folder(target):
+        raise ConfigError(f"{target} exists; name another folder, nothing is overwritten.")
+    place = Path(os.path.abspath(target))
+    folder = place.with_name(f".{place.name}.{os.getpid()}.unfinished")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if (free := shutil.disk_usage(place.parent).free) < needed:
+            raise DataError(f"{target} needs {needed:,} bytes and {place.parent} has {free:,} free; make room or name another "
+                            "folder.")
+        folder.mkdir()
+        yield folder
+        _fsync_files(folder)
+        folder.rename(place)
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:  # tensorstore raises the last two
+        reason = (error.strerror if isinstance(error, OSError) else str(error).splitlines()[0][:300]) or type(error).__name__
+        raise DataError(f"cannot write {target}: {reason}; nothing of it stays.") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+
+
+def _fsync_files(folder: Path) -> None:
+    """Wait until all files below `folder` are on the disk."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            handle = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
