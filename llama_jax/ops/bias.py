@@ -49,7 +49,7 @@ class Bias(Description):
             products_BKGTS += relative_scores(q_BKGTH, self.relative_keys_RH, distance_TS=distances)
         scores_BKGTS = products_BKGTS * q_BKGTH.shape[-1] ** -0.5
         if self.slopes_N is not None:
-            slopes = self.slopes_N.reshape(1, *q_BKGTH.shape[1:3], 1, 1)
+            slopes = jax.lax.stop_gradient(self.slopes_N).reshape(1, *q_BKGTH.shape[1:3], 1, 1)  # alike in all backends
             scores_BKGTS -= slopes * distances.astype(jnp.float32)
         return scores_BKGTS
 

@@ -5,6 +5,7 @@ distance before they multiply the vectors on values. Arrays have any leading axe
 are clipped to [0, R - 1].
 """
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -17,7 +18,12 @@ def pick_by_distance(x_TR: Array, distance_TS: Array) -> Array:
 def sum_by_distance(x_TS: Array, distance_TS: Array, *, count: int) -> Array:
     """Sum the numbers of pairs with the same distance, (..., T, S) -> (..., T, R) for R = `count`."""
     index_TS = jnp.clip(distance_TS, 0, count - 1)
-    sums_RT = lax.map(lambda r: jnp.where(index_TS == r, x_TS, 0).sum(-1), jnp.arange(count))
+
+    @jax.checkpoint  # else the backward pass would keep all R masks (..., T, S)
+    def of_distance(r: Array) -> Array:
+        return jnp.where(index_TS == r, x_TS, 0).sum(-1)
+
+    sums_RT = lax.map(of_distance, jnp.arange(count))
     return jnp.moveaxis(sums_RT, 0, -1)
 
 

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import fields, replace
-from itertools import chain
 from typing import get_args, get_type_hints
 
 import pytest
@@ -55,17 +54,30 @@ def test_fields_that_its_kind_uses_may_not_change(wanted, sentence):
         check_same_model(saved, replace(CONFIG, model=ModelConfig(rope_scaling=wanted)))
 
 
-@pytest.mark.parametrize("field", ["factor", "low_freq_factor", "high_freq_factor", "original_length"])
-def test_llama3_uses_all_its_fields(field):
-    other = replace(CONFIG, model=ModelConfig(rope_scaling=replace(RopeScaling("llama3"), **{field: 3})))
+USED = {
+    "none": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_length"),
+    "yarn": ("factor", "beta_fast", "beta_slow", "original_length"),
+}
+
+
+@pytest.mark.parametrize("kind", USED)
+@pytest.mark.parametrize("field", [field.name for field in fields(RopeScaling) if field.name != "kind"])
+def test_a_kind_of_rope_scaling_uses_its_fields_and_no_other(kind, field):
+    scaling = RopeScaling(kind, beta_fast=8.0, beta_slow=2.0)
+    saved, wanted = (replace(CONFIG, model=ModelConfig(rope_scaling=x)) for x in (scaling, replace(scaling, **{field: 3})))
+    if field not in USED[kind]:
+        return check_same_model(saved, wanted)
     with pytest.raises(ConfigError, match=f"model.rope_scaling.{field} "):
-        check_same_model(replace(CONFIG, model=ModelConfig(rope_scaling=RopeScaling("llama3"))), other)
+        check_same_model(saved, wanted)
 
 
 def test_every_kind_and_field_of_rope_scaling_is_known():
     """A kind or a field that is added to RopeScaling must be placed."""
-    assert set(SCALING_KINDS) == set(get_args(get_type_hints(RopeScaling)["kind"]))
-    assert {"kind", *chain(*SCALING_KINDS.values())} == {field.name for field in fields(RopeScaling)}
+    assert list(SCALING_KINDS) == list(get_args(get_type_hints(RopeScaling)["kind"]))
+    assert {kind: set(names) for kind, names in SCALING_KINDS.items()} == {kind: set(names) for kind, names in USED.items()}
+    assert {"kind"}.union(*USED.values()) == {field.name for field in fields(RopeScaling)}
 
 
 def test_changes_are_listed():

@@ -240,8 +240,10 @@ def test_choose_says_what_a_backend_lacks():
     on_cpu = replace(SEVEN_B, device=CPU)
     assert choose("reference", on_cpu) == ("reference", "asked for")
     assert choose("cudnn", SEVEN_B) == ("cudnn", "asked for")
-    with pytest.raises(ConfigError, match="known: auto, cudnn, splash, chunked, reference"):
+    with pytest.raises(ConfigError, match="unknown attention backend 'flash'; did you mean splash"):
         choose("flash", on_cpu)
+    with pytest.raises(ConfigError, match="unknown attention backend 'xyz'; known: auto, chunked, cudnn, reference, splash"):
+        choose("xyz", on_cpu)
     with pytest.raises(ConfigError, match="attention cudnn cannot serve: it needs an NVIDIA GPU, and this is cpu; auto picks"):
         choose("cudnn", on_cpu)
     with pytest.raises(ConfigError, match="attention splash cannot serve: it needs a TPU, and this is NVIDIA H100"):

@@ -1,7 +1,6 @@
 """What every backend that runs here has to do, whatever backends and fields of masks and biases there are."""
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +15,13 @@ from llama_jax.ops.spec import AttentionSpec
 
 T = 24
 SLOPES_N = jnp.array([0.5, 0.25, 0.125, 0.0625])
+VECTORS_RH = jax.random.normal(jax.random.key(3), (6, 16))
 SAYING = {
     "mask.segment_ids_BT": Mask(segment_ids_BT=jnp.arange(T)[None] // 5),
     "mask.ends_BT": Mask(ends_BT=jnp.minimum(jnp.arange(T)[None] + 4, T)),
     "bias.slopes_N": Bias(slopes_N=SLOPES_N),
+    "bias.relative_keys_RH": Bias(relative_keys_RH=VECTORS_RH),
+    "bias.relative_values_RH": Bias(relative_values_RH=VECTORS_RH),
     "bias.positions_BT": Bias(slopes_N=SLOPES_N, positions_BT=jnp.arange(T)[None] % 7),
 }
 """For each field of `Mask` and `Bias`, a description in which it says something."""
@@ -30,13 +32,17 @@ HERE = [name for name, backend in BACKENDS.items()
 
 
 def out_of(name: str, description: Mask | Bias) -> np.ndarray:
-    """What a backend makes of random queries, keys and values, with gradients of their sum of squares."""
+    """What a backend makes of random queries, keys and values, with gradients of its sum of squares, those of a bias last."""
     keys = jax.random.split(jax.random.key(0), 3)
     q, k, v = (jax.random.normal(key, (2, T, heads, 16)) for key, heads in zip(keys, (4, 2, 2), strict=True))
     mask, bias = (description, NO_BIAS) if isinstance(description, Mask) else (CAUSAL, description)
-    attention = partial(attend, mask=mask, impl=name, bias=bias)
-    gradients = jax.grad(lambda *qkv: jnp.square(attention(*qkv)).sum(), argnums=(0, 1, 2))(q, k, v)
-    return np.concatenate([np.ravel(x) for x in (attention(q, k, v), *gradients)])
+
+    def loss(q, k, v, bias):
+        out = attend(q, k, v, mask, name, bias=bias)
+        return jnp.square(out).sum(), out
+
+    gradients, out = jax.grad(loss, argnums=(0, 1, 2, 3), has_aux=True, allow_int=True)(q, k, v, bias)
+    return np.concatenate([np.ravel(x) for x in (out, *jax.tree.leaves(gradients)) if x.dtype == jnp.float32])
 
 
 def test_every_field_has_an_example_and_somebody_who_knows_it():
@@ -57,7 +63,8 @@ def test_a_backend_heeds_every_field_that_it_knows(name, field):
     out = out_of(name, SAYING[field])
     np.testing.assert_allclose(out, out_of("reference", SAYING[field]), atol=1e-4)
     without = WITHOUT.get(field, type(SAYING[field])())
-    assert np.abs(out - out_of(name, without)).max() > 1e-2, "the field changes nothing"
+    out_without = out_of(name, without)
+    assert np.abs(out[:out_without.size] - out_without).max() > 1e-2, "the field changes nothing"
 
 
 @pytest.mark.parametrize("field", [name for name in SAYING if name.startswith("bias.") and name != "bias.positions_BT"])

@@ -81,7 +81,7 @@ def test_tables_of_other_heads_and_tokens_are_refused(positions, head_dim):
 
 
 @pytest.mark.parametrize("fields, sentence", [
-    ({"kind": "yarn", "factor": 2.0}, "unknown kind 'yarn' of rope scaling; known: none, linear, llama3"),
+    ({"kind": "dynamic", "factor": 2.0}, "unknown kind 'dynamic' of rope scaling; known: none, linear, llama3, yarn"),
     ({"kind": "Linear", "factor": 2.0}, "unknown kind 'Linear'"),
     ({"kind": "", "factor": 2.0}, "unknown kind ''"),
     ({"facter": 2.0}, "rope scaling has no field facter; its fields: factor, low_freq_factor"),
@@ -92,7 +92,11 @@ def test_tables_of_other_heads_and_tokens_are_refused(positions, head_dim):
     ({"kind": "linear", "factor": 0.0}, "wants positive numbers, .* got factor=0.0"),
     ({"kind": "linear", "factor": float("nan")}, "wants positive numbers"),
     ({"kind": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 1.0, "original_length": 64},
-     "a high_freq_factor above low_freq_factor, got factor=8.0, low_freq_factor=1.0, high_freq_factor=1.0"),
+     "a high_freq_factor above low_freq_factor .*, got factor=8.0, low_freq_factor=1.0, high_freq_factor=1.0"),
+    ({"kind": "yarn", "factor": 2.0, "original_length": 64}, "wants beta_fast, beta_slow too"),
+    ({"kind": "yarn", "factor": 2.0, "original_length": 64, "beta_fast": 1.0, "beta_slow": 1.0},
+     "a beta_fast above beta_slow, got factor=2.0, beta_fast=1.0, beta_slow=1.0"),
+    ({"kind": "yarn", "factor": 2.0, "original_length": 0, "beta_fast": 32.0, "beta_slow": 1.0}, "wants positive numbers"),
     ({"head_dim": 7}, "want an even width of a head and a positive theta, got 7"),
     ({"head_dim": 0}, "want an even width"),
     ({"theta": 0.0}, "positive theta, got 8 and 0.0"),
