@@ -58,8 +58,9 @@ def linear(x: Array, w: Array | Int8, *, contract: int = 1, out_dtype: DTypeLike
 
 
 def add_bias(x: Array, bias: Array) -> Array:
-    """Add a bias with the shape of the last axes of x, in x's dtype."""
-    return x + jnp.expand_dims(bias.astype(x.dtype), tuple(range(x.ndim - bias.ndim)))
+    """Add a bias with the shape of the last axes of x; returned in x's dtype, but added, and its gradient summed, in float32."""
+    bias = jnp.expand_dims(bias.astype(jnp.float32), tuple(range(x.ndim - bias.ndim)))
+    return (x.astype(jnp.float32) + bias).astype(x.dtype)
 
 
 def _product(x: Array, w: Array, *, contract: int) -> Array:

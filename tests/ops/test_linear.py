@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llama_jax.ops.linear import linear
+from llama_jax.ops.linear import add_bias, linear
 
 SHAPES = [("BTD,DF->BTF", (2, 5, 8), (8, 12), 1), ("BTD,DNH->BTNH", (2, 5, 8), (8, 3, 4), 1),
           ("BTNH,NHD->BTD", (2, 5, 3, 4), (3, 4, 8), 2)]
@@ -33,3 +33,13 @@ def test_the_weight_gradient_is_not_rounded_to_bfloat16():
     gradient = jax.grad(lambda w: linear(x, w).astype(jnp.float32).sum())(jnp.ones((2, 1)))
     np.testing.assert_array_equal(gradient[:, 0], x[0].astype(jnp.float32))
     assert linear(x, jnp.ones((2, 1)), out_dtype=jnp.float32).dtype == jnp.float32
+
+
+def test_a_bias_is_added_and_its_gradient_summed_in_float32():
+    """Over 4,096 rows in bfloat16, whose own sums have three digits at most."""
+    x, g = (jnp.asarray(np.random.default_rng(n).random((4, 1024, 8)), jnp.bfloat16) for n in (0, 1))
+    bias = jnp.asarray(np.random.default_rng(2).random(8), jnp.float32)
+    out, pull = jax.vjp(add_bias, x, bias)
+    assert out.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(out, jnp.asarray(np.float32(x) + np.float32(bias), jnp.bfloat16))
+    np.testing.assert_allclose(pull(g)[1], np.float64(g).sum((0, 1)), rtol=1e-5)
