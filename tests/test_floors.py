@@ -21,6 +21,7 @@ LAYERS = [
     {"training", "serving"},
     {"evaluation", "plan"},
     {"report"},
+    {"ablation"},
     {"cli"},
     {"__main__", "__init__"},
 ]

@@ -85,7 +85,7 @@ def _compare(asked: EvaluateOptions) -> None:
     table = compare_evaluations(*map(Path, asked.compare))
     print_tables(_stdout(), [table])
     if asked.output:
-        write_page(Path(asked.output), "compare", title="Comparison", tables=[table])
+        write_page(Path(asked.output), "compare", title="Comparison", parts=[table])
 
 
 def _print_tables(asked: EvaluateOptions) -> None:

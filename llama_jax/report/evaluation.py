@@ -23,8 +23,9 @@ def write_evaluation_report(folder: Path, results: dict[str, Any]) -> None:
     """Write report.md, report.html and scores.png."""
     details = json.dumps({"settings": results["settings"], "model": results["model"]}, indent=1, ensure_ascii=False)
     png = _scores_plot(results)
-    write_page(folder, "report", title=f"Evaluation of {results['model']['name']}", tables=evaluation_tables(results),
-               details=details, plot=Plot("scores", png) if png else None)
+    plots = [Plot("scores", png)] if png else []
+    write_page(folder, "report", title=f"Evaluation of {results['model']['name']}", parts=[*plots, *evaluation_tables(results)],
+               details=details)
 
 
 def evaluation_tables(results: dict[str, Any]) -> list[Table]:
