@@ -53,8 +53,8 @@ def _place(arm: ArmAnalysis, baseline: str) -> tuple[bool, float]:
 
 def _training_plot(analysis: StudyAnalysis) -> Plot | None:
     """Training and held-out loss, and the held-out loss less the baseline's, against training tokens."""
-    tokens = [max(_points(analysis, run, name="curve"), default=0) for arm in analysis.arms.values() for run in every_run(arm)]
-    scale, unit = unit_of_tokens(max(tokens, default=0))
+    tokens = [max(_points(analysis, run, name="curve"), default=0.0) for arm in analysis.arms.values() for run in every_run(arm)]
+    scale, unit = unit_of_tokens(max(tokens, default=0.0))
     xlabel, ylabel = f"training tokens ({unit})" if unit else "training tokens", "loss (nats per token)"
     panels = []
     for title, name in (("Training loss", "curve"), ("Held-out loss", "heldout_curve")):
@@ -71,11 +71,11 @@ def _training_plot(analysis: StudyAnalysis) -> Plot | None:
     return Plot("report-curves", curve_plot(panels), caption) if panels else None
 
 
-def _points(analysis: StudyAnalysis, run: Measurement, *, name: str) -> dict[int, float]:
+def _points(analysis: StudyAnalysis, run: Measurement, *, name: str) -> dict[float, float]:
     """Finite losses of a run by training tokens."""
     config = next(arm.config for arm in analysis.study.arms if arm.name == run["arm"])
     tokens_per_step = config.training.batch_size * config.data.sequence_length
-    return {step * tokens_per_step: loss for step, loss in run.get(name) or () if loss is not None and math.isfinite(loss)}
+    return {float(step * tokens_per_step): loss for step, loss in run.get(name) or () if loss is not None and math.isfinite(loss)}
 
 
 def _drawn(analysis: StudyAnalysis) -> list[ArmAnalysis]:

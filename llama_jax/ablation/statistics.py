@@ -87,8 +87,9 @@ def critical_value(difference: MeanDifference, *, alpha: float = 0.05) -> np.nda
     """Standard errors between the estimate and either end of its 1 - alpha confidence interval; NaN with one seed and one batch.
 
     It is t_B + w (t_R - t_B), with Student's quantiles t_R of R - 1 and t_B of B - 1 degrees of freedom, w = x^6 / (x^6 + c^6),
-    x = seed_variance / batch_variance and c = 0.3 (R - 1) (alpha / 0.05)^(1.6 / (R - 1)), whose last factor is 1 for alpha of 0.05
-    or more. Seeds alone (x infinite) give the t interval over seeds, which is exact; batches alone (x = 0) the one over batches.
+    x = seed_variance / batch_variance and c = 0.3 (R - 1) (alpha / 0.05)^(1.6 / (R - 1)), whose last factor is 1 for alpha
+    of 0.05 or more. Seeds alone (x infinite) give the t interval over seeds, which is exact; batches alone (x = 0) the one over
+    batches.
     """
     runs, batches = difference.runs, difference.batches
     if runs == 1 or batches == 1:
