@@ -9,7 +9,7 @@ from llama_jax.ablation.analysis import ArmAnalysis, Measurement, StudyAnalysis
 from llama_jax.ablation.findings import every_run
 from llama_jax.report.curves import Curve, Panel, curve_plot
 from llama_jax.report.page import Plot
-from llama_jax.report.plot import IntervalRow, common_range, interval_plot
+from llama_jax.report.plot import IntervalRow, Point, common_range, interval_plot, point_plot
 from llama_jax.training.loss_plot import unit_of_tokens
 
 _BAND = "Lines are means over seeds, bands reach from the lowest to the highest seed"
@@ -17,7 +17,7 @@ _BAND = "Lines are means over seeds, bands reach from the lowest to the highest 
 
 def study_plots(analysis: StudyAnalysis) -> list[Plot]:
     """The plots for which there are measurements."""
-    plots = [_difference_plot(analysis), _training_plot(analysis), _position_plot(analysis)]
+    plots = [_difference_plot(analysis), _training_plot(analysis), _position_plot(analysis), _cache_plot(analysis)]
     return [plot for plot in plots if plot is not None]
 
 
@@ -27,9 +27,24 @@ def _difference_plot(analysis: StudyAnalysis) -> Plot | None:
     baseline = analysis.study.baseline
     rows = [_difference_row(arm, baseline) for arm in sorted(analysis.ranked, key=lambda arm: _place(arm, baseline))]
     caption = (f"Held-out loss less that of {baseline}, with 95% confidence intervals, the best arm first. Filled blue circle: "
-               f"lower; filled orange square: higher; open grey diamond: not told apart; arrow: off the scale.")
+               f"lower; filled orange square: higher; open grey diamond: not told apart, or one seed; arrow: off the scale.")
     xlabel = f"difference in held-out loss to {baseline} (nats per token; left is better)"
     return Plot("report-differences", interval_plot(rows, xlabel=xlabel), caption)
+
+
+def _cache_plot(analysis: StudyAnalysis) -> Plot | None:
+    """Differences over the size of the key-value cache; None where that is the same in all arms."""
+    baseline, points = analysis.baseline, []
+    for arm in _drawn(analysis):
+        if arm.comparison or (arm.name == baseline.name and arm.done):
+            value, low, high = arm.comparison.difference if arm.comparison else (0.0, 0.0, 0.0)
+            cache = next(iter(arm.done.values()))["cache_bytes_per_token"]
+            points.append(Point(arm.name, cache, value, *(value if math.isnan(end) else end for end in (low, high))))
+    if len({point.x for point in points}) < 2:
+        return None
+    png = point_plot(points, xlabel="key-value cache (bytes per token)",
+                     ylabel=f"held-out loss less {baseline.name}\n(nats per token)")
+    return Plot("report-cache", png, "Held-out loss over the size of the cache, with 95% confidence intervals of differences.")
 
 
 def _difference_row(arm: ArmAnalysis, baseline: str) -> IntervalRow:
@@ -37,13 +52,14 @@ def _difference_row(arm: ArmAnalysis, baseline: str) -> IntervalRow:
     if arm.comparison is None:
         outcome = "baseline" if arm.name == baseline else "" if not arm.done else "not comparable"
         text = ", ".join(filter(None, [outcome, diverged])) or "not run"
-        return IntervalRow(arm.name, 0.0 if arm.name == baseline else None, 0.0, 0.0, text)
+        return IntervalRow(arm.name, None, 0.0, 0.0, text)
     value, low, high = arm.comparison.difference
-    seeds = "one seed" if len(arm.comparison.seeds) == 1 else ""
+    single = len(arm.comparison.seeds) == 1
+    seeds = "one seed" if single else ""
     if not arm.comparison.difference.bounded:
-        return IntervalRow(arm.name, value, value, value, ", ".join(filter(None, [f"{value:+.4f}", seeds, diverged])))
-    text = ", ".join(filter(None, [f"{value:+.4f} [{low:+.4f}, {high:+.4f}]", seeds, diverged]))
-    return IntervalRow(arm.name, value, low, high, text)
+        low = high = value
+    span = f" [{low:+.4f}, {high:+.4f}]" if arm.comparison.difference.bounded else ""
+    return IntervalRow(arm.name, value, low, high, ", ".join(filter(None, [f"{value:+.4f}{span}", seeds, diverged])), open=single)
 
 
 def _place(arm: ArmAnalysis, baseline: str) -> tuple[bool, float]:

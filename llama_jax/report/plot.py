@@ -1,4 +1,4 @@
-"""Plots as PNG files: bars with marks, and differences with intervals (`llama_jax.report.curves` has the curves).
+"""Plots as PNG files: bars with marks, differences with intervals, and points (`llama_jax.report.curves` has the curves).
 
 The same arguments give the same bytes: no date and no setting of the user's matplotlib is in them.
 """
@@ -46,6 +46,18 @@ class IntervalRow(NamedTuple):
     high: float
     text: str
     """Stands at the right."""
+    open: bool = False
+    """Whether it is drawn like an interval across 0, wherever it is."""
+
+
+class Point(NamedTuple):
+    """A named point with an interval of its y."""
+
+    label: str
+    x: float
+    y: float
+    low: float
+    high: float
 
 
 def bar_plot(bars: Sequence[Bar], name: str, *, marks: Sequence[Marks] = ()) -> bytes:
@@ -102,7 +114,7 @@ def common_range(spans: Sequence[tuple[float, float]]) -> tuple[float, float]:
 def _draw_interval(axes: Axes, row: IntervalRow, *, place: int, ends: tuple[float, float]) -> None:
     if row.value is None:
         return
-    sign = int(row.low > 0) - int(row.high < 0)
+    sign = 0 if row.open else int(row.low > 0) - int(row.high < 0)
     color = {-1: _LOWER_COLOR, 0: _OPEN_COLOR, 1: _HIGHER_COLOR}[sign]
     left, right = ends
     if row.high < left or row.low > right:  # nothing of it is inside
@@ -116,6 +128,28 @@ def _draw_interval(axes: Axes, row: IntervalRow, *, place: int, ends: tuple[floa
     if left <= row.value <= right:
         marker = {-1: "o", 0: "D", 1: "s"}[sign]
         axes.plot([row.value], [place], marker, color=color, markersize=6, markerfacecolor=color if sign else "white")
+
+
+def point_plot(points: Sequence[Point], *, xlabel: str, ylabel: str) -> bytes:
+    """PNG file of points with intervals and their names beside them, over a logarithmic x axis with the points' own ticks."""
+    with plot_style():
+        figure = Figure(figsize=(7, 3.9), dpi=130)
+        axes = figure.subplots()
+        axes.axhline(0, color=_ERROR_COLOR, linewidth=1)
+        for place, point in enumerate(points):
+            left = sum(other.x == point.x for other in points[:place]) % 2  # names of points above each other take turns
+            axes.plot([point.x, point.x], [point.low, point.high], color=_LOWER_COLOR, linewidth=1.5)
+            axes.plot([point.x], [point.y], "o", color=_LOWER_COLOR, markersize=6)
+            axes.annotate(point.label, (point.x, point.y), xytext=(-7 if left else 7, 3), textcoords="offset points",
+                          fontsize=8.5, ha="right" if left else "left")
+        ticks = sorted({point.x for point in points})
+        axes.set_xscale("log")
+        axes.minorticks_off()
+        axes.set_xticks(ticks, [f"{x:,.0f}" for x in ticks])
+        axes.margins(x=0.12)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.grid(alpha=0.25)
+        return png_of(figure)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ def simulated_study(
 def simulated_runs(
     study: Study, effects: Mapping[str, float], *, seeds: Sequence[int] = (0, 1, 2), seed_noise: float = 0.004,
     diverged: Sequence[tuple[str, int]] = (), rises: Mapping[str, float] | None = None,
+    caches: bool = False,
 ) -> list[dict]:
     """Measurements of every arm and seed.
 
@@ -40,6 +41,7 @@ def simulated_runs(
         diverged: (arm, seed) of the runs that diverged.
         rises: By arm, how much the loss rises per doubling of the position beyond the trained length; arms that are not in it
             were not measured there.
+        caches: Whether each arm has half the cache of the one before.
     """
     draws = np.random.default_rng(7)
     text_B = 3.4 + 0.15 * draws.standard_normal(len(BATCH_TOKENS))
@@ -51,7 +53,7 @@ def simulated_runs(
             loss_B = text_B + own_text_B + offset + 0.004 * draws.standard_normal(len(BATCH_TOKENS))
             run = _measurement(arm.name, seed, loss_B=loss_B, draws=draws)
             run["parameters"] += 1000 * number
-            run["cache_bytes_per_token"] = 4096 >> number % 3
+            run["cache_bytes_per_token"] = 4096 >> number if caches else 4096
             for length in study.lengths if rises and arm.name in rises else ():
                 run["by_position"][str(length)] = _by_position(length, run["curve"][-1][1], rises[arm.name])
             runs.append(_diverged(run) if (arm.name, seed) in diverged else run)

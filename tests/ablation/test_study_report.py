@@ -96,6 +96,11 @@ def test_loss_beyond_the_trained_length():
     assert [plot.name for plot in study_plots(analysis)] == ["report-differences", "report-curves", "report-positions"]
 
 
+def test_arms_with_caches_of_their_own_are_drawn_over_their_size():
+    names = [plot.name for plot in study_plots(analyse_study(STUDY, simulated_runs(STUDY, EFFECTS, caches=True)))]
+    assert names == ["report-differences", "report-curves", "report-cache"]
+
+
 def test_the_same_measurements_give_the_same_files(tmp_path):
     retimed = [run | {"timing": {name: 2 * value for name, value in run["timing"].items()}} for run in reversed(RUNS)]
     write_study_report(tmp_path / "first", STUDY, RUNS)
