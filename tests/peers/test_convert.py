@@ -1,6 +1,7 @@
 """transformers and torch read what we write and we read what they write; continued training begins where they stand."""
 
 import json
+import math
 import shutil
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 from llama_jax.config import Config, DataConfig, OptimizerConfig, RopeScaling, TrainingConfig
 from llama_jax.conversion.convert import convert_weights
 from llama_jax.conversion.verify import logits_of_source
+from llama_jax.errors import DataError
 from llama_jax.formats import hf
 from llama_jax.formats.base import STORED_DTYPES
 from llama_jax.formats.loading import load
@@ -34,6 +36,9 @@ MODELS = {
     "mha": {"kv_heads": 8}, "gqa tied": {"kv_heads": 2, "tied_embeddings": True},
     "mqa llama3": {"kv_heads": 1, "rope_theta": 5e5, "rope_scaling": RopeScaling("llama3", 8.0, 1.0, 4.0, 32)},
     "linear": {"rope_scaling": RopeScaling("linear", 4.0)}, "wide heads": {"head_dim": 16},
+    "yarn": {"rope_scaling": RopeScaling("yarn", 4.0, original_length=32, beta_fast=20.0, beta_slow=0.5)},
+    "yarn, wide": {"head_dim": 32, "rope_theta": 5e5, "rope_scaling": RopeScaling("yarn", 16.0, original_length=64)},
+    "biases": {"kv_heads": 2, "use_bias": True},
 }
 
 
@@ -49,7 +54,7 @@ def test_transformers_gives_our_logits(tmp_path, tokenizer, monkeypatch, name):
     convert_weights(MemorySource(config_of(**MODELS[name]), tokenizer), tmp_path / "hf", "hf")
     tokens_BT = np.random.default_rng(0).integers(0, 512, (2, 100))
     ours = logits_of_source(open_source(tmp_path / "hf"), tokens_BT)
-    np.testing.assert_allclose(ours, torch_logits(tmp_path / "hf", tokens_BT), atol=1e-4)
+    np.testing.assert_allclose(ours, torch_logits(tmp_path / "hf", tokens_BT), atol=1e-5)
     generation = transformers.GenerationConfig.from_pretrained(tmp_path / "hf")
     assert (generation.bos_token_id, generation.eos_token_id) == (1, 2)
 
@@ -94,6 +99,35 @@ def test_we_read_what_transformers_saves(tmp_path, dtype):
     source = open_source(tmp_path / "hf")
     assert source.dtype.name == dtype
     np.testing.assert_allclose(logits_of_source(source, tokens_BT), torch_logits(tmp_path / "hf", tokens_BT), atol=1e-4)
+
+
+YARN = {"rope_type": "yarn", "rope_theta": 1e5, "factor": 4.0, "original_max_position_embeddings": 64}
+
+
+@pytest.mark.parametrize("rope", [YARN, YARN | {"beta_fast": 10.0, "beta_slow": 2.0, "truncate": True}, YARN | {"mscale": 0.7},
+                                  YARN | {"attention_factor": 0.1 * math.log(4) + 1}])
+def test_we_read_yarn_and_biases_as_transformers_saves_them(tmp_path, rope):
+    """And refuse what would be another model."""
+    config = transformers.LlamaConfig(
+        vocab_size=300, hidden_size=64, intermediate_size=100, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        max_position_embeddings=256, rope_parameters=dict(rope), attention_bias=True, mlp_bias=True)
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(config)
+    for name, x in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(x, std=0.5)
+    model.save_pretrained(tmp_path / "hf")
+    tokens_BT = np.random.default_rng(0).integers(0, 300, (2, 200))
+    wanted = torch_logits(tmp_path / "hf", tokens_BT)
+    np.testing.assert_allclose(logits_of_source(open_source(tmp_path / "hf"), tokens_BT), wanted, atol=1e-5)
+    values = json.loads((tmp_path / "hf/config.json").read_text())
+    for change in ({"mlp_bias": False}, {"attention_bias": False},
+                   {"rope_parameters": values["rope_parameters"] | {"attention_factor": 1.0}},
+                   {"rope_parameters": values["rope_parameters"] | {"truncate": False}}):
+        (tmp_path / "hf/config.json").write_text(json.dumps(values | change))
+        with pytest.raises(DataError, match=r"mlp_bias = |attention_factor makes yarn|truncate = False"):
+            open_source(tmp_path / "hf")
+        assert np.abs(torch_logits(tmp_path / "hf", tokens_BT) - wanted).max() > 5e-5
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
