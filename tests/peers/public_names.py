@@ -20,7 +20,8 @@ MODULES: list[Callable[..., object]] = [
     llama_jax.Transformer,
 ]
 FUNCTIONS: list[Callable[..., object]] = [
-    llama_jax.attend, llama_jax.make_train_step, llama_jax.next_token_loss, llama_jax.rope_tables, llama_jax.rotate,
+    llama_jax.attend, llama_jax.every_derivative, llama_jax.make_train_step, llama_jax.next_token_loss, llama_jax.rope_tables,
+    llama_jax.rotate,
 ]
 
 
