@@ -7,7 +7,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from llama_jax.config import Config, ModelConfig, RopeScaling
-from llama_jax.config.compare import FREE_TO_CHANGE, changes, check_same_model
+from llama_jax.config.compare import FREE_TO_CHANGE, changes, check_same_model, different_meaning
 from llama_jax.errors import ConfigError
 from llama_jax.ops.rotary import SCALING_KINDS
 from llama_jax.training.init_from import check_initial_model
@@ -41,6 +41,16 @@ def test_fields_that_mean_nothing_for_the_model_may_change(saved, wanted):
     check_same_model(wanted, saved)
     check_initial_model(saved.model, wanted.model, folder="a folder")  # for init_from
     assert changes(saved, wanted)  # said all the same
+
+
+def test_learned_positions_are_as_many_as_the_context_is_long():
+    """Between two models that have them; a model that has none differs in its position encoding, whatever its context."""
+    learned = ModelConfig(position="learned")
+    longer = replace(learned, max_length=4096)
+    assert different_meaning(learned, longer) == {"max_length": ("2048", "4096")}
+    assert different_meaning(longer, ModelConfig()) == {"position": ('"learned"', '"rope"')}
+    with pytest.raises(ConfigError, match=r"another model than the config's; add --model.max_length 2048$"):
+        check_initial_model(learned, longer, folder="a folder")
 
 
 @pytest.mark.parametrize("wanted, sentence", [

@@ -11,7 +11,7 @@ from llama_jax.errors import DataError
 from llama_jax.evaluation.cache import AnswerCache, read_answers
 from llama_jax.evaluation.results import read_items, read_results
 from llama_jax.evaluation.task import GenerationAnswer, GenerationRequest, LikelihoodAnswer, LikelihoodRequest
-from llama_jax.formats.loading import load
+from llama_jax.formats.open import open_source
 from tests.evaluation.conftest import save_run
 from tests.evaluation.test_eval import run
 from tests.evaluation.test_fingerprint import flat
@@ -123,7 +123,7 @@ def test_a_second_model_in_the_folder_of_a_killed_evaluation(small_run, eval_dat
 
 
 def test_damage_is_told_before_the_model_is_loaded(small_run, eval_data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("llama_jax.cli.evaluate.load", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("llama_jax.cli.evaluate.load_source", lambda *_: pytest.fail("the model was loaded"))
     (tmp_path / AnswerCache.FILE).write_text("{}\n")
     assert run("--checkpoint", small_run.folder, "--tasks", "piqa", "--data_dir", eval_data, "--output", tmp_path) == 3
     assert "line 1 is damaged" in capsys.readouterr().err
@@ -134,7 +134,7 @@ def test_the_step_is_settled_once(small_run, eval_data, tmp_path, monkeypatch):
     from llama_jax.cli import evaluate as command
 
     asked = []
-    monkeypatch.setattr(command, "load", lambda path, mesh: asked.append(path) or load(path, mesh))
+    monkeypatch.setattr(command, "open_source", lambda path: asked.append(path) or open_source(path))
     assert run("--checkpoint", small_run.folder, "--tasks", "piqa", "--data_dir", eval_data, "--limit", 2, "--output",
                tmp_path) == 0
     assert asked == [str(small_run.folder / "checkpoints/1")]
