@@ -25,6 +25,10 @@ class Described(nn.Partitioned):
     inputs: int = struct.field(default=0, pytree_node=False)
     """Number of leading axes (not counting layers) that a matrix product contracts; 0 for a parameter that is no matrix."""
 
+    def unbox(self, apply_constraint: bool = True) -> Any:
+        """The value alone: flax would constrain it to mesh axes called like the logical ones, which no mesh has."""
+        return self.value
+
 
 @contextmanager
 def descriptions() -> Iterator[None]:

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from llama_jax import Attention, FeedForward, RMSNorm, Transformer, next_token_loss
 from llama_jax.model.decoder import head_matrix
+from llama_jax.model.tree import parameters
 from llama_jax.ops import chunked
 from llama_jax.ops.bias import Bias
 from llama_jax.ops.linear import linear, quantize
@@ -55,6 +56,13 @@ def test_in_a_foreign_model_parameters_are_plain_arrays():
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(params, is_leaf=lambda leaf: hasattr(leaf, "names")))
     gradients = jax.jit(jax.grad(lambda params: jnp.square(ForeignBlock().apply({"params": params}, X)).sum()))(params)
     assert all(np.isfinite(leaf).all() and np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradients))
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.parametrize("names", [("x", "y"), ("data", "tensor")], ids=str)
+def test_parameters_are_described_under_any_mesh(names, kind):
+    with jax.set_mesh(jax.make_mesh((4, 2), names, axis_types=(kind, kind))):
+        assert parameters.__wrapped__(CONFIGS["gqa"]) == parameters(CONFIGS["gqa"])
 
 
 def of_module(name):
