@@ -1,8 +1,9 @@
-"""Runs what README.md tells people to run, in the order it stands there: .venv/bin/python .ci/readme.py
+"""Runs what README.md and docs/MODULES.md tell people to run, in the order it stands there: .venv/bin/python .ci/readme.py
 
-Every line of its command blocks and every Python block, in the root of the checkout, after the command marked "run" has
+Every line of README's command blocks and every Python block, in the root of the checkout, after the command marked "run" has
 made runs/tiny. The files that the commands are about (corpus/, prompts.jsonl ...) are made here, small. A command runs as
-it stands unless EDITS says how it is made smaller, or why it does not run here.
+it stands unless EDITS says how it is made smaller, or why it does not run here. The Python blocks of docs/MODULES.md are one
+program; what its `print`s print has to be what the comments behind them say.
 """
 
 import json
@@ -59,6 +60,12 @@ def commands(text: str) -> list[tuple[str, str]]:
         else:
             found += [("command", line.split("  #")[0].strip()) for line in body.splitlines() if line.strip()]
     return found
+
+
+def program(text: str) -> tuple[str, list[str]]:
+    """All Python blocks of a page as one program, and what it prints as the comments behind its `print`s say."""
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.S))
+    return code, re.findall(r"^print\(.*\)  # (.*)$", code, re.M)
 
 
 def make_inputs() -> None:
@@ -130,6 +137,11 @@ def main() -> None:
         print(f"-- {code.splitlines()[0] if kind == 'command' else 'python: ' + code.splitlines()[2]}", flush=True)
         run(kind, code)
         print(f"   {time.perf_counter() - begin:.0f} s", flush=True)
+    code, promised = program((ROOT / "docs" / "MODULES.md").read_text())
+    print(f"-- docs/MODULES.md: {len(promised)} values are promised", flush=True)
+    done = subprocess.run([ROOT / ".venv" / "bin" / "python", "-c", code], cwd=ROOT, text=True, capture_output=True, check=False)
+    if done.returncode or done.stdout.splitlines() != promised:
+        sys.exit(f"{done.stdout}\n{done.stderr}\nexit code {done.returncode}; promised were\n" + "\n".join(promised))
 
 
 if __name__ == "__main__":

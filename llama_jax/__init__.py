@@ -1,5 +1,10 @@
 """LLaMA (arXiv 2302.13971) as a JAX/Flax functional research codebase.
 
+The public names below work in any JAX program (docs/MODULES.md): flax modules from `RMSNorm` to `Transformer`, and the
+architectures in `PRESETS`; functions of arrays (`rope_tables`, `rotate`, `attend`, `next_token_loss`); `capture` and
+`every_derivative` around a model; `make_optimizer` and `make_train_step`; `load`, `save` and `convert` for checkpoints;
+`generate` and `loglikelihood` for text.
+
 Legend of shape suffixes, as in `x_BTD`, `q_BTNH`, `logits_BTV`:
     B batch   T query length   S key/cache length   N query heads   K key-value heads   G = N / K   H head width
     D model width   F feed-forward width   V vocabulary   L layers   C chunk

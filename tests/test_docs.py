@@ -7,9 +7,13 @@ from typing import get_args, get_type_hints
 
 import pytest
 
+import llama_jax
 from llama_jax.cli.options import ConvertOptions
+from llama_jax.config import ModelConfig
 from llama_jax.config.file import field_names
+from llama_jax.config.presets import path_to_llama
 from llama_jax.config.schema import Config
+from llama_jax.model.positions import described_by_position
 from llama_jax.ops.attention import BACKENDS
 from tests.test_floors import LAYERS, MODULES
 
@@ -55,9 +59,35 @@ def test_the_page_on_weights_has_every_format():
     assert set(re.findall(r"^\| [\w ]+ \(`(\w+)`\) ", table, re.M)) == {*get_args(get_type_hints(ConvertOptions)["to"])}
 
 
+MODULES_PAGE = (ROOT / "docs" / "MODULES.md").read_text()
+
+
+def test_the_page_on_modules_has_every_public_name():
+    table = MODULES_PAGE.partition("## What there is\n")[2].partition("\n## ")[0]
+    names = {name for row in re.findall(r"^\| ([^|]*) \|", table, re.M) for name in re.findall(r"`(\w+)`", row)}
+    assert {*llama_jax.__all__} - {"__version__"} <= names
+
+
+@pytest.mark.parametrize("field", ["norm", "norm_position", "feedforward", "position"])
+def test_the_page_on_modules_has_every_choice(field):
+    rows = MODULES_PAGE.partition(f"\n| `{field}` |")[2].partition("\n\n")[0].splitlines()[2:]
+    choices = [row.split("`")[1] for row in rows]
+    assert choices == list(get_args(get_type_hints(ModelConfig)[field]))
+    if field == "position":
+        for choice, row in zip(choices, rows, strict=True):
+            described = described_by_position(ModelConfig(position=choice))
+            able = [name for name, backend in BACKENDS.items() if described <= backend.knows]
+            assert row.endswith("| all |" if len(able) == len(BACKENDS) else f"| {', '.join(f'`{name}`' for name in able)} |")
+
+
+def test_the_page_on_modules_has_the_path_to_llama():
+    table = MODULES_PAGE.partition("\n| preset |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(.*?)` \|", table, re.M) == list(path_to_llama())
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_a_page_names_are_there(page):
-    folders = "|".join(sorted({*PACKAGES, "llama_jax", "tests", "benchmarks", "docs", "configs", r"\.ci"}))
+    folders = "|".join(sorted({*PACKAGES, "llama_jax", "tests", "benchmarks", "examples", "docs", "configs", r"\.ci"}))
     for path in re.findall(rf"(?<![\w/.])((?:{folders})/[\w./-]*\w\.(?:py|md))\b", page.read_text()):
         assert file_of(path).is_file(), path
 
