@@ -217,7 +217,7 @@ def test_masks_and_biases_beside_explicit_axes():
     arrays, ids_BT = attention_case(B)
 
     def run(arrays, ids_BT):
-        return attention_of(Mask(ids_BT), Bias(jnp.arange(4.0), ids_BT))(arrays)
+        return attention_of(Mask(ids_BT), Bias(slopes_N=jnp.arange(4.0), positions_BT=ids_BT))(arrays)
 
     wanted = jax.jit(run)(arrays, ids_BT)
     with jax.set_mesh(explicit_mesh()):
