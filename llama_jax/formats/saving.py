@@ -32,8 +32,8 @@ def save(folder: str | Path, model: Transformer, params: Any, tokenizer: Tokeniz
         tokenizer: Its tokenizer; None: the folder has none, and `load` gives None in its place.
 
     Raises:
-        ConfigError: The folder holds something; names, shapes or dtypes of `params` are not the model's; the tokenizer has more
-            pieces than the model has ids; or the program runs in several processes.
+        ConfigError: The folder holds something; names, shapes or dtypes of `params` are not the model's; the tokenizer is another
+            library's, or has more pieces than the model has ids; or the program runs in several processes.
         DataError: The folder cannot be written. Nothing is left under its name.
     """
     folder = Path(folder)
@@ -41,6 +41,8 @@ def save(folder: str | Path, model: Transformer, params: Any, tokenizer: Tokeniz
         raise ConfigError("save works in programs of one process, and this one runs in several; gather the parameters in "
                           "one, and save them there.")
     arrays = _storable(unboxed(model.config, params))
+    if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+        raise ConfigError(f"tokenizer should be one that llama_jax.tokenizer.load_tokenizer gives, or None, got {tokenizer!r:.60}.")
     if tokenizer is not None and tokenizer.vocab_size > model.config.vocab_size:
         raise ConfigError(f"the tokenizer has {tokenizer.vocab_size} pieces and the model {model.config.vocab_size} ids; save "
                           "the one that the model was trained with.")
