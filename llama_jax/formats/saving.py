@@ -42,7 +42,8 @@ def save(folder: str | Path, model: Transformer, params: Any, tokenizer: Tokeniz
                           "one, and save them there.")
     arrays = _storable(unboxed(model.config, params))
     if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
-        raise ConfigError(f"tokenizer should be one that llama_jax.tokenizer.load_tokenizer gives, or None, got {tokenizer!r:.60}.")
+        raise ConfigError("tokenizer should be what llama_jax.tokenizer.load_tokenizer gives, or None, got "
+                          f"{tokenizer!r:.60}.")
     if tokenizer is not None and tokenizer.vocab_size > model.config.vocab_size:
         raise ConfigError(f"the tokenizer has {tokenizer.vocab_size} pieces and the model {model.config.vocab_size} ids; save "
                           "the one that the model was trained with.")
