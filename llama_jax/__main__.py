@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from llama_jax.cli import options
-from llama_jax.cli.parsing import parse_front, parse_options, parse_plan, parse_train
+from llama_jax.cli.parsing import parse_ablate, parse_front, parse_options, parse_plan, parse_train
 from llama_jax.errors import exit_code_of
 from llama_jax.version import VERSION
 
@@ -34,6 +34,7 @@ COMMANDS = {
     "convert": Command(options.ConvertOptions, "convert.run_convert"),
     "inspect": Command(options.InspectOptions, "inspect.run_inspect"),
     "plan": Command(options.PlanOptions, "plan.run_plan", parse_plan),
+    "ablate": Command(options.AblateOptions, "ablate.run_ablate", parse_ablate, "the same command goes on"),
     "prepare": Command(options.PrepareOptions, "prepare.run_prepare"),
     "tokenizer": Command(options.TokenizerOptions, "tokenizer.run_tokenizer"),
 }

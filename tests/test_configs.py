@@ -9,13 +9,15 @@ import jax.numpy as jnp
 import pytest
 
 from llama_jax.batch import Batch
-from llama_jax.config import Config, MeshConfig, from_dict, to_dict
-from llama_jax.config.file import load_config
+from llama_jax.config import PRESETS, Config, MeshConfig, Study, from_dict, to_dict
+from llama_jax.config.file import load_config, load_study
+from llama_jax.model.accounting import parameter_count
 from llama_jax.parallel.mesh import check_batch, check_model, make_mesh
 from llama_jax.training.compiled import build
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(ROOT.glob("configs/**/*.py"))
+FILES = sorted(ROOT.glob("configs/*.py"))
+STUDIES = sorted(ROOT.glob("configs/ablations/*.py"))
 
 TABLE_2 = {  # dim, heads, layers, ffn, peak learning rate, tokens
     "7b": (4096, 32, 32, 11008, 3e-4, 1.0e12), "13b": (5120, 40, 40, 13824, 3e-4, 1.0e12),
@@ -44,6 +46,26 @@ def test_round_trips_and_says_how_to_run(file):
     config = load_config(file)
     assert from_dict(Config, to_dict(config)) == config
     assert f"python train.py --config {file.relative_to(ROOT)}" in file.read_text()
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
+def test_a_study_builds_round_trips_and_says_what_it_asks(file):
+    study, text = load_study(file), file.read_text()
+    assert study.name == file.stem and from_dict(Study, to_dict(study)) == study
+    assert f"python -m llama_jax ablate --config {file.relative_to(ROOT)}" in text
+    for field in ("Paper:", "Question:", "Arms:", "Expected:", "Hours:"):
+        assert f"\n{field}" in text
+    words = " ".join(text.split())
+    assert words.count(study.hours) == 2, "the docstring says how long it takes"
+    for arm in study.arms:
+        build(arm.config, make_mesh(MeshConfig()))
+    steps = {arm.config.training.num_steps * arm.config.training.batch_size for arm in study.arms if not arm.starts_from}
+    assert len(steps) == 1, "arms read equally many rows"
+
+
+def test_the_feed_forward_layers_have_equal_parameters():
+    (count,) = {parameter_count(arm.config.model) for arm in load_study(ROOT / "configs/ablations/feedforward.py").arms}
+    assert count == parameter_count(PRESETS["tiny"])
 
 
 @pytest.mark.parametrize("name", TABLE_2)

@@ -5,6 +5,7 @@ Importing this package imports no jax; the table of the commands is in `llama_ja
 
 from llama_jax.cli.find_config import find_config, packaged_configs
 from llama_jax.cli.options import (
+    AblateOptions,
     ConvertOptions,
     EvaluateOptions,
     GenerateOptions,
@@ -17,10 +18,10 @@ from llama_jax.cli.options import (
     TokenizerOptions,
     TrainOptions,
 )
-from llama_jax.cli.parsing import apply_overrides, parse_options, parse_plan, parse_train
+from llama_jax.cli.parsing import apply_overrides, parse_ablate, parse_options, parse_plan, parse_train
 
 __all__ = [
-    "ConvertOptions", "EvaluateOptions", "GenerateOptions", "InspectOptions", "PlanOptions", "PrepareOptions", "SamplingOptions",
-    "ScoreOptions", "ServeOptions", "TokenizerOptions", "TrainOptions", "apply_overrides", "find_config", "packaged_configs",
-    "parse_options", "parse_plan", "parse_train",
+    "AblateOptions", "ConvertOptions", "EvaluateOptions", "GenerateOptions", "InspectOptions", "PlanOptions", "PrepareOptions",
+    "SamplingOptions", "ScoreOptions", "ServeOptions", "TokenizerOptions", "TrainOptions", "apply_overrides", "find_config",
+    "packaged_configs", "parse_ablate", "parse_options", "parse_plan", "parse_train",
 ]

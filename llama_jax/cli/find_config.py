@@ -7,6 +7,9 @@ from pathlib import Path
 
 from llama_jax.errors import ConfigError, nearest
 
+_STUDIES = "ablations/"
+"""Folder of the packaged studies, which `ablate` takes."""
+
 
 def packaged_configs() -> dict[str, Path]:
     """The file of every config that comes with the package, by its name: "tiny", "7b", or "FOLDER/NAME"."""
@@ -17,14 +20,25 @@ def packaged_configs() -> dict[str, Path]:
 
 def find_config(text: str) -> Path:
     """The file that --config means: a path that exists, else a packaged config ("tiny", also as "configs/tiny.py")."""
-    path = Path(text)
+    return _find(text, [name for name in packaged_configs() if not name.startswith(_STUDIES)], prefix="")
+
+
+def find_study(text: str) -> Path:
+    """The file that `ablate --config` means: a path that exists, else a packaged study ("norm", also as "ablations/norm")."""
+    studies = [name.removeprefix(_STUDIES) for name in packaged_configs() if name.startswith(_STUDIES)]
+    return _find(text, studies, prefix=_STUDIES)
+
+
+def _find(text: str, names: list[str], *, prefix: str) -> Path:
+    """The file `text`, or the packaged config of that name, with or without the prefix; errors list `names`."""
+    path, packaged = Path(text), packaged_configs()
     if path.is_file():
         return path
-    known = packaged_configs()
     name = text.removeprefix("configs/").removesuffix(".py")
-    if name in known:
-        return known[name]
-    raise ConfigError(f"there is no config file {text}, and no packaged config of that name{nearest_and_all(name, known)}")
+    for candidate in (prefix + name, name):
+        if candidate in packaged:
+            return packaged[candidate]
+    raise ConfigError(f"there is no config file {text}, and no packaged config of that name{nearest_and_all(name, names)}")
 
 
 def nearest_and_all(word: str, known: Iterable[str]) -> str:
@@ -35,8 +49,8 @@ def nearest_and_all(word: str, known: Iterable[str]) -> str:
 
 
 def list_of_configs() -> str:
-    """One line per packaged config: its name, and the first line of its docstring."""
-    known = packaged_configs()
+    """One line per packaged config that `train` takes: its name, and the first line of its docstring."""
+    known = {name: file for name, file in packaged_configs().items() if not name.startswith(_STUDIES)}
     width = max(map(len, known), default=0)
     lines = []
     for name, file in known.items():

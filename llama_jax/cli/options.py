@@ -222,6 +222,29 @@ class PlanOptions:
 
 
 @dataclass(frozen=True)
+class AblateOptions:
+    """Run a study, every arm with several seeds on the same tokens, and report it. The same command again resumes.
+
+    Several hosts may run the same command on a folder that they share. Fields of the config (--any.field VALUE) may be
+    overridden as with train, in all arms. docs/ABLATIONS.md lists the studies that come with the package.
+    """
+
+    config: Annotated[str, _told(
+        "A study that comes with the package, by its name (norm, feedforward, ...), or a .py or .json file.")]
+    seeds: int | None = None
+    """Runs per arm; unset: 3, or as many as the study in the folder has. More may be added later."""
+    workdir: str = ""
+    """Study folder; runs/<study name> where it is empty."""
+    jobs: int = 0
+    """Runs at one time on this host; 0: one per processor core, or one in all on accelerators."""
+    report: bool = False
+    """Only report the runs that are finished."""
+    vary_data: bool = False
+    """Let a seed change the order of the data too, not only the initial parameters."""
+    overrides: Annotated[tuple[str, ...], tyro.conf.Fixed, tyro.conf.Suppress] = ()
+
+
+@dataclass(frozen=True)
 class PrepareOptions:
     """Tokenise text into a folder of token shards to train on. The same command again continues after an interruption."""
 
@@ -230,6 +253,8 @@ class PrepareOptions:
     output: str
     """Folder to make; data.sources names it."""
     text_key: TextKey = "text"
+    document_separator: str = ""
+    """Text between the documents of a .txt file, such as <|endoftext|>; empty: a file is one document."""
     workers: int = 0
     """Number of processes; 0: one per core. The shards do not depend on it."""
     shard_tokens: int = 1 << 26

@@ -10,8 +10,8 @@ from typing import Any
 import tyro
 
 from llama_jax.cli.find_config import find_config, list_of_configs, nearest_and_all
-from llama_jax.cli.options import PlanOptions, TrainOptions
-from llama_jax.config import Config
+from llama_jax.cli.options import AblateOptions, PlanOptions, TrainOptions
+from llama_jax.config import Config, Study
 from llama_jax.config.file import MOVED_FIELDS, field_names, load_config
 from llama_jax.errors import ConfigError, nearest
 
@@ -66,9 +66,21 @@ def parse_plan(arguments: list[str], *, prog: str) -> PlanOptions:
     return dataclasses.replace(parse_options(PlanOptions, own, prog=prog), overrides=tuple(overrides))
 
 
+def parse_ablate(arguments: list[str], *, prog: str) -> AblateOptions:
+    """The options of `ablate`, with the overrides of config fields apart. Raises as `parse_options`."""
+    own, overrides = split_overrides(arguments)
+    return dataclasses.replace(parse_options(AblateOptions, own, prog=prog), overrides=tuple(overrides))
+
+
 def apply_overrides(config: Config, overrides: typing.Sequence[str]) -> Config:
     """`config` with fields replaced as in ["--model.dim", "64"]; raises ConfigError for a field that it does not have."""
     return _parse_fields(TrainOptions("", fields=config), list(overrides), prog="--config FILE").fields
+
+
+def override_study(study: Study, overrides: typing.Sequence[str]) -> Study:
+    """`study` with fields of every arm's config replaced as in ["--model.dim", "64"]; raises ConfigError as `apply_overrides`."""
+    arms = tuple(dataclasses.replace(arm, config=apply_overrides(arm.config, overrides)) for arm in study.arms)
+    return dataclasses.replace(study, arms=arms) if overrides else study
 
 
 def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -18,7 +18,8 @@ def run_prepare(asked: PrepareOptions) -> None:
     console = Console(highlight=False, soft_wrap=True)
     with _reported_chunks(console) as report:
         manifest = prepare_data(list(asked.input), load_tokenizer(asked.tokenizer), output=Path(asked.output), report=report,
-                                text_key=asked.text_key, workers=asked.workers, shard_tokens=asked.shard_tokens)
+                                text_key=asked.text_key, separator=asked.document_separator, workers=asked.workers,
+                                shard_tokens=asked.shard_tokens)
     console.print(f"{asked.output}: {manifest.documents:,} documents, {manifest.bytes:,} bytes of text, "
                   f"{manifest.tokens:,} tokens in {len(manifest.shards)} shard(s)", markup=False)
 

@@ -1,4 +1,4 @@
-"""Config files: Python files that define `get_config()`, and JSON files, also those of earlier versions."""
+"""Config files: Python files that define `get_config()` or `get_study()`, and JSON files, also those of earlier versions."""
 
 import importlib.util
 import json
@@ -10,6 +10,7 @@ from typing import Any
 
 from llama_jax.config.fields import from_dict
 from llama_jax.config.schema import Config
+from llama_jax.config.study import Study
 from llama_jax.errors import ConfigError
 
 MOVED_FIELDS = {
@@ -21,6 +22,10 @@ MOVED_FIELDS = {
 }
 """Old name of a field -> its current name. Old names are accepted in JSON, which an earlier version may have written; on the
 command line and in Python they are errors that give the new name."""
+
+
+_COMMAND_OF = {"get_config": "train", "get_study": "ablate"}
+"""Function that a Python config file defines -> the command that reads it."""
 
 
 def config_from_dict(values: Any) -> Config:
@@ -54,28 +59,43 @@ def moved_hint(name: str) -> str:
 
 def load_config(path: Path) -> Config:
     """Read a Config from a .py file that defines `get_config()`, or from a .json file; a run without a name gets the file's."""
+    return _load_file(path, "get_config", cls=Config)
+
+
+def load_study(path: Path) -> Study:
+    """Read a Study from a .py file that defines `get_study()`, or from a .json file; one without a name gets the file's."""
+    return _load_file(path, "get_study", cls=Study)
+
+
+def _load_file(path: Path, function: str, *, cls: type) -> Any:
+    """The instance of `cls` that a .py file's `function` returns, or that a .json file describes."""
     if not path.is_file():
         raise ConfigError(f"no config file {path}.")
     if path.suffix not in (".py", ".json"):
         raise ConfigError(f"--config wants a .py or .json file, got {path}.")
     try:
-        config = config_from_dict(json.loads(path.read_bytes())) if path.suffix == ".json" else _run_config_file(path)
+        loaded = _from_json(path, cls) if path.suffix == ".json" else _run_config_file(path, function, cls=cls)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}.") from None
     except ValueError as error:
         raise ConfigError(f"{path} is not JSON: {error}.") from None
-    return config if config.name else replace(config, name=path.stem)
+    return loaded if loaded.name else replace(loaded, name=path.stem)
 
 
-def _run_config_file(path: Path) -> Config:
-    """Run a Python config file and return its `get_config()`; raises ConfigError with the line for whatever goes wrong in it."""
+def _from_json(path: Path, cls: type) -> Any:
+    values = json.loads(path.read_bytes())
+    return config_from_dict(values) if cls is Config else from_dict(cls, values)
+
+
+def _run_config_file(path: Path, function: str, *, cls: type) -> Any:
+    """Run a Python config file and return its `function()`; raises ConfigError with the line for whatever goes wrong in it."""
     spec = importlib.util.spec_from_file_location("llama_jax_config", path)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        config = module.get_config() if hasattr(module, "get_config") else None
+        loaded = getattr(module, function)() if hasattr(module, function) else None
     except ConfigError:
         raise
     except Exception as error:
@@ -84,9 +104,11 @@ def _run_config_file(path: Path) -> Config:
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         hint = moved_hint(unknown[1]) if unknown else ""
         raise ConfigError(f"line {line} raises {type(error).__name__}: {error}{'; ' * bool(hint)}{hint}") from None
-    if not isinstance(config, Config):
-        raise ConfigError("it should define get_config() that returns a llama_jax.config.Config.")
-    return config
+    if not isinstance(loaded, cls):
+        other = next((command for other, command in _COMMAND_OF.items() if other != function and hasattr(module, other)), "")
+        hint = f" (`llama-jax {other}` takes this file)" if other else ""
+        raise ConfigError(f"it should define {function}() that returns a llama_jax.config.{cls.__name__}{hint}.")
+    return loaded
 
 
 def field_names(cls: type, prefix: str = "") -> list[str]:

@@ -1,10 +1,13 @@
-"""Architectures by name: Table 2 of the paper, its successors, two small ones, and the path from the Transformer of 2017."""
+"""Architectures by name: Table 2 of the paper, its successors, two small ones, and the path from the Transformer of 2017.
+
+And parts of configs that several files of configs/ share.
+"""
 
 from dataclasses import replace
 from typing import Any
 
-from llama_jax.config.model import ModelConfig
-from llama_jax.config.schema import OptimizerConfig
+from llama_jax.config.model import ComputeConfig, ModelConfig
+from llama_jax.config.schema import CheckpointConfig, Config, DataConfig, OptimizerConfig, TrainingConfig
 
 
 def _llama(dim: int, num_heads: int, *, num_layers: int, ffn_dim: int, norm_eps: float = 1e-5) -> ModelConfig:
@@ -80,3 +83,18 @@ def paper_sources(root: str = "data") -> tuple[str, ...]:
     shares = {"commoncrawl": 0.67, "c4": 0.15, "github": 0.045, "wikipedia": 0.045, "books": 0.045, "arxiv": 0.025,
               "stackexchange": 0.02}
     return tuple(f"{root}/{name}={share}" for name, share in shares.items())
+
+
+def study_base(model: ModelConfig = PRESETS["tiny"]) -> Config:
+    """The run that the studies of configs/ablations/ vary: `model` on Tiny Shakespeare, 200 steps of 16 x 128 tokens.
+
+    That is about one epoch. It is the config `tiny`, shorter, with every step in metrics.jsonl and no samples.
+    """
+    return Config(
+        model=model,
+        compute=ComputeConfig(dtype="float32", scan_layers=False),
+        optimizer=OptimizerConfig(peak_lr=4e-3, warmup_steps=20),
+        data=DataConfig(sources=("embedded:tinyshakespeare",), heldout_fraction=0.1, sequence_length=128),
+        training=TrainingConfig(num_steps=200, batch_size=16, log_every=1, heldout_every=50, sample_tokens=0),
+        checkpoint=CheckpointConfig(every=100, keep=1),
+    )

@@ -59,6 +59,9 @@ class DataConfig:
     """Held-out sources (paths as in sources), in addition to the last heldout_fraction of every raw source."""
     heldout_fraction: float = 0.0
     """Fraction at the end of each raw source that is not trained on but used for the held-out loss."""
+    document_separator: str = ""
+    """Text between the documents of a raw .txt file, such as <|endoftext|> or a blank line (two line ends); empty: a file is one
+    document."""
     tokenizer: str = ""
     """Folder or file of the tokenizer; empty: a SentencePiece tokenizer with model.vocab_size pieces is trained on the raw
     sources."""
@@ -108,6 +111,8 @@ class TrainingConfig:
     """Micro-batches per optimizer step; gradients are summed over them, every token weighing the same."""
     seed: int = 0
     """Seed of the initial parameters, of the order of the data, and of samples."""
+    init_seed: int = -1
+    """Seed of the initial parameters alone, so that runs can differ in them and read the same tokens; -1: the same as seed."""
     z_loss: float = 0.0
     """Weight of the z-loss log(Z)^2, where Z is the softmax's denominator: it keeps logits from drifting. The paper has none."""
     separate_documents: bool = True
@@ -129,9 +134,15 @@ class TrainingConfig:
             _require(getattr(self, name) > 0, f"training.{name} must be positive, got {getattr(self, name)}.")
         for name in ("seed", "z_loss", "heldout_every", "heldout_batches", "sample_tokens"):
             _require(getattr(self, name) >= 0, f"training.{name} must be at least 0, got {getattr(self, name)}.")
+        _require(self.init_seed >= -1, f"training.init_seed must be at least 0, or -1 to be training.seed, got {self.init_seed}.")
         _require(self.batch_size % self.accumulation_steps == 0,
                  f"training.batch_size must be a multiple of training.accumulation_steps, got {self.batch_size} "
                  f"and {self.accumulation_steps}.")
+
+    @property
+    def parameter_seed(self) -> int:
+        """Seed of the initial parameters, with the default of init_seed resolved."""
+        return self.seed if self.init_seed == -1 else self.init_seed
 
 
 @dataclass(frozen=True)

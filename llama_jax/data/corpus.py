@@ -47,8 +47,9 @@ def open_corpus(config: DataConfig, vocab_size: int, *, workdir: Path, given: To
         ConfigError: the vocabulary has the wrong size, or the run was begun with another tokenizer.
     """
     paths = [path for path, _ in config.shares()]
-    raw = {path: RawSource(path, config.heldout_fraction) for path in paths if not _is_prepared(path)}
-    raw_heldout = {path: RawSource(path, 0.0) for path in config.heldout if not _is_prepared(path)}
+    separator = config.document_separator
+    raw = {path: RawSource(path, config.heldout_fraction, separator=separator) for path in paths if not _is_prepared(path)}
+    raw_heldout = {path: RawSource(path, 0.0, separator=separator) for path in config.heldout if not _is_prepared(path)}
     prepared = {path: TokenSource(path, config.sequence_length) for path in (*paths, *config.heldout)
                 if _is_prepared(path)}
     tokenizer = given or _find_tokenizer(config.tokenizer, prepared, workdir=workdir) or _train_tokenizer(raw, vocab_size)

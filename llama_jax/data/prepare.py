@@ -37,6 +37,7 @@ def prepare_data(
     *,
     output: Path,
     text_key: str = "text",
+    separator: str = "",
     workers: int = 0,
     shard_tokens: int = 1 << 26,
     report: ReportChunk | None = None,
@@ -48,6 +49,7 @@ def prepare_data(
         tokenizer: gives the ids; it is copied into `output`.
         output: folder of the shards.
         text_key: key or column with the text in JSON lines and Parquet files.
+        separator: text between the documents of a .txt file; empty: a file is one document.
         workers: processes that tokenise; 0 means one per core.
         shard_tokens: fewest tokens of every shard but the last.
         report: called with the counts of each chunk.
@@ -61,8 +63,9 @@ def prepare_data(
     if not inputs:
         raise ConfigError("there is nothing to prepare; name files or folders after --input.")
     files = find_text_files(*inputs)
-    texts = itertools.chain.from_iterable(read_documents(file, text_key=text_key) for file in files)
+    texts = itertools.chain.from_iterable(read_documents(file, text_key=text_key, separator=separator) for file in files)
     settings = fingerprint_files(files) | {"text_key": text_key, "shard_tokens": shard_tokens}
+    settings |= {"document_separator": separator} if separator else {}
     return write_shards(texts, tokenizer, output=output, settings=settings, workers=workers, shard_tokens=shard_tokens,
                         report=report)
 

@@ -23,8 +23,8 @@ _ORIGIN_FILE = "source.txt"
 class RawSource:
     """Raw text whose last `fraction` of bytes is held out; the cut is made at the last line end before that place."""
 
-    def __init__(self, path: str, fraction: float):
-        self.path, self.fraction = path, fraction
+    def __init__(self, path: str, fraction: float, *, separator: str = ""):
+        self.path, self.fraction, self.separator = path, fraction, separator
         self.files = find_text_files(path)
 
     @cached_property
@@ -37,7 +37,7 @@ class RawSource:
 
     def _texts(self) -> Iterator[str]:
         for file in self.files:
-            yield from read_documents(file)
+            yield from read_documents(file, separator=self.separator)
 
     def _split_texts(self) -> Iterator[tuple[str, str]]:
         """Each document as (what is trained on, what is held out); at most one document has text in both."""
@@ -68,7 +68,8 @@ class RawSource:
 
     def settings(self, part: str) -> dict:
         """The settings that the manifest of the "train" or "heldout" part records, by which its shards are recognised."""
-        return self._fingerprint | {"heldout_fraction": self.fraction, "part": part}
+        separated = {"document_separator": self.separator} if self.separator else {}
+        return self._fingerprint | separated | {"heldout_fraction": self.fraction, "part": part}
 
     @cached_property
     def _fingerprint(self) -> dict:
@@ -111,8 +112,11 @@ def name_sources(paths: Iterable[str], raw: Mapping[str, RawSource], *, workdir:
 
 
 def _stem(path: str) -> str:
-    """The name of a file or folder without its suffixes."""
-    return Path(path.removeprefix(EMBEDDED_PREFIX)).name.split(".")[0] or "source"
+    """The name of a file or folder without its suffixes; of a part that a run prepared, such as data/wiki/train, the source's."""
+    place = Path(path.removeprefix(EMBEDDED_PREFIX))
+    if (place.parent / _ORIGIN_FILE).is_file():
+        place = place.parent
+    return place.name.split(".")[0] or "source"
 
 
 def _is_of_another(path: str, origin: Path) -> bool:

@@ -116,17 +116,21 @@ def _compression_of(file: Path) -> str:
     return file.suffix if file.suffix in _OPENERS else ""
 
 
-def read_documents(file: Path, *, text_key: str = "text") -> Iterator[str]:
+def read_documents(file: Path, *, text_key: str = "text", separator: str = "") -> Iterator[str]:
     """Yield the documents of a file that are not blank.
 
-    A .txt file is one document; in the other formats, each JSON line or Parquet row holds one under `text_key`.
+    A .txt file is one document, or several with `separator` between them where that is not empty; in the other formats, each
+    JSON line or Parquet row holds one under `text_key`.
 
     Raises:
         DataError: there are bytes that are not UTF-8, broken JSON, a damaged compression, or no `text_key`; it names the place.
     """
     reader = {".txt": _read_text, ".jsonl": _read_json_lines, ".parquet": _read_parquet}[_format_of(file)]
     try:
-        yield from (text for text in reader(file, text_key) if text and not text.isspace())
+        documents = (text for text in reader(file, text_key) if text)
+        if separator and _format_of(file) == ".txt":
+            documents = (part for text in documents for part in text.split(separator))
+        yield from (text for text in documents if text and not text.isspace())
     except (*_DAMAGE, OSError) as error:
         if isinstance(error, OSError) and error.strerror:  # raised by the system, not by the reader of a format
             raise DataError(f"cannot read {file}: {error.strerror}.") from None

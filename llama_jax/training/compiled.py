@@ -53,7 +53,7 @@ def build(config: Config, mesh: Mesh) -> Program:
     attention, why = choose(config.compute.attention, attention_spec(config, mesh))
     model = Transformer(config.model, replace(config.compute, attention=attention))
     optimizer = make_optimizer(config.optimizer, config.training.num_steps, decayed=decay_mask(config.model))
-    start = partial(init_state, model, optimizer, seed=config.training.seed)
+    start = partial(init_state, model, optimizer, seed=config.training.parameter_seed)
     abstract_state = jax.eval_shape(start)
     state_shardings = shardings_of(config.model, mesh, tree=abstract_state)
     replicated, rows = NamedSharding(mesh, PartitionSpec()), batch_sharding(mesh)

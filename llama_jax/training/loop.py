@@ -42,7 +42,7 @@ def fit(config: Config, workdir: Path, *, evaluators: Iterable[Evaluator] = ()) 
 
     Raises:
         ConfigError, DataError: what `open_training_run` finds wrong, before anything is compiled.
-        LlamaError: the loss or the gradient norm of a step is not finite.
+        DivergedError: the loss or the gradient norm of a step is not finite.
     """
     with open_training_run(config, workdir, evaluators=evaluators) as run:
         try:

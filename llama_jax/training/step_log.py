@@ -10,6 +10,10 @@ from llama_jax.training.run import TrainingRun
 from llama_jax.training.step import Metrics
 
 
+class DivergedError(LlamaError):
+    """Raised where the loss or the gradient norm of a step is not finite."""
+
+
 class StepLog:
     """Log of dispatched train steps: reads their metrics from the devices, checks them, and writes the lines that are due.
 
@@ -40,7 +44,7 @@ class StepLog:
         (step, metrics), self._unread = self._unread, None
         values = {name: float(value) for name, value in metrics.items()}
         if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
-            raise LlamaError(
+            raise DivergedError(
                 f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}; nothing after the last checkpoint "
                 f"({self._run.checkpoints.latest()}) was kept. Lower optimizer.peak_lr or look at the data.")
         self._meter.add_step(values)
