@@ -27,6 +27,7 @@ SMALL = """
 """A 7B config in which everything but its size is as it was."""
 
 FEW_STEPS = "--training.num_steps 60"
+SHORT_STUDY = "--seeds 1 --training.num_steps 4 --optimizer.warmup_steps 1 --training.heldout_batches 1"
 ABSENT = "not here: "
 
 EDITS = {
@@ -40,6 +41,8 @@ EDITS = {
     "llama-jax train --config tiny --init_from out/tiny-hf --workdir runs/on": FEW_STEPS,
     "llama-jax eval --checkpoint runs/tiny --tasks common_sense --data_dir data/eval": "--limit 2 --output runs/tiny/evals/700",
     "llama-jax eval --checkpoint runs/tiny/checkpoints/350 --tasks common_sense": "--limit 2 --output runs/tiny/evals/350",
+    "llama-jax ablate --config norm": SHORT_STUDY,
+    "llama-jax ablate --config norm --report": SHORT_STUDY,
     "llama-jax eval --checkpoint runs/tiny --tasks paper": "--limit 1 --num_samples 1 --max_tokens 8",
     "llama-jax train --config tiny --eval.tasks common_sense --eval.every 350 --workdir runs/watched":
         f"{FEW_STEPS} --eval.limit 2 --eval.every 30",

@@ -1,8 +1,8 @@
 """Ablation studies: arms that differ in one choice are trained on the same tokens and compared (docs/ABLATIONS.md).
 
-`run_study` trains arms x seeds in processes that may be on several hosts, `analyse_study` turns their measurements into figures with
-confidence intervals, `write_study_report` into pages. Names are imported from their modules when they are first used: the process
-that starts the runs needs no jax.
+`run_study` trains arms x seeds in processes that may be on several hosts, `analyse_study` turns their measurements into figures
+with confidence intervals, `write_study_report` into pages. Names are imported from their modules when they are first used: the
+process that starts the runs needs no jax.
 """
 
 from typing import TYPE_CHECKING

@@ -104,8 +104,8 @@ def _with_initial_weights(folder: StudyFolder, key: RunKey) -> Config:
 
 def _write_pooled(trained: Path, target: Path, *, kv_heads: int) -> None:
     """Write a run's last checkpoint with fewer kv heads as the folder `target`, which appears when it is complete."""
-    from llama_jax.convert.convert import convert_weights
-    from llama_jax.convert.pooled import PooledSource
+    from llama_jax.conversion.convert import convert_weights
+    from llama_jax.conversion.pooled import PooledSource
     from llama_jax.formats.open import open_source
 
     for unfinished in target.parent.glob(f".{target.name}.*"):  # of a process that was killed

@@ -19,8 +19,8 @@ def simulated_study(
 ) -> Study:
     """A study of these arms, the first of which is the baseline."""
     config = Config(
-        model=ModelConfig(), data=DataConfig(sequence_length=TRAINED), optimizer=OptimizerConfig(warmup_steps=10),
-        training=TrainingConfig(num_steps=STEPS, batch_size=16))
+        model=ModelConfig(), data=DataConfig(sequence_length=TRAINED, heldout_fraction=0.1),
+        optimizer=OptimizerConfig(warmup_steps=10), training=TrainingConfig(num_steps=STEPS, batch_size=16))
     return Study("simulated", paper="Shazeer 2020, arXiv 2002.05202", question="Do gated units reach a lower loss?",
                  expected=expected, hours="1 hour on two CPU cores", arms=tuple(Arm(name, config) for name in names),
                  baseline=names[0], lengths=lengths, decode=bool(lengths))
