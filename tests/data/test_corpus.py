@@ -113,6 +113,14 @@ def test_shares_and_names(raw, prepared, open_it):
     assert len({source.folder for source in (*corpus.sources, *corpus.heldout)}) == 6
 
 
+def test_documents_of_raw_text_by_a_separator(raw, open_it, play):
+    corpus = open_it(raw / "one.txt", heldout_fraction=0.1, document_separator="\n\n")
+    documents = corpus.sources[0].manifest.documents + corpus.heldout[0].manifest.documents
+    assert documents == len(play[:50_000].split("\n\n")) + 1, "one speech is cut in two"
+    with pytest.raises(DataError, match="already holds data made from other text, settings or tokenizer"):
+        open_it(raw / "one.txt", heldout_fraction=0.1)
+
+
 def test_heldout_may_be_raw_or_prepared(raw, prepared, open_it, play):
     corpus = open_it(raw / "one.txt", heldout=(str(prepared),), tokenizer=str(prepared))
     assert [source.folder for source in corpus.heldout] == [prepared]

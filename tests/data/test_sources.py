@@ -57,6 +57,13 @@ def test_every_format_gives_the_same_documents(tmp_path, suffix):
         assert read(tmp_path / name) == TEXTS, name
 
 
+def test_documents_of_a_text_file_by_a_separator(tmp_path):
+    (tmp_path / "a.txt").write_text("<|end|>".join(TEXTS) + "<|end|> <|end|>")
+    (tmp_path / "b.jsonl").write_bytes(jsonl(["one<|end|>two"]))
+    assert read(tmp_path / "a.txt", separator="<|end|>") == TEXTS
+    assert read(tmp_path / "b.jsonl", separator="<|end|>") == ["one<|end|>two"]
+
+
 @pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
 def test_compressed_files_joined_end_to_end_are_read_to_the_end(tmp_path, suffix):
     parts = [COMPRESS[suffix](jsonl([text])) for text in TEXTS]

@@ -142,3 +142,12 @@ def test_what_is_not_training_does_not_inherit_its_backend(attention):
     config = replace(CONFIG, compute=replace(CONFIG.compute, attention=attention))
     program = build(config, make_mesh(MeshConfig(1), jax.devices()[:1]))
     assert program.attention == f"{attention} (asked for)" and program.model.compute.attention == "auto"
+
+
+def test_the_initial_parameters_may_have_a_seed_of_their_own():
+    def head(**training) -> np.ndarray:
+        config = replace(CONFIG, training=replace(CONFIG.training, **training))
+        return np.asarray(build(config, make_mesh(config.mesh, jax.devices()[:1])).init().params["head"])
+
+    np.testing.assert_array_equal(head(seed=3), head(seed=5, init_seed=3))
+    assert not np.array_equal(head(seed=3), head(seed=3, init_seed=0))
