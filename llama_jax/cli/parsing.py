@@ -12,6 +12,7 @@ import tyro
 from llama_jax.cli.find_config import find_config, list_of_configs, nearest_and_all
 from llama_jax.cli.options import AblateOptions, PlanOptions, TrainOptions
 from llama_jax.config import Config, Study
+from llama_jax.config.fields import check_choice, choices_of
 from llama_jax.config.file import MOVED_FIELDS, field_names, load_config
 from llama_jax.errors import ConfigError, nearest
 
@@ -138,6 +139,7 @@ def _split_config(arguments: list[str]) -> tuple[str | None, list[str]]:
 
 def _parse_fields(asked: TrainOptions, arguments: list[str], *, prog: str) -> TrainOptions:
     """`asked` with what `arguments` say instead."""
+    _check_choices(arguments)
     parsed, unknown = tyro.cli(TrainOptions, prog=prog, args=arguments, default=asked, config=(tyro.conf.FlagConversionOff,),
                                use_underscores=True, return_unknown_args=True)
     if unknown and not unknown[0].startswith("--"):
@@ -148,6 +150,16 @@ def _parse_fields(asked: TrainOptions, arguments: list[str], *, prog: str) -> Tr
             raise ConfigError(f"--{name} is --{MOVED_FIELDS[name]} now.")
         raise _unknown_argument(unknown[0], ["workdir", *field_names(Config)])
     return parsed
+
+
+def _check_choices(arguments: list[str]) -> None:
+    """Raise ConfigError where a field of the config that has a few possible values is given another one."""
+    choices = choices_of(Config)
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        option, equals, value = argument.partition("=")
+        name, value = option.removeprefix("--").replace("-", "_"), value if equals else following
+        if option.startswith("--") and name in choices and not value.startswith("--"):
+            check_choice(value, choices[name], where=name)
 
 
 def _unknown_argument(argument: str, known: typing.Iterable[str]) -> ConfigError:

@@ -34,13 +34,24 @@ def from_dict(cls: type, values: dict[str, Any], *, where: str = "") -> Any:
 
 def check_choices(config: Any, where: str) -> None:
     """Raise ConfigError where a field of a config dataclass that has a few possible values has another one."""
-    for name, hint in typing.get_type_hints(type(config)).items():
-        if typing.get_origin(hint) is Literal:
-            _check_choice(hint, getattr(config, name), where=f"{where}.{name}")
+    for name, choices in choices_of(type(config)).items():
+        if "." not in name:  # the dataclasses inside it check themselves
+            check_choice(getattr(config, name), choices, where=f"{where}.{name}")
 
 
-def _check_choice(hint: Any, value: Any, *, where: str) -> None:
-    choices = typing.get_args(hint)
+def choices_of(cls: type, prefix: str = "") -> dict[str, tuple[Any, ...]]:
+    """The possible values of every field of a config dataclass that has a few, by its dotted name."""
+    choices = {}
+    for name, hint in typing.get_type_hints(cls).items():
+        if dataclasses.is_dataclass(hint):
+            choices |= choices_of(hint, f"{prefix}{name}.")
+        elif typing.get_origin(hint) is Literal:
+            choices[prefix + name] = typing.get_args(hint)
+    return choices
+
+
+def check_choice(value: Any, choices: tuple[Any, ...], *, where: str) -> None:
+    """Raise ConfigError where a field's value is none of its choices; `where` is its dotted name."""
     if value not in choices:
         guess = nearest(value, choices) if isinstance(value, str) else f"; known: {', '.join(map(str, choices))}."
         raise ConfigError(f"{where} cannot be {value!r}{guess}")
@@ -51,7 +62,7 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where=f"{where}.")
     if typing.get_origin(hint) is Literal:
-        _check_choice(hint, value, where=where)
+        check_choice(value, typing.get_args(hint), where=where)
         return value
     if typing.get_origin(hint) is tuple:
         require(isinstance(value, list | tuple), f"{where} should be a list, got {value!r}.")

@@ -69,21 +69,18 @@ class CentredNorm(nn.Module):
 class Sloped(PositionEncoding):
     """No rotation: scores fall with the distance between tokens."""
 
-    def on_scores(self, tables, *, num_heads: int) -> Bias:
+    def in_attention(self, tables, *, num_heads: int, **parameters) -> Bias:
         return Bias(slopes_N=2.0 ** -jnp.arange(1.0, num_heads + 1), positions_BT=tables)
 
 
-KINDS = {"norm": "centred", "feedforward": "relu", "position": "sloped"}
-TABLES = {"norm": NORMS, "feedforward": FEEDFORWARDS, "position": POSITIONS}
-OTHERS = {name: {field: name} for field, table in TABLES.items() for name in table if name != getattr(SMALL, field)}
-"""Kinds of the package itself beside LLaMA's, as soon as there are some: everything here holds for them too."""
+KINDS = {"norm": "centred", "feedforward": "squared", "position": "sloped"}
 
 
 @pytest.fixture
 def registered(monkeypatch):
     """The two places of each kind: its table, and the Literal of its field."""
     monkeypatch.setitem(NORMS, "centred", CentredNorm)
-    monkeypatch.setitem(FEEDFORWARDS, "relu", FeedForwardKind(("w_in",), jax.nn.relu))
+    monkeypatch.setitem(FEEDFORWARDS, "squared", FeedForwardKind(("w_in",), lambda x: jnp.square(jax.nn.relu(x))))
     monkeypatch.setitem(POSITIONS, "sloped", lambda config: Sloped())
     for field, name in KINDS.items():
         known = get_args(ModelConfig.__annotations__[field])
@@ -92,9 +89,9 @@ def registered(monkeypatch):
     parameters.cache_clear()
 
 
-@pytest.fixture(params=[*KINDS, "all", *OTHERS])
+@pytest.fixture(params=[*KINDS, "all"])
 def config(request, registered) -> ModelConfig:
-    choices = {field: {field: name} for field, name in KINDS.items()} | {"all": KINDS} | OTHERS
+    choices = {field: {field: name} for field, name in KINDS.items()} | {"all": KINDS}
     return replace(SMALL, **choices[request.param])
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from llama_jax.config import ComputeConfig, MeshConfig, ModelConfig
-from llama_jax.config.presets import PRESETS
+from llama_jax.config.presets import PRESETS, path_to_llama
 from llama_jax.errors import ConfigError
 from llama_jax.model.accounting import parameter_count
 from llama_jax.model.block import Block
@@ -43,7 +43,7 @@ def test_parameter_counts(name):
 
 
 def test_every_paper_preset_is_counted():
-    assert set(PRESETS) - set(PAPER_COUNTS) == {"tiny"}
+    assert set(PRESETS) - set(PAPER_COUNTS) == {"tiny", *path_to_llama()}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
