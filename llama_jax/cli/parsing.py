@@ -155,7 +155,7 @@ def _parse_fields(asked: TrainOptions, arguments: list[str], *, prog: str) -> Tr
 def _check_choices(arguments: list[str]) -> None:
     """Raise ConfigError where a field of the config that has a few possible values is given another one."""
     choices = choices_of(Config)
-    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+    for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
         option, equals, value = argument.partition("=")
         name, value = option.removeprefix("--").replace("-", "_"), value if equals else following
         if option.startswith("--") and name in choices and not value.startswith("--"):

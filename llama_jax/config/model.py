@@ -60,8 +60,8 @@ class ModelConfig:
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     """Normalisation layer (Zhang & Sennrich 2019; Ba et al. 2016)."""
     norm_position: Literal["pre", "post"] = "pre"
-    """Where norms stand: pre normalises the input of each attention and feed-forward layer, and once more before the output head;
-    post the sum of residual stream and output, as the Transformer of 2017 does (Xiong et al. 2020)."""
+    """Place of the norms: pre normalises the input of each attention and feed-forward layer, and once more before the output
+    head; post normalises the sum of residual stream and output, as the Transformer of 2017 does (Xiong et al. 2020)."""
     feedforward: Literal["relu", "gelu", "swish", "glu", "bilinear", "reglu", "geglu", "swiglu"] = "swiglu"
     """Kind of the feed-forward layer (Shazeer 2020); the last five have a gate, a third matrix of ffn_dim columns."""
     use_bias: bool = False

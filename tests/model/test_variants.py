@@ -35,7 +35,7 @@ from llama_jax.formats.params_json import config_to_meta
 from llama_jax.formats.saving import save
 from llama_jax.inference.decode import forward_over_cache, prefill
 from llama_jax.inference.generate import generate
-from llama_jax.inference.params import decoding_params
+from llama_jax.inference.params import DecodingParams, decoding_params
 from llama_jax.inference.sampling import Sampling
 from llama_jax.model.accounting import parameter_count, train_flops_per_token
 from llama_jax.model.decoder import Transformer, head_matrix
@@ -65,12 +65,18 @@ def op_by_op(monkeypatch):
 
 
 @cache
+def decoding_params_of(name: str) -> DecodingParams:
+    """A case's parameters, layers apart."""
+    return decoding_params(*model_of(name))
+
+
+@cache
 def logits_and_influence(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Logits of TOKENS, (B, T, V), which every other way to compute them has to give, and what each token matters, (B = T, T).
 
     Row t of the second: absolute gradients of the logits at t by the embeddings of all tokens of row t.
     """
-    model, params = model_of(name)
+    model, params = model_of(name)[0].clone(layers_apart=True), decoding_params_of(name).tree
     weights = np.random.default_rng(2).standard_normal(SMALL["vocab_size"]).astype(np.float32)
     x_BTD = model.apply({"params": params}, jnp.asarray(TOKENS), method=Transformer.embed)
     logits, pull = jax.vjp(lambda x_BTD: model.apply({"params": params}, x_BTD), x_BTD)
@@ -117,8 +123,7 @@ def test_packed_equals_separate(name, op_by_op):
 
 @all_cases
 def test_cached_equals_uncached_in_rows_of_any_length(name, op_by_op):
-    model, params = model_of(name)
-    decoding, wanted = decoding_params(model, params), logits_and_influence(name)[0]
+    model, decoding, wanted = model_of(name)[0], decoding_params_of(name), logits_and_influence(name)[0]
     rows, counts_B = np.arange(12), np.arange(12) % 8 + 1
     cache, logits = prefill(model, decoding, tokens_BT=jnp.asarray(TOKENS), counts_B=jnp.asarray(counts_B), slots=16)
     np.testing.assert_allclose(logits, wanted[rows, counts_B - 1], atol=1e-4)
