@@ -3,6 +3,7 @@
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
@@ -34,6 +35,8 @@ def attend_over_mesh(
     of_tokens = jax.tree.map(lambda ids_BT: fitting(ids_BT.shape, "batch", None), mask)
     by_suffix = {"BT": lambda x: fitting(x.shape, "batch", None), "N": lambda x: PartitionSpec(queries[2]),
                  "RH": lambda x: PartitionSpec()}
+    # newer jax cannot add a gradient in place (`TrainingConfig.accumulation_steps`) to an array that goes to all devices as it is
+    bias = jax.tree.map(jnp.copy, bias)
     of_bias = jax.tree.map_with_path(lambda path, x: by_suffix[path[-1].name.rpartition("_")[2]](x), bias)
 
     @partial(jax.shard_map, in_specs=(queries, keys, keys, of_tokens, of_bias), out_specs=queries, check_vma=False,
