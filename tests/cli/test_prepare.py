@@ -143,7 +143,7 @@ def test_wrong_usage(capsys, arguments, words):
 
 
 @pytest.mark.parametrize("command, options", [
-    ("prepare", {"input", "tokenizer", "output", "text_key", "workers", "shard_tokens"}),
+    ("prepare", {"input", "tokenizer", "output", "text_key", "document_separator", "workers", "shard_tokens"}),
     ("tokenizer train", {"input", "output", "vocab_size", "text_key"}),
     ("tokenizer report", {"tokenizer", "input", "text_key"}),
 ])

@@ -27,6 +27,9 @@ PARTS = {
     **{f"attention {name}": partial(Attention, 4, 2, use_bias=True, position=encoding) for name, encoding in ENCODINGS.items()},
 }
 """Name -> a function of the fields dtype and param_dtype that makes the module."""
+FAST = {("rmsnorm", "bfloat16"), ("layernorm", "float32"), ("feedforward swiglu", "float32"), ("feedforward gelu", "bfloat16"),
+        ("attention rope", "float32")}
+"""Parts and dtypes that are tested everywhere; the others where slow tests run."""
 LEADING = [(8,), (2, 4), (2, 1, 4), (2, 2, 1, 2), (1, 2, 2, 1, 2)]
 TOLERANCE = {"float32": 2e-6, "bfloat16": 2**-6}
 """Of the largest output or gradient: a few roundings of float32, two of bfloat16's 8 bits. (The gradient of a bias on keys is
@@ -60,8 +63,8 @@ def same(found, wanted, dtype: str):
     jax.tree.map(check, found, wanted)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part, dtype", [
+    pytest.param(part, dtype, marks=() if (part, dtype) in FAST else pytest.mark.slow) for part in PARTS for dtype in TOLERANCE])
 def test_any_leading_dimensions_under_jit_vmap_and_grad(part, dtype):
     own, params, apply = own_shape(part), params_of(part), PARTS[part]().apply
 

@@ -47,7 +47,7 @@ from llama_jax.scoring.likelihood import token_loglikelihood
 from llama_jax.scoring.prefix_trees import PackedRow, build_prefix_trees, tree_batches
 from llama_jax.training.compiled import build
 from tests.golden.small import FLOAT32
-from tests.model.variants import CASES, PATH, SMALL, all_cases, model_of, of_each, other_fast, some_cases
+from tests.model.variants import CASES, PATH, SMALL, all_cases, model_of, of_each, other_fast, some_cases, some_fast
 from tests.training.test_step import packed_batch
 
 TOKENS = np.random.default_rng(1).integers(3, SMALL["vocab_size"], (12, 12)).astype(np.int32)
@@ -84,7 +84,7 @@ def logits_and_influence(name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(logits), np.abs(gradients).sum(-1)
 
 
-@all_cases
+@some_fast
 def test_finite_and_causal_by_gradient(name, op_by_op):
     logits, influence = logits_and_influence(name)
     assert logits.dtype == np.float32 and logits.shape == (*TOKENS.shape, SMALL["vocab_size"])
@@ -107,7 +107,7 @@ def test_other_formats_name_what_they_cannot_hold(name):
         config_to_meta(config)
 
 
-@all_cases
+@some_fast
 def test_packed_equals_separate(name, op_by_op):
     """Each row holds the beginnings of two others."""
     model, params = model_of(name)
@@ -121,7 +121,7 @@ def test_packed_equals_separate(name, op_by_op):
     np.testing.assert_allclose(model.apply({"params": params}, *map(jnp.asarray, inputs)), packed(wanted), atol=1e-4)
 
 
-@all_cases
+@some_fast
 def test_cached_equals_uncached_in_rows_of_any_length(name, op_by_op):
     model, decoding, wanted = model_of(name)[0], decoding_params_of(name), logits_and_influence(name)[0]
     rows, counts_B = np.arange(12), np.arange(12) % 8 + 1
@@ -142,7 +142,7 @@ def test_decoding_in_8_bits_is_close(name, op_by_op):
     assert 1e-6 < np.abs(logits - wanted).mean() < 0.1 * wanted.std()
 
 
-@all_cases
+@some_fast
 def test_prefix_trees_equal_separate(name, op_by_op):
     """Each tree is a row: six tokens that two texts share, then three of each, which do not see each other."""
     model, params = model_of(name)

@@ -102,6 +102,9 @@ def of_each(names: Iterable[str], *, fast: Iterable[str]) -> pytest.MarkDecorato
 
 
 all_cases = of_each(CASES, fast=CASES)
+"""For tests that compute next to nothing."""
+some_fast = of_each(CASES, fast=some_cases())
+"""For tests that compute op by op."""
 other_fast = of_each(some_cases(), fast=[OTHER])
 """For tests that compile much."""
 

@@ -182,7 +182,7 @@ def test_a_slice_of_the_queries_equals_its_part_of_the_whole(backend, segments):
     chex.assert_trees_all_close(together, whole(), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("segments", [False, True])
+@pytest.mark.parametrize("segments", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_documents_in_the_heads_equal_a_mask(segments):
     """What cuDNN is given, computed by XLA: the numbers of documents as features of queries and keys."""
     q, k, v, mask = inputs(4, 2, T=64, H=16, segments=segments)

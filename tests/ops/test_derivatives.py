@@ -48,7 +48,7 @@ def distance(a, b) -> float:
     return (inner(difference, difference) / inner(b, b)) ** 0.5
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["llama", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind != "llama")])
 def test_forward_mode_is_the_gradient_along_a_direction(kind):
     loss, params = loss_and_params(replace(SMALL, **KINDS[kind]))
     v = direction(params)
@@ -77,6 +77,7 @@ def test_hessian_vector_product_is_the_difference_of_gradients(kind, scan, remat
     assert distance(product, jax.tree.map(lambda a, b: (a - b) / (2 * step), up, down)) < 1e-2
 
 
+@pytest.mark.slow
 def test_over_a_mesh_too():
     loss, params = loss_and_params(replace(SMALL, num_kv_heads=2))
     v = direction(params)

@@ -27,6 +27,7 @@ def test_within_half_a_step(shape, contract):
     np.testing.assert_allclose(linear(x, packed, contract=contract), linear(x, back, contract=contract), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_cost_on_a_real_model(shared_data):
     """stories260K on its own text: 0.005 nats per token at most."""
     config, params = load_llama2c(shared_data / "checkpoints/stories260K/stories260K.bin")

@@ -25,7 +25,8 @@ def serving(model, params, tokenizer, *, slots: int = 4, queue: int = 100, api_k
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=20))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
-        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=120) as client:
+        anew = httpx.Limits(max_keepalive_connections=0)  # on a busy machine a kept connection ends just as it is used again
+        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=120, limits=anew) as client:
             while not server.started:
                 time.sleep(0.01)
             client.engine = engine
