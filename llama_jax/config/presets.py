@@ -47,7 +47,7 @@ def path_to_llama(vanilla: ModelConfig = VANILLA) -> dict[str, ModelConfig]:
     """
     path, name = {"vanilla": vanilla}, "vanilla"
     for step, changes in STEPS_TO_LLAMA:
-        if "feedforward" in changes:
+        if "feedforward" in changes:  # what `ops.feedforward.equal_width` gives, which a config cannot import: it needs jax
             changes = changes | {"ffn_dim": -(-vanilla.ffn_dim * 2 // (3 * 8)) * 8}
         before, name = path[name], f"{name}+{step}"
         path[name] = replace(before, **changes)

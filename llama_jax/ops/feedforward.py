@@ -47,7 +47,7 @@ FEEDFORWARDS = {
     "geglu": _gated(lambda gate, up: exact_gelu(gate) * up),
     "swiglu": _gated(swiglu),
 }
-"""Value of `model.feedforward` -> kind of feed-forward layer, in the order of Shazeer's table 1."""
+"""Value of `model.feedforward` -> kind of feed-forward layer."""
 
 
 def feedforward_kind(name: str) -> FeedForwardKind:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from llama_jax.config.presets import path_to_llama
 from llama_jax.errors import ConfigError
 from llama_jax.model.feedforward import FeedForward
 from llama_jax.model.norms import NORMS, LayerNorm, RMSNorm
@@ -174,6 +175,8 @@ def test_equal_width_has_equal_weights(kind, dim, ffn_dim):
 
 def test_equal_width_gives_the_papers_widths():
     assert equal_width(3072, "geglu") == 2048  # Shazeer 2020, section 3.1
+    path = path_to_llama()
+    assert path["llama"].ffn_dim == equal_width(path["vanilla"].ffn_dim, "swiglu", multiple_of=8)
     wanted = {4096: 11_008, 5120: 13_824, 6656: 17_920, 8192: 22_016}  # LLaMA's four sizes
     assert {dim: equal_width(4 * dim, "swiglu", multiple_of=256) for dim in wanted} == wanted
     assert equal_width(10, "relu", multiple_of=8) == 16 and equal_width(16, "relu", multiple_of=8) == 16
