@@ -73,10 +73,10 @@ def test_loss_by_position(trained, measured):
     model = Transformer(config.model, config.compute)
     expected = np.zeros((2, 2))
     for source in open_corpus(config.data, 288, workdir=folder.run_dir(LEARNED)).heldout:
-        rows = [source.row([source.span(window)]) for window in range(3 * 8 * 2)]  # as many tokens as the held-out batches
+        rows = [source.row([source.span(window)]) for window in range(3 * 8)]  # the tokens of the held-out batches
         batch = batch_of_rows([TokenRow(*(field[half : half + 16] for field in row)) for row in rows for half in (0, 16)])
         segments = batch.segment_ids - batch.segment_ids[:, :1]
-        begins = np.concatenate([np.ones((96, 1), bool), segments[:, 1:] > segments[:, :-1]], 1)
+        begins = np.concatenate([np.ones((48, 1), bool), segments[:, 1:] > segments[:, :-1]], 1)
         positions = np.arange(16) - np.maximum.accumulate(np.where(begins, np.arange(16), 0), axis=1)
         logits = model.apply({"params": params}, batch.tokens, positions, segments)
         nll = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), batch.targets[..., None], -1)[..., 0]
