@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from llama_jax.cli import options
+from llama_jax.cli.clean_options import CleanOptions
 from llama_jax.cli.parsing import parse_ablate, parse_front, parse_options, parse_plan, parse_train
 from llama_jax.errors import exit_code_of
 from llama_jax.version import VERSION
@@ -35,6 +36,7 @@ COMMANDS = {
     "inspect": Command(options.InspectOptions, "inspect.run_inspect"),
     "plan": Command(options.PlanOptions, "plan.run_plan", parse_plan),
     "ablate": Command(options.AblateOptions, "ablate.run_ablate", parse_ablate, "the same command goes on"),
+    "clean": Command(CleanOptions, "clean.run_clean", None, "the same command goes on"),
     "prepare": Command(options.PrepareOptions, "prepare.run_prepare"),
     "tokenizer": Command(options.TokenizerOptions, "tokenizer.run_tokenizer"),
 }

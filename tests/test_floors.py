@@ -20,7 +20,7 @@ LAYERS = [
     {"scoring"},
     {"training", "serving"},
     {"evaluation", "plan"},
-    {"report"},
+    {"report", "clean"},
     {"ablation"},
     {"cli"},
     {"__main__", "__init__"},
@@ -41,12 +41,12 @@ POSITIONAL = {
 }
 """Functions whose third argument may be positional and that have no keyword-only ones."""
 
-CALLED_BY_OTHERS = {"__exit__", "__call__", "update"}
-"""Methods whose signature is another library's: context managers, ASGI, optax."""
+CALLED_BY_OTHERS = {"__exit__", "__call__", "update", "run", "_run_for_rank"}
+"""Methods whose signature is another library's: context managers, ASGI, optax, datatrove."""
 
-SHARED_NAMES = {"LOG", "KNOWS", "TASKS", "main", "run"}
+SHARED_NAMES = {"LOG", "KNOWS", "TASKS", "main", "recipe", "run"}
 """Top-level names that several modules have because they mean the same in each: a logger, the fields of a mask and bias that a
-backend heeds, the tasks of a file, an entry point, the worker of a command."""
+backend heeds, the tasks of a file, an entry point, how a kind of raw data is cleaned, the worker of a command."""
 
 
 def package_of(file: Path) -> str:

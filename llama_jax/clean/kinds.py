@@ -1,0 +1,35 @@
+"""The kinds of raw data, one per source of Table 1, and the recipe that cleans each."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from llama_jax.clean.stages import Stage, Workplace
+
+Recipe = Callable[[Workplace, Any], list[Stage]]
+"""(place, the options of the command) -> the stages that clean one kind, the last of which writes the documents."""
+
+
+class Kind(NamedTuple):
+    """One kind of raw data."""
+
+    formats: str
+    """The files that it reads, for messages."""
+    suffixes: tuple[str, ...]
+    """Ends of the names of these files; empty: every file is read."""
+
+
+KINDS = {
+    "commoncrawl": Kind("WARC and WET files", (".warc", ".warc.gz", ".wet", ".wet.gz")),
+    "c4": Kind("JSON lines with `text`", (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst")),
+    "github": Kind("source trees, and JSON lines with `content` or `text`", ()),
+    "wikipedia": Kind("MediaWiki XML dumps", (".xml", ".xml.bz2", ".xml.gz")),
+    "books": Kind("plain texts of Project Gutenberg", (".txt", ".txt.gz")),
+    "arxiv": Kind("sources of papers: .tex, .gz of one, .tar and .tar.gz", (".tex", ".gz", ".tar", ".tgz")),
+    "stackexchange": Kind("Posts.xml of the data dumps, also inside .7z", (".xml", ".7z")),
+}
+
+
+def load_recipe(kind: str) -> Recipe:
+    """The recipe of a kind: `recipe` of the module llama_jax.clean.KIND."""
+    return import_module(f"llama_jax.clean.{kind}").recipe

@@ -1,0 +1,28 @@
+"""The options of `llama_jax clean` as plain data."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class CleanOptions:
+    """Clean raw data of one source of the paper's Table 1 into documents, as section 2.1 describes it (docs/DATA.md).
+
+    The output folder gets documents as JSON lines, for `prepare`, and report.json, which counts what every step kept and dropped.
+    The same command again goes on after an interruption.
+    """
+
+    source: Literal["commoncrawl", "c4", "github", "wikipedia", "books", "arxiv", "stackexchange"]
+    """Kind of the raw data."""
+    input: tuple[str, ...]
+    """Files as published, or folders of them: WARC and WET, JSON lines, source trees, XML dumps, texts, sources of papers."""
+    output: str
+    """Folder to make."""
+    workers: int = 0
+    """Tasks at one time; 0: one per core. The output does not depend on it."""
+    executor: Literal["local", "slurm", "ray"] = "local"
+    """Where the tasks run: processes of this machine, jobs of a Slurm cluster, or a Ray cluster."""
+    executor_options: tuple[str, ...] = ()
+    """NAME=VALUE for datatrove's executor, such as time=10:00:00 partition=cpu for Slurm."""
+    explain: int = 0
+    """Print this many kept and dropped examples of every step, before and after it."""
