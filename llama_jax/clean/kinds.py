@@ -24,7 +24,7 @@ KINDS = {
     "c4": Kind("JSON lines with `text`", (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst")),
     "github": Kind("source trees, and JSON lines with `content` or `text`", ()),
     "wikipedia": Kind("MediaWiki XML dumps", (".xml", ".xml.bz2", ".xml.gz")),
-    "books": Kind("plain texts of Project Gutenberg", (".txt", ".txt.gz")),
+    "books": Kind("plain texts of Project Gutenberg, also inside .zip", (".txt", ".txt.gz", ".zip")),
     "arxiv": Kind("sources of papers: .tex, .gz of one, .tar and .tar.gz", (".tex", ".gz", ".tar", ".tgz")),
     "stackexchange": Kind("Posts.xml of the data dumps, also inside .7z", (".xml", ".7z")),
 }
