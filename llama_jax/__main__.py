@@ -6,7 +6,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from llama_jax.cli import options
+from llama_jax.cli import data_options, options
 from llama_jax.cli.clean_options import CleanOptions
 from llama_jax.cli.parsing import parse_ablate, parse_front, parse_options, parse_plan, parse_train
 from llama_jax.errors import exit_code_of
@@ -37,8 +37,8 @@ COMMANDS = {
     "plan": Command(options.PlanOptions, "plan.run_plan", parse_plan),
     "ablate": Command(options.AblateOptions, "ablate.run_ablate", parse_ablate, "the same command goes on"),
     "clean": Command(CleanOptions, "clean.run_clean", None, "the same command goes on"),
-    "prepare": Command(options.PrepareOptions, "prepare.run_prepare"),
-    "tokenizer": Command(options.TokenizerOptions, "tokenizer.run_tokenizer"),
+    "prepare": Command(data_options.PrepareOptions, "prepare.run_prepare"),
+    "tokenizer": Command(data_options.TokenizerOptions, "tokenizer.run_tokenizer"),
 }
 
 

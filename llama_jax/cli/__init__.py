@@ -3,6 +3,7 @@
 Importing this package imports no jax; the table of the commands is in `llama_jax.__main__`.
 """
 
+from llama_jax.cli.data_options import PrepareOptions, TokenizerOptions
 from llama_jax.cli.find_config import find_config, packaged_configs
 from llama_jax.cli.options import (
     AblateOptions,
@@ -11,11 +12,9 @@ from llama_jax.cli.options import (
     GenerateOptions,
     InspectOptions,
     PlanOptions,
-    PrepareOptions,
     SamplingOptions,
     ScoreOptions,
     ServeOptions,
-    TokenizerOptions,
     TrainOptions,
 )
 from llama_jax.cli.parsing import apply_overrides, parse_ablate, parse_options, parse_plan, parse_train

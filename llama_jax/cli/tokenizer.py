@@ -6,9 +6,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from llama_jax.cli.options import TokenizerOptions, TokenizerReportOptions, TokenizerTrainOptions
-from llama_jax.data.manifest import MANIFEST_FILE
-from llama_jax.data.prepare import PREPARE_PROGRESS
+from llama_jax.cli.data_options import TokenizerOptions, TokenizerReportOptions, TokenizerTrainOptions
+from llama_jax.data.manifest import MANIFEST_FILE, PREPARE_PROGRESS
 from llama_jax.data.sources import find_text_files, read_documents
 from llama_jax.errors import ConfigError
 from llama_jax.files.atomic import make_folder

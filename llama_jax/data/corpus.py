@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_jax.config import DataConfig
-from llama_jax.data.manifest import MANIFEST_FILE
-from llama_jax.data.prepare import PREPARE_PROGRESS
+from llama_jax.data.manifest import MANIFEST_FILE, PREPARE_PROGRESS
 from llama_jax.data.raw_source import RawSource, name_sources
 from llama_jax.data.windows import TokenSource
 from llama_jax.errors import ConfigError, DataError

@@ -5,7 +5,9 @@ because the tokens alone do not tell if BOS and EOS are one token, or if a text 
 """
 
 import dataclasses
+import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,8 @@ import numpy as np
 from llama_jax.errors import DataError
 
 MANIFEST_FILE = "manifest.json"
+PREPARE_PROGRESS = "progress.json"
+"""File in an output folder that lists the finished shards while work is under way."""
 _TOKEN_DTYPES = ("<u2", "<u4")
 """dtypes of token ids: two bytes where the vocabulary has at most 2^16 ids, else four."""
 START_DTYPE = "<i8"
@@ -33,6 +37,10 @@ class Shard:
     starts: str = ""
     """Name of the file with the places in the shard where documents begin, ascending, each a START_DTYPE; empty in folders of
     earlier versions, which had no such file."""
+    sha256: str = ""
+    """Hash of `file`; empty in folders of earlier versions, as `starts_sha256` is."""
+    starts_sha256: str = ""
+    """Hash of the file `starts`."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ def token_dtype(vocab_size: int) -> np.dtype:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest of a prepared folder and check it against the sizes of the files.
+    """Read the manifest of a prepared folder and check it against the sizes of the files (`verify_shards` reads them).
 
     Raises:
         DataError: there is no manifest, it is damaged, or a file has another size than it says.
@@ -106,6 +114,44 @@ def read_manifest(folder: Path) -> Manifest:
             raise DataError(f"{folder / shard.starts} should hold the beginnings of {shard.documents} documents in {wanted} "
                             f"bytes but has {size}: it is truncated or was replaced; remove {folder} and prepare it again.")
     return manifest
+
+
+def verify_shards(folder: Path, *, report: Callable[[Shard], None] | None = None) -> Manifest:
+    """Read all files of a prepared folder, compare them with the checksums of its manifest, and return that.
+
+    Of shards that earlier versions made, which have no checksums, only the sizes are checked.
+
+    Args:
+        folder: the prepared folder.
+        report: called with each shard that is found whole.
+
+    Raises:
+        DataError: as `read_manifest`; or a file is not what was written, and it is named.
+    """
+    manifest = read_manifest(folder)
+    for shard in manifest.shards:
+        if name := damaged_file(folder, shard):
+            raise DataError(f"{folder / name} is damaged: its checksum is not the one in {MANIFEST_FILE}; remove {folder} and "
+                            "prepare it again, or copy the file anew.")
+        if report:
+            report(shard)
+    return manifest
+
+
+def damaged_file(folder: Path, shard: Shard) -> str:
+    """Name of the first file of a shard whose content does not have its checksum; empty where there is none."""
+    for name, wanted in ((shard.file, shard.sha256), (shard.starts, shard.starts_sha256)):
+        if wanted and _sha256_of(folder / name) != wanted:
+            return name
+    return ""
+
+
+def _sha256_of(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}.") from None
 
 
 def file_size(file: Path) -> int:

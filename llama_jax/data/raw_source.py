@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
+from llama_jax.data.inputs import fingerprint_inputs
 from llama_jax.data.manifest import MANIFEST_FILE, read_manifest
-from llama_jax.data.prepare import fingerprint_files, write_shards
+from llama_jax.data.prepare import write_shards
 from llama_jax.data.sources import EMBEDDED_PREFIX, find_text_files, read_documents
 from llama_jax.errors import DataError
 from llama_jax.files.atomic import write_atomic
@@ -73,7 +74,7 @@ class RawSource:
 
     @cached_property
     def _fingerprint(self) -> dict:
-        return fingerprint_files(self.files)
+        return fingerprint_inputs(self.files)
 
     def has_made(self, folder: Path) -> bool:
         """Whether `folder` holds the shards of this source's "train" part; raises DataError if they are damaged."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
+from llama_jax.data.parquet import check_text_column, texts_of_column
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.files.encoding import check_unicode, is_utf16
 from llama_jax.files.jsonl import parse_json_lines
@@ -120,7 +121,7 @@ def read_documents(file: Path, *, text_key: str = "text", separator: str = "") -
     """Yield the documents of a file that are not blank.
 
     A .txt file is one document, or several with `separator` between them where that is not empty; in the other formats, each
-    JSON line or Parquet row holds one under `text_key`.
+    JSON line or Parquet row holds one under `text_key`. A Parquet column may hold strings, or bytes that are UTF-8.
 
     Raises:
         DataError: there are bytes that are not UTF-8, broken JSON, a damaged compression, or no `text_key`; it names the place.
@@ -169,24 +170,12 @@ def _decode_lines(lines: Iterable[bytes], file: Path) -> Iterator[str]:
 
 def _read_parquet(file: Path, text_key: str) -> Iterator[str]:
     with pyarrow.parquet.ParquetFile(file) as table:
-        schema = table.schema_arrow
-        if text_key not in schema.names:
-            raise DataError(f"{file}: no column {text_key!r} (found {', '.join(schema.names)}); name another "
-                            "with --text_key.")
-        if schema.names.count(text_key) > 1:
-            raise DataError(f"{file}: {schema.names.count(text_key)} columns are called {text_key!r}; rename all but one.")
-        kind = schema.field(text_key).type
-        if not _holds_text(kind):
-            raise DataError(f"{file}: column {text_key!r} holds {kind}, not strings; name another with --text_key.")
+        check_text_column(table.schema_arrow, text_key, where=str(file))
+        rows = 0
         for batch in table.iter_batches(batch_size=1024, columns=[text_key]):
             # taken by name, because a request for the column "a.b" also returns the field b of a struct column a
-            yield from batch.column(text_key).to_pylist()
-
-
-def _holds_text(kind: pyarrow.DataType) -> bool:
-    kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-    types = pyarrow.types
-    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+            yield from texts_of_column(batch.column(text_key), where=str(file), first=rows)
+            rows += len(batch)
 
 
 def _decode(data: bytes, file: Path, *, offset: int = 0) -> str:

@@ -9,26 +9,40 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 
+from llama_jax.data.hash_split import is_held_out
 from llama_jax.errors import LlamaError
 from llama_jax.tokenizer.base import Tokenizer
 
-EncodedChunk = list[tuple[np.ndarray, int]]
-"""Documents of a chunk as (int32 token ids, bytes of UTF-8 text)."""
+
+class EncodedDocument(NamedTuple):
+    """A tokenised document."""
+
+    ids: np.ndarray
+    """int32 of shape (tokens,), without BOS and EOS."""
+    num_bytes: int
+    """Bytes of its UTF-8 text."""
+    held_out: bool
+
+
+EncodedChunk = list[EncodedDocument]
+"""Documents that were tokenised together."""
 Encoder = Callable[[Iterable[list[str]]], Iterator[EncodedChunk]]
 """Tokenises chunks of documents as they come, and keeps their order."""
 
 _worker_tokenizer: Tokenizer | None = None
+_worker_fraction = 0.0
 
 
-def _start_worker(tokenizer: Tokenizer) -> None:
-    """Set up a worker process: keep the tokenizer, leave Ctrl-C to the parent, and exit if the parent is killed."""
-    global _worker_tokenizer
+def _start_worker(tokenizer: Tokenizer, heldout_fraction: float) -> None:
+    """Set up a worker process: keep what it works with, leave Ctrl-C to the parent, and exit if the parent is killed."""
+    global _worker_tokenizer, _worker_fraction
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    _worker_tokenizer = tokenizer
+    _worker_tokenizer, _worker_fraction = tokenizer, heldout_fraction
 
 
 def _exit_with_parent() -> None:
@@ -36,21 +50,27 @@ def _exit_with_parent() -> None:
     os._exit(1)
 
 
-def _encode(texts: list[str], tokenizer: Tokenizer | None = None) -> EncodedChunk:
-    """Tokenise a chunk; in a worker process, with the tokenizer that it keeps."""
-    tokenizer = tokenizer or _worker_tokenizer
-    return [(tokenizer.encode_array(text), len(text.encode())) for text in texts]
+def _encode(texts: list[str], tokenizer: Tokenizer, *, heldout_fraction: float) -> EncodedChunk:
+    return [EncodedDocument(tokenizer.encode_array(text), len(text.encode()), is_held_out(text, heldout_fraction))
+            for text in texts]
+
+
+def _encode_in_worker(texts: list[str]) -> EncodedChunk:
+    return _encode(texts, _worker_tokenizer, heldout_fraction=_worker_fraction)
 
 
 @contextmanager
-def open_encoder(tokenizer: Tokenizer, workers: int) -> Iterator[Encoder]:
-    """Yield a function from chunks to encoded chunks, in the same order, that uses `workers` processes (1 means this one)."""
+def open_encoder(tokenizer: Tokenizer, workers: int, *, heldout_fraction: float = 0.0) -> Iterator[Encoder]:
+    """Yield a function from chunks to encoded chunks, in the same order, that uses `workers` processes (1 means this one).
+
+    `heldout_fraction` is the share of documents that are told to be held out (`llama_jax.data.hash_split`).
+    """
     workers = workers or os.cpu_count() or 1
     if workers == 1:
-        yield lambda chunks: (_encode(chunk, tokenizer) for chunk in chunks)
+        yield lambda chunks: (_encode(chunk, tokenizer, heldout_fraction=heldout_fraction) for chunk in chunks)
         return
     spawn = multiprocessing.get_context("spawn")  # a forked child would hang in the threads of jax
-    pool = ProcessPoolExecutor(workers, spawn, _start_worker, (tokenizer,))
+    pool = ProcessPoolExecutor(workers, spawn, _start_worker, (tokenizer, heldout_fraction))
     try:
         yield lambda chunks: _bounded_map(pool, chunks, ahead=4 * workers)
     except BrokenProcessPool:
@@ -61,10 +81,10 @@ def open_encoder(tokenizer: Tokenizer, workers: int) -> Iterator[Encoder]:
 
 
 def _bounded_map(pool: ProcessPoolExecutor, chunks: Iterable[list[str]], *, ahead: int) -> Iterator:
-    """`pool.map(_encode, chunks)` with at most `ahead` chunks in flight; `map` itself would read all input into memory."""
+    """`pool.map(_encode_in_worker, chunks)` with at most `ahead` chunks in flight; `map` itself would read all input."""
     pending = deque()
     for chunk in chunks:
-        pending.append(pool.submit(_encode, chunk))
+        pending.append(pool.submit(_encode_in_worker, chunk))
         if len(pending) >= ahead:
             yield pending.popleft().result()
     while pending:

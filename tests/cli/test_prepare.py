@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -78,6 +79,24 @@ def test_tokenizer_train_and_report(tmp_path, small, capsys):
     }
 
 
+def test_prepare_holds_documents_out_and_verifies_what_is_finished(tmp_path, source, folder, capsys):
+    words = ("prepare", "--input", source, "--tokenizer", folder, "--output", tmp_path / "out", "--workers", 1,
+             "--heldout_output", tmp_path / "held", "--heldout_fraction", 0.05)
+    assert run(*words) == 0
+    train, heldout = read_manifest(tmp_path / "out"), read_manifest(tmp_path / "held")
+    lines = [f"{tmp_path / name}: {part.documents:,} documents, {part.bytes:,} bytes of text, {part.tokens:,} tokens in 1 "
+             "shard(s)" for name, part in (("out", train), ("held", heldout))]
+    assert capsys.readouterr().out.splitlines() == lines
+    assert 0.02 < heldout.documents / (train.documents + heldout.documents) < 0.08
+    assert run(*words) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{line}, finished before and whole" for line in lines]
+    data = bytearray((tmp_path / "held/shard_00000.bin").read_bytes())
+    data[100] ^= 1
+    (tmp_path / "held/shard_00000.bin").write_bytes(data)
+    assert run(*words) == 3
+    assert "held/shard_00000.bin is damaged: its checksum" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("held", ["tokenizer.model", "tokenizer.json", "manifest.json", "progress.json"])
 def test_a_tokenizer_is_never_trained_over_another(tmp_path, small, folder, capsys, held):
     """Shards know the tokenizer that made them by its hash, and would fit no tokenizer afterwards."""
@@ -117,6 +136,11 @@ def test_what_is_left_out_is_named(tmp_path, small, folder, caplog):
     ("prepare --input {small} {small} --tokenizer {folder} --output out", 2, "small.txt twice; name every file once."),
     ("prepare --input {small} --tokenizer {folder} --output {small}", 3, "cannot make the folder {small}: File exists"),
     ("prepare --input {small} --tokenizer {folder} --output out --workers -1", 2, "workers must be at least 0"),
+    ("prepare --input {small} --tokenizer {folder} --output out --heldout_fraction 0.1", 2, "go together; name both, or"),
+    ("prepare --input {small} --tokenizer {folder} --output out --heldout_output o", 2, "go together; name both, or neither."),
+    ("prepare --input {small} --tokenizer {folder} --output out --heldout_output out --heldout_fraction 0.1", 2,
+     "out cannot hold both the documents to train on and those held out"),
+    ("prepare --input hf://name --tokenizer {folder} --output out", 2, "it should read hf://datasets/OWNER/NAME"),
     ("prepare --input --tokenizer {folder} --output out", 2, "nothing to prepare; name files or folders after"),
     ("tokenizer train --input {small} --output out --vocab_size 100", 2, "vocab_size must be above 259"),
     ("tokenizer train --input {small} --output out --vocab_size 99999", 3, "vocab_size 99999 is too large"),
@@ -143,7 +167,8 @@ def test_wrong_usage(capsys, arguments, words):
 
 
 @pytest.mark.parametrize("command, options", [
-    ("prepare", {"input", "tokenizer", "output", "text_key", "document_separator", "workers", "shard_tokens"}),
+    ("prepare", {"input", "tokenizer", "output", "text_key", "document_separator", "workers", "shard_tokens", "heldout_output",
+                 "heldout_fraction"}),
     ("tokenizer train", {"input", "output", "vocab_size", "text_key"}),
     ("tokenizer report", {"tokenizer", "input", "text_key"}),
 ])
@@ -221,3 +246,26 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(tmp_path, source, fol
     assert {file.name: file.read_bytes() for file in out.iterdir()} == {
         file.name: file.read_bytes() for file in (tmp_path / "one").iterdir()
     }
+
+
+@pytest.mark.slow
+def test_killed_at_random_again_and_again_it_ends_in_the_same_bytes(tmp_path, source, folder):
+    """Four workers and two folders, SIGKILL five times: what one process writes without a stop."""
+    def command(name: str, workers: int) -> list:
+        return [sys.executable, "-m", "llama_jax", "prepare", "--input", source, "--tokenizer", folder, "--output",
+                tmp_path / name / "train", "--workers", str(workers), "--shard_tokens", "100000", "--heldout_output",
+                tmp_path / name / "heldout", "--heldout_fraction", "0.1"]
+
+    draws = random.Random(0)
+    for shards in sorted(draws.sample(range(12), 5)):
+        process = subprocess.Popen(command("killed", 4), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(lambda shards=shards: len([*(tmp_path / "killed/train").glob("*.bin")]) >= shards)
+        time.sleep(draws.uniform(0, 0.1))
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it was too fast to be killed in the middle"
+    for name, workers in (("killed", 4), ("whole", 1)):
+        subprocess.run(command(name, workers), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    for part in ("train", "heldout"):
+        assert {file.name: file.read_bytes() for file in (tmp_path / "killed" / part).iterdir() if file.suffix != ".tmp"} == {
+            file.name: file.read_bytes() for file in (tmp_path / "whole" / part).iterdir()
+        }

@@ -16,8 +16,8 @@ from tokenizers import decoders, models, pre_tokenizers
 from llama_jax.config import DataConfig
 from llama_jax.data.batches import batch_of_rows, batch_of_tokens
 from llama_jax.data.corpus import open_corpus
-from llama_jax.data.manifest import MANIFEST_FILE, Manifest, read_manifest
-from llama_jax.data.prepare import PREPARE_PROGRESS, prepare_data
+from llama_jax.data.manifest import MANIFEST_FILE, PREPARE_PROGRESS, Manifest, read_manifest
+from llama_jax.data.prepare import prepare_data
 from llama_jax.data.windows import TokenSource
 from llama_jax.errors import DataError
 from llama_jax.tokenizer.base import Tokenizer

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from llama_jax.config import DataConfig
 from llama_jax.data.corpus import open_corpus
-from llama_jax.data.manifest import MANIFEST_FILE
-from llama_jax.data.prepare import PREPARE_PROGRESS, prepare_data
+from llama_jax.data.manifest import MANIFEST_FILE, PREPARE_PROGRESS
+from llama_jax.data.prepare import prepare_data
 from llama_jax.data.raw_source import RawSource
 from llama_jax.errors import ConfigError, DataError, LlamaError
 from llama_jax.tokenizer.base import Tokenizer

@@ -17,8 +17,8 @@ import pyarrow.parquet
 import pytest
 
 from llama_jax.data import prepare as module
-from llama_jax.data.manifest import MANIFEST_FILE, read_manifest
-from llama_jax.data.prepare import PREPARE_PROGRESS, prepare_data
+from llama_jax.data.manifest import MANIFEST_FILE, PREPARE_PROGRESS, read_manifest
+from llama_jax.data.prepare import prepare_data
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.files import atomic
 from llama_jax.tokenizer.load import load_tokenizer

@@ -52,6 +52,9 @@ def test_every_format_gives_the_same_documents(tmp_path, suffix):
     (tmp_path / "large.parquet").write_bytes(parquet(TEXTS, pa.large_string()))
     (tmp_path / "words.parquet").write_bytes(parquet(TEXTS, pa.dictionary(pa.int32(), pa.string())))
     (tmp_path / "views.parquet").write_bytes(parquet(TEXTS, pa.string_view()))
+    for kind in (pa.binary(), pa.large_binary(), pa.binary_view(), pa.dictionary(pa.int32(), pa.binary())):
+        (tmp_path / "bytes.parquet").write_bytes(parquet([text.encode() for text in TEXTS], kind))
+        assert read(tmp_path / "bytes.parquet") == TEXTS, kind
     assert [text for n in range(3) for text in read(tmp_path / f"{n}.txt{suffix}")] == TEXTS
     for name in (f"lines.jsonl{suffix}", "table.parquet", "large.parquet", "words.parquet", "views.parquet"):
         assert read(tmp_path / name) == TEXTS, name
@@ -109,7 +112,7 @@ def test_garbage_is_refused_in_one_sentence(tmp_path_factory, data, name):
     ("a.parquet", parquet([["x"]]), r"column 'text' holds list<.*>, not strings"),
     ("a.parquet", parquet([{"text": "x"}]), r"column 'text' holds struct<text: string>, not strings"),
     ("a.parquet", parquet([None]), r"column 'text' holds null, not strings"),
-    ("a.parquet", parquet([b"x"]), r"column 'text' holds binary, not strings"),
+    ("a.parquet", parquet([b"caf\xc3\xa9", b"x\xff"]), r"a.parquet, row 2: the bytes are not UTF-8 \(0xff at offset 1\)"),
     ("a.txt", "a text".encode("utf-16"), r"a.txt is not UTF-8 but UTF-16; convert it first, for example with iconv -f UTF-16"),
     ("a.txt", "a text".encode("utf-16-le"), "a.txt is not UTF-8 but UTF-16"),
     ("a.jsonl", jsonl(["x"]).decode().encode("utf-16-be"), "a.jsonl is not UTF-8 but UTF-16"),
