@@ -26,7 +26,7 @@ KINDS = {
     "wikipedia": Kind("MediaWiki XML dumps", (".xml", ".xml.bz2", ".xml.gz")),
     "books": Kind("plain texts of Project Gutenberg, also inside .zip", (".txt", ".txt.gz", ".zip")),
     "arxiv": Kind("sources of papers: .tex, .gz of one, .tar and .tar.gz", (".tex", ".gz", ".tar", ".tgz")),
-    "stackexchange": Kind("Posts.xml of the data dumps, also inside .7z", (".xml", ".7z")),
+    "stackexchange": Kind("Posts.xml of the data dumps, also inside .7z", ("posts.xml", ".7z")),
 }
 
 

@@ -26,3 +26,8 @@ class CleanOptions:
     """NAME=VALUE for datatrove's executor, such as time=10:00:00 partition=cpu for Slurm."""
     explain: int = 0
     """Print this many kept and dropped examples of every step, before and after it."""
+    sites: tuple[str, ...] = ()
+    """stackexchange: names of the sites to keep, such as math stackoverflow; `largest`: the 28 largest, as in the paper; none:
+    all that are given."""
+    answered_only: bool = False
+    """stackexchange: drop questions without answers."""
