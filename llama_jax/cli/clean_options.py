@@ -31,3 +31,9 @@ class CleanOptions:
     all that are given."""
     answered_only: bool = False
     """stackexchange: drop questions without answers."""
+    languages: tuple[str, ...] = ("en",)
+    """commoncrawl: languages that are kept, as ISO 639 codes; none named: all."""
+    language_threshold: float = 0.5
+    """commoncrawl: least probability of the language of a page (CCNet: 0.5)."""
+    language_model: str = ""
+    """commoncrawl: a fastText model file, such as lid.176.bin; without it, py3langid's model decides."""
