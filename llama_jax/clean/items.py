@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,9 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import pyarrow
+
 MAX_BYTES = 64 << 20
 """Longest line, page or file, in bytes, that is read into memory; a longer one is counted as dropped."""
 _BLOCK = 1 << 20
+
+VENDORED = {"node_modules", "bower_components", "jspm_packages", "vendor", "vendors", "third_party", "thirdparty", "3rdparty",
+            "site-packages", "__pycache__", "_vendor"}
+"""Folders of a source tree that hold other people's code, or what a program made."""
 
 DAMAGE = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError)
 """What the readers of compressed files raise where these are damaged."""
@@ -29,11 +36,18 @@ class DamagedInput(Exception):
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file to clean."""
+    """One input to clean: a file, or for source code a folder with all that is in it."""
 
     path: Path
     name: str
     """Its path below the folder that was asked for; names of documents begin with it."""
+
+    @property
+    def bytes(self) -> int:
+        """Its size, or that of all files in it."""
+        if not self.path.is_dir():
+            return self.path.stat().st_size
+        return sum(file.stat().st_size for file in walk_tree(self.path))
 
 
 @dataclass
@@ -55,6 +69,9 @@ Edit = Callable[[str, dict[str, Any]], str]
 """(text, metadata) -> the text that is kept. Raises Dropped for a document that is not kept; may add to the metadata."""
 
 
+_raw_files: list[BinaryIO] = []
+
+
 @contextmanager
 def open_raw(file: Path) -> Iterator[BinaryIO]:
     """Open a file for reading bytes, decompressed by the end of its name (.gz, .bz2, .xz, .zst).
@@ -62,26 +79,51 @@ def open_raw(file: Path) -> Iterator[BinaryIO]:
     Raises DamagedInput where the compression is damaged, also from reads inside the `with` block.
     """
     openers = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zstd}
+    suffix = file.suffix.lower()
     try:
-        with openers.get(file.suffix, open)(file, "rb") as stream:
-            yield stream
+        with file.open("rb") as raw:
+            _raw_files.append(raw)
+            try:
+                with openers[suffix](raw) if suffix in openers else raw as stream:
+                    yield stream
+            finally:
+                _raw_files.remove(raw)
     except DAMAGE as error:
-        raise DamagedInput(f"damaged {file.suffix or 'text'}: {str(error) or type(error).__name__}") from None
+        raise DamagedInput(f"damaged {suffix or 'text'}: {str(error) or type(error).__name__}") from None
     except OSError as error:
         if error.strerror:
             raise
-        raise DamagedInput(f"damaged {file.suffix}: {error}") from None  # what gzip and bz2 raise for other bytes
+        raise DamagedInput(f"damaged {suffix}: {error}") from None  # what gzip, bz2 and pyarrow raise for other bytes
 
 
-@contextmanager
-def _open_zstd(file: Path, mode: str) -> Iterator[BinaryIO]:
-    import zstandard
+def _open_zstd(raw: BinaryIO) -> BinaryIO:
+    # `zstandard` reads half a file without an error
+    return io.BufferedReader(pyarrow.CompressedInputStream(raw, "zstd"), _BLOCK)
 
-    try:
-        with file.open(mode) as raw, zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as stream:
-            yield io.BufferedReader(stream, _BLOCK)
-    except zstandard.ZstdError as error:
-        raise DamagedInput(f"damaged .zst: {error}") from None
+
+def raw_position() -> int:
+    """How many bytes, before decompression, are read of the files that `open_raw` holds open."""
+    return sum(raw.tell() for raw in _raw_files if not raw.closed)
+
+
+def walk_tree(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder and of all folders in it, sorted, without hidden ones, links and what others' code is kept in.
+
+    Raises OSError for a folder that cannot be read.
+    """
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    for entry in entries:
+        if is_hidden(entry.name) or entry.is_symlink():
+            continue
+        if entry.is_file():
+            yield Path(entry.path)
+        elif entry.is_dir() and entry.name.lower() not in VENDORED:
+            yield from walk_tree(Path(entry.path))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder belongs to a program rather than to the data: .git, ._x of macOS."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def read_lines(stream: BinaryIO) -> Iterator[bytes | Dropped]:

@@ -10,19 +10,25 @@ Recipe = Callable[[Workplace, Any], list[Stage]]
 """(place, the options of the command) -> the stages that clean one kind, the last of which writes the documents."""
 
 
+JSON_LINES = tuple(f".{name}{compression}" for name in ("jsonl", "json") for compression in ("", ".gz", ".bz2", ".xz", ".zst"))
+"""Ends of the names of files of JSON lines."""
+
+
 class Kind(NamedTuple):
     """One kind of raw data."""
 
     formats: str
     """The files that it reads, for messages."""
     suffixes: tuple[str, ...]
-    """Ends of the names of these files; empty: every file is read."""
+    """Ends of the names of these files, in lower case."""
+    source_trees: bool = False
+    """Whether folders are source trees, each of which is read as a whole, beside files of JSON lines."""
 
 
 KINDS = {
     "commoncrawl": Kind("WARC and WET files", (".warc", ".warc.gz", ".wet", ".wet.gz")),
-    "c4": Kind("JSON lines with `text`", (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst")),
-    "github": Kind("source trees, and JSON lines with `content` or `text`", ()),
+    "c4": Kind("JSON lines with `text`", JSON_LINES),
+    "github": Kind("source trees, and JSON lines with `content` or `text`", (), source_trees=True),
     "wikipedia": Kind("MediaWiki XML dumps", (".xml", ".xml.bz2", ".xml.gz")),
     "books": Kind("plain texts of Project Gutenberg, also inside .zip", (".txt", ".txt.gz", ".zip")),
     "arxiv": Kind("sources of papers: .tex, .gz of one, .tar and .tar.gz", (".tex", ".gz", ".tar", ".tgz")),

@@ -1,21 +1,25 @@
 """What cleaning did to the documents, step by step: counts by reason as JSON and as a table, and examples to read."""
 
+import glob
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from llama_jax.clean.stages import WORK
+from llama_jax.clean.steps import CountedStep
 from llama_jax.files.atomic import write_atomic
 
 REPORT_FILE = "report.json"
 """File in an output folder with the counts of every step."""
+_MOST_DAMAGED = 10
+"""How many damaged files the table names."""
 
 
 @dataclass
@@ -45,9 +49,8 @@ def collect_counts(output: Path) -> list[StepCounts]:
     for folder in folders:
         tasks = [json.loads(file.read_text()) for file in sorted((folder / "stats").glob("*.json"))]
         for steps in zip(*tasks, strict=True):
-            counts = _of_step(folder.name.partition("-")[2], steps)
-            if counts.documents_in:
-                result.append(counts)
+            if steps[0]["name"].startswith(f"{CountedStep.type}: "):
+                result.append(_of_step(folder.name.partition("-")[2], steps))
     return result
 
 
@@ -93,32 +96,36 @@ def counts_table(counts: list[StepCounts]) -> Table:
                       f"{step.bytes_out / 1e6:,.2f}")
         for reason, (documents, size) in sorted(step.dropped.items(), key=lambda entry: (-entry[1][0], entry[0])):
             table.add_row(Text(f"  dropped: {reason}"), f"{documents:,}", f"{size / 1e6:,.2f}", "", "")
-        for name, number in step.damaged.items():
-            table.add_row(Text(f"  {name}"), f"{number:,}" if number > 1 else "", "", "", "")
+        for what in list(step.damaged)[:_MOST_DAMAGED]:
+            table.add_row(Text(f"  {what}"))
+        if len(step.damaged) > _MOST_DAMAGED:
+            table.add_row(Text(f"  and {len(step.damaged) - _MOST_DAMAGED:,} more damaged files, see {REPORT_FILE}"))
         for name, number in step.other.items():
             if name != "files":
                 table.add_row(Text(f"  {name}"), f"{number:,}", "", "", "")
     return table
 
 
-def print_examples(output: Path, number: int, *, console: Console) -> None:
+def print_examples(output: Path, counts: list[StepCounts], *, number: int, console: Console) -> None:
     """Print up to `number` examples of every step and reason: the text before and after it, side by side."""
-    examples = [example for file in sorted((output / WORK / "examples").glob("*.json"))
-                for example in json.loads(file.read_text())]
-    groups: dict[tuple[str, str], list[dict[str, str]]] = {}
-    for example in examples:
-        groups.setdefault((example["step"], example["reason"]), []).append(example)
-    for (step, reason), members in groups.items():
-        console.print(Text(f"{step}: dropped, {reason}" if reason else f"{step}: kept", style="bold"))
-        for example in members[:number]:
-            console.print(_side_by_side(example))
+    for step in counts:
+        groups: dict[str, list[dict[str, str]]] = {}
+        for file in sorted((output / WORK / "examples" / step.stage).glob(f"{glob.escape(step.step)}.?????.json")):
+            for example in json.loads(file.read_text()):
+                group = groups.setdefault(example["reason"], [])
+                if len(group) < number:
+                    group.append(example)
+        for reason, examples in sorted(groups.items()):
+            console.print(Text(f"{step.step}: dropped, {reason}" if reason else f"{step.step}: kept", style="bold"))
+            for example in examples:
+                console.print(_side_by_side(example))
 
 
 def _side_by_side(example: dict[str, str]) -> Panel:
-    if not example["after"]:
+    if example["reason"] or example["before"] == example["after"]:
         return Panel(Text(example["before"]), title=Text(example["id"]), title_align="left")
     table = Table.grid(padding=(0, 2), expand=True)
     table.add_column(ratio=1)
     table.add_column(ratio=1)
     table.add_row(Text(example["before"]), Text(example["after"]))
-    return Panel(Group(table), title=Text(example["id"]), title_align="left")
+    return Panel(table, title=Text(example["id"]), title_align="left")

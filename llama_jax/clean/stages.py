@@ -1,7 +1,5 @@
 """Running the stages of a recipe with datatrove: on this machine, on a Slurm cluster, or on Ray; resumable, the same output."""
 
-import hashlib
-import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -10,21 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datatrove.executor import LocalPipelineExecutor
 from datatrove.executor.base import PipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from loguru import logger
 
+from llama_jax.clean.claim import claim_output, locked_output
+from llama_jax.clean.executors import is_queued, make_executor, note_job
 from llama_jax.clean.items import Edit, InputFile, Read
-from llama_jax.clean.steps import EditDocuments, ReadDocuments, ReadFiles, WriteDocuments
+from llama_jax.clean.steps import CountedStep, EditDocuments, ReadDocuments, ReadFiles, WriteDocuments
 from llama_jax.errors import DataError
-from llama_jax.files.atomic import make_folder, write_atomic
 from llama_jax.terminal import progress_bar
 
 WORK = ".work"
 """Folder in an output folder with what is needed while cleaning is under way: logs, counts, examples, intermediate documents."""
-SETTINGS_FILE = "settings.json"
-"""File in an output folder with what its documents are made from: the source's kind, its options and the input files."""
+_DOCUMENTS = "documents"
+"""Folder in it for the documents of the last stage, until all are there."""
 LARGEST_TASKS = 1_000
 """Most tasks of a stage. Their number depends on the input alone, so that the output is the same for any number of workers."""
 
@@ -38,16 +36,6 @@ class Stage:
     tasks: int
     input_bytes: int = 0
     """Bytes of the input files that its first step reads, for the time left."""
-
-
-class LocalExecutor(LocalPipelineExecutor):
-    """datatrove's executor for processes of this machine, whose log goes to files; the terminal gets errors alone."""
-
-    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1):
-        try:
-            return super()._run_for_rank(rank, local_rank + 1, node_rank)  # the task of local rank 0 would print its log
-        finally:
-            logger.remove()  # which datatrove sets up anew after every task
 
 
 @dataclass(frozen=True)
@@ -80,7 +68,7 @@ class Workplace:
 
     def write(self, name: str = "") -> WriteDocuments:
         """The last step of a stage: documents for the stage that has `read_again(name)`, or without a name the output."""
-        return WriteDocuments(self.folder(name) if name else self.output)
+        return WriteDocuments(self.folder(name or _DOCUMENTS))
 
     def read_again(self, name: str) -> ReadDocuments:
         """The first step of a stage that goes on with the documents of an earlier one."""
@@ -88,78 +76,74 @@ class Workplace:
 
     def stage(self, name: str, *steps: PipelineStep, tasks: int = 0) -> Stage:
         """A stage of `steps`; `tasks` is given where it is not the number of tasks that read the input files."""
+        for step in steps:
+            if isinstance(step, CountedStep):
+                step.stage = name
         reads = isinstance(steps[0], ReadFiles)
-        return Stage(name, list(steps), tasks or self.tasks, sum(f.path.stat().st_size for f in self.files) if reads else 0)
+        return Stage(name, list(steps), tasks or self.tasks, sum(file.bytes for file in self.files) if reads else 0)
 
 
-def run_stages(stages: list[Stage], place: Workplace, *, settings: dict[str, Any], executor: type[PipelineExecutor] | None = None,
-               workers: int = 1, options: dict[str, Any] | None = None) -> bool:
-    """Run `stages` in order; tasks that an earlier call finished are not run again.
+def run_stages(stages: list[Stage], place: Workplace, *, settings: dict[str, Any], executor: str = "local", workers: int = 1,
+               options: dict[str, Any] | None = None) -> bool:
+    """Run `stages` in order, and put the documents of the last into the output folder; what an earlier call finished stays.
 
     Args:
         stages: what a recipe returns.
         place: the input and the output.
         settings: what the output depends on; together with the input files they identify the work.
-        executor: datatrove's class that runs the tasks; None for processes of this machine.
+        executor: what runs the tasks: local (processes of this machine), slurm or ray.
         workers: tasks at one time.
-        options: further arguments of the executor.
+        options: further arguments of datatrove's executor.
 
     Returns:
-        Whether all tasks are done: Slurm's executor returns when they are queued.
+        Whether all tasks are done; with Slurm they may be queued.
 
     Raises:
+        ConfigError: the executor does not take the options, or is missing.
         DataError: the output folder holds documents of other input or settings, or a task failed.
     """
-    _claim(place, settings)
+    folders = [place.folder("stages") / f"{number}-{stage.name}" for number, stage in enumerate(stages)]
+    runners = [make_executor(executor, stage.steps, logs=logs, tasks=stage.tasks, workers=workers, options=options or {})
+               for stage, logs in zip(stages, folders, strict=True)]
+    claim_output(place.output, settings, files=place.files)
     logger.remove()
-    before = None
-    for number, stage in enumerate(stages):
-        logs = place.output / WORK / "stages" / f"{number}-{stage.name}"
-        options = options or {}
-        runner = (executor or LocalExecutor)(
-            pipeline=stage.steps, tasks=stage.tasks, workers=min(workers, stage.tasks), logging_dir=str(logs), depends=before,
-            **options)
-        with _shown_progress(stage, runner, place=place):
-            try:
-                runner.run()
-            except DataError:
-                raise
-            except Exception as error:
-                raise DataError(f"stage {stage.name} failed: {type(error).__name__}: {error}; see {logs}/logs. The same command "
-                                "goes on.") from error
-        before = runner if runner.get_incomplete_ranks(skip_completed=True) else None  # queued, not yet run
-    return before is None
+    with locked_output(place.folder("")):
+        if any(is_queued(logs) for logs in folders):
+            return False
+        before = None
+        for stage, runner, logs in zip(stages, runners, folders, strict=True):
+            runner.depends = before
+            with _shown_progress(stage, runner, place=place):
+                _run_stage(stage, runner, logs=logs)
+            missing = len(runner.get_incomplete_ranks())
+            if missing and executor != "slurm":
+                raise DataError(f"stage {stage.name}: {missing:,} of {stage.tasks:,} tasks failed (logs: {logs}). The same "
+                                "command goes on.")
+            before = runner if missing else None
+        if before:
+            return False
+        for file in sorted(place.folder(_DOCUMENTS).glob("*")):  # they appear in the output folder when all are there
+            file.replace(place.output / file.name)
+    return True
+
+
+def _run_stage(stage: Stage, runner: PipelineExecutor, *, logs: Path) -> None:
+    """Run one stage, or queue it; every failure is a DataError."""
+    try:
+        runner.run()
+    except DataError as error:
+        raise DataError(f"stage {stage.name}, {error} The same command goes on.") from None
+    except Exception as error:
+        raise DataError(f"stage {stage.name} failed: {type(error).__name__}: {error} (logs: {logs}). The same command "
+                        "goes on.") from error
+    note_job(runner, logs)
 
 
 def remove_intermediate(output: Path, *, keep: tuple[str, ...] = ("stages", "examples")) -> None:
     """Remove what stages left to later ones, when all are done."""
-    for folder in (output / WORK).iterdir():
-        if folder.name not in keep:
-            shutil.rmtree(folder)
-
-
-def _claim(place: Workplace, settings: dict[str, Any]) -> None:
-    """Write what this output is made from, or raise DataError where the folder holds other work."""
-    files = [[file.name, file.path.stat().st_size, _digest_of_ends(file.path)] for file in place.files]
-    asked = json.dumps({**settings, "files": files}, indent=1, sort_keys=True) + "\n"
-    held = place.output / SETTINGS_FILE
-    make_folder(place.output)
-    if held.exists():
-        if held.read_text() != asked:
-            raise DataError(f"{place.output} holds documents of other input or settings (see {held}); remove it, or name another "
-                            "--output.")
-    elif any(place.output.iterdir()):
-        raise DataError(f"{place.output} is not empty, and not an output of this command; name another --output.")
-    else:
-        write_atomic(held, asked.encode())
-
-
-def _digest_of_ends(file: Path, size: int = 1 << 16) -> str:
-    """A hash of both ends of a file, which tells whether two files with one name and size are the same."""
-    with file.open("rb") as stream:
-        begin = stream.read(size)
-        stream.seek(max(0, file.stat().st_size - size))
-        return hashlib.sha256(begin + stream.read(size)).hexdigest()[:16]
+    for entry in (output / WORK).iterdir():
+        if entry.is_dir() and entry.name not in keep:
+            shutil.rmtree(entry)
 
 
 @contextmanager
@@ -175,7 +159,7 @@ def _shown_progress(stage: Stage, runner: PipelineExecutor, *, place: Workplace)
 
     def amount() -> int:
         if by_bytes:
-            notes = list(place.folder("progress").glob("*"))
+            notes = list((place.folder("progress") / stage.name).glob("*"))
             return sum(int(text) for note in notes if (text := note.read_text()).isdigit())
         return stage.tasks - len(runner.get_incomplete_ranks(skip_completed=True))
 

@@ -5,16 +5,19 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.writers.jsonl import JsonlWriter
+from loguru import logger
 
-from llama_jax.clean.items import DamagedInput, Dropped, Edit, InputFile, RawDocument, Read, open_raw
+from llama_jax.clean.items import DamagedInput, Dropped, Edit, InputFile, RawDocument, Read, open_raw, raw_position
 from llama_jax.files.atomic import write_atomic
 
-EXAMPLES_PER_REASON = 20
-"""Examples of kept documents, and of each reason to drop one, that every task of a step saves for --explain."""
+EXAMPLES = 100
+"""Examples of kept documents, and of each reason to drop one, that the tasks of a step save together for --explain; every task
+saves at least one."""
 _EXAMPLE_CHARACTERS = 2_000
 _SECONDS_BETWEEN_NOTES = 1.0
 
@@ -32,6 +35,7 @@ class CountedStep(PipelineStep):
         """A step with a name unique in its stage; `examples` is the folder that gets a file of examples per task."""
         self.name = name
         super().__init__()
+        self.stage = ""
         self._folder = examples
         self._examples: list[dict[str, str]] = []
         self._shown: Counter[str] = Counter()
@@ -42,11 +46,10 @@ class CountedStep(PipelineStep):
         self.stat_update("bytes_in", value=len(text.encode(errors="surrogatepass")))
 
     def keep(self, document: Document, *, before: str) -> Document:
-        """Count a document that is kept, and sometimes save it as an example beside the text `before` this step."""
+        """Count a document that is kept, and save the first as examples beside the text `before` this step."""
         self.stat_update("documents_out")
         self.stat_update("bytes_out", value=len(document.text.encode(errors="surrogatepass")))
-        if before != document.text:
-            self._show("", document.id, before=before, after=document.text)
+        self._show("", document.id, before=before, after=document.text)
         return document
 
     def drop(self, reason: str, *, name: str, text: str) -> None:
@@ -56,16 +59,22 @@ class CountedStep(PipelineStep):
         self._show(reason, name, before=text, after="")
 
     def _show(self, reason: str, name: str, *, before: str, after: str) -> None:
-        if self._shown[reason] < EXAMPLES_PER_REASON:
+        if self._shown[reason] < EXAMPLES:
             self._shown[reason] += 1
             self._examples.append({"step": self.name, "reason": reason, "id": name, "before": before[:_EXAMPLE_CHARACTERS],
                                    "after": after[:_EXAMPLE_CHARACTERS]})
 
-    def save_examples(self, rank: int) -> None:
-        """Write the examples of this task; called when its last document has passed."""
-        lines = [json.dumps(example, ensure_ascii=False) for example in self._examples]
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._folder / f"{self.name}.{rank:05d}.json", ("[" + ",\n".join(lines) + "]\n").encode(errors="replace"))
+    def save_examples(self, rank: int, *, tasks: int = 1) -> None:
+        """Write the examples of this task, one of `tasks`; called when its last document has passed."""
+        left = dict.fromkeys(self._shown, max(1, EXAMPLES // tasks))
+        saved = []
+        for example in self._examples:
+            left[example["reason"]] -= 1
+            if left[example["reason"]] >= 0:
+                saved.append(json.dumps(example, ensure_ascii=False))
+        folder = self._folder / self.stage
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / f"{self.name}.{rank:05d}.json", ("[" + ",\n".join(saved) + "]\n").encode(errors="replace"))
 
 
 class ReadFiles(CountedStep):
@@ -79,7 +88,7 @@ class ReadFiles(CountedStep):
         self._read, self._files, self._progress = read, files, progress
 
     def run(self, data=None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        note = _Progress(self._progress / f"{rank:05d}")
+        note = _Progress(self._progress / self.stage / f"{rank:05d}")
         for file in self._files[rank::world_size]:
             self.stat_update("files")
             for item in self._items(file):
@@ -91,9 +100,13 @@ class ReadFiles(CountedStep):
                 self.count_in(item.text)
                 yield self.keep(Document(item.text, f"{file.name}/{item.id}" if item.id else file.name, metadata=item.metadata),
                                 before=item.text)
-            note.add(file.path.stat().st_size)
+            note.add(file.bytes)
         note.save()
-        self.save_examples(rank)
+        self.save_examples(rank, tasks=world_size)
+
+    def _show(self, reason: str, name: str, *, before: str, after: str) -> None:
+        if reason:  # what is kept is shown as the next step receives it
+            super()._show(reason, name, before=before, after=after)
 
     def _items(self, file: InputFile) -> Iterator[RawDocument | Dropped]:
         try:
@@ -124,15 +137,18 @@ class EditDocuments(CountedStep):
                 self.drop(str(dropped), name=document.id, text=before)
             except RecursionError:
                 self.drop("nested too deeply", name=document.id, text=before)
+            except Exception as error:  # of a library that meets what its authors did not think of; one document in a million
+                logger.exception(document.id)
+                self.drop(f"{self.name} failed: {type(error).__name__}", name=document.id, text=before)
             else:
                 yield self.keep(document, before=before)
-        self.save_examples(rank)
+        self.save_examples(rank, tasks=world_size)
 
 
 class ReadDocuments(PipelineStep):
     """The first step of a later stage: every task reads what the task of the same number wrote in an earlier stage."""
 
-    type, name = "clean", "read again"
+    type, name = "stage", "read again"
 
     def __init__(self, folder: Path):
         super().__init__()
@@ -154,12 +170,24 @@ class WriteDocuments(JsonlWriter):
     """
 
     def __init__(self, output: Path):
-        super().__init__(str(output), compression="zstd", adapter=_as_record)
+        super().__init__(str(output), compression="zstd")
+
+    def _default_adapter(self, document: Document) -> dict[str, Any]:
+        """What is written of a document."""
+        return _as_json({"text": document.text, "id": document.id, "metadata": document.metadata})
 
 
-def _as_record(self, document: Document) -> dict:
-    """What is written of a document; a half of a UTF-16 pair, which UTF-8 cannot hold, becomes a question mark."""
-    return {"text": document.text.encode(errors="replace").decode(), "id": document.id, "metadata": document.metadata}
+def _as_json(value: Any) -> Any:
+    """Values as JSON in UTF-8 can hold them: half a UTF-16 pair becomes a question mark, an integer above 64 bits a text."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {_as_json(str(name)): _as_json(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(member) for member in value]
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        return str(value)
+    return value
 
 
 class _Progress:
@@ -175,10 +203,10 @@ class _Progress:
     def update(self) -> None:
         """Save at most once a second."""
         if time.monotonic() - self._saved > _SECONDS_BETWEEN_NOTES:
-            self.save()
+            self.save(raw_position())
 
-    def save(self) -> None:
-        """Write the file."""
+    def save(self, more: int = 0) -> None:
+        """Write the file; `more` are bytes of a file that is being read."""
         self._saved = time.monotonic()
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._file.write_text(str(self._bytes))
+        self._file.write_text(str(self._bytes + more))

@@ -15,48 +15,51 @@ _NOT_SETTINGS = {"input", "output", "workers", "executor", "executor_options", "
 
 def run_clean(asked: CleanOptions) -> None:
     """Clean, print the counts, and write report.json."""
-    try:
-        from llama_jax.clean import kinds, report, stages
-        from llama_jax.clean.inputs import find_input_files
-    except ImportError as error:
-        raise ConfigError(f"cleaning needs the extra `data` ({error.name} is missing): pip install llama_jax[data].") from None
     if asked.workers < 0 or asked.explain < 0:
         raise ConfigError(f"workers and explain must be at least 0, got {asked.workers} and {asked.explain}.")
-    kind, output = kinds.KINDS[asked.source], Path(asked.output)
-    place = stages.Workplace(find_input_files(asked.input, kind), output)
-    recipe = kinds.load_recipe(asked.source)(place, asked)
-    settings = {name: value for name, value in vars(asked).items() if name not in _NOT_SETTINGS}
-    done = stages.run_stages(recipe, place, settings=settings, executor=_executor(asked.executor),
-                             workers=asked.workers or os.cpu_count() or 1, options=_executor_options(asked))
+    try:
+        from llama_jax.clean import executors, kinds, report, stages
+        from llama_jax.clean.inputs import find_input_files
+
+        recipe = kinds.load_recipe(asked.source)
+    except ImportError as error:
+        raise ConfigError(f"cleaning needs the extra `data` ({error.name} is missing): pip install llama_jax[data].") from None
+    output = Path(asked.output)
+    _check_apart(output, asked.input)
+    place = stages.Workplace(find_input_files(asked.input, kinds.KINDS[asked.source]), output.absolute())
+    done = stages.run_stages(recipe(place, asked), place, settings=_settings(asked), executor=asked.executor,
+                             workers=asked.workers or os.cpu_count() or 1,
+                             options=executors.parse_executor_options(asked.executor_options))
     console = Console(highlight=False, soft_wrap=True)
     if not done:
-        console.print(f"{output}: the stages are queued; the same command prints the report when they are done.", markup=False)
+        console.print(f"{output}: the tasks are queued or at work; the same command prints the counts when they are done.",
+                      markup=False)
         return
     counts = report.collect_counts(output)
     report.write_report(output, counts)
     stages.remove_intermediate(output)
     if asked.explain:
-        report.print_examples(output, asked.explain, console=Console(highlight=False))
+        report.print_examples(output, counts, number=asked.explain, console=Console(highlight=False))
     console.print(report.counts_table(counts))
-    kept = counts[-1] if counts else None
-    if not kept or not kept.documents_out:
+    if not counts[-1].documents_out:
         raise DataError(f"{output}: nothing was kept of {len(place.files):,} file(s); the table above counts why.")
-    console.print(f"{output}: {kept.documents_out:,} documents, {kept.bytes_out:,} bytes of text; next: "
+    console.print(f"{output}: {counts[-1].documents_out:,} documents, {counts[-1].bytes_out:,} bytes of text; next: "
                   f"llama-jax prepare --input {output} --tokenizer TOKENIZER --output SHARDS", markup=False)
 
 
-def _executor(name: str) -> type | None:
-    """datatrove's class that runs tasks; None for processes of this machine."""
-    if name == "local":
-        return None
-    from datatrove import executor
-
-    return {"slurm": executor.SlurmPipelineExecutor, "ray": executor.RayPipelineExecutor}[name]
+def _check_apart(output: Path, inputs: tuple[str, ...]) -> None:
+    """Raise ConfigError where the documents would lie among the input, and be read as such by the same command."""
+    for path in inputs:
+        if Path(path).is_dir() and output.resolve().is_relative_to(Path(path).resolve()):
+            raise ConfigError(f"the output {output} lies in the input {path}; name a folder outside of it.")
 
 
-def _executor_options(asked: CleanOptions) -> dict[str, Any]:
-    """NAME=VALUE pairs as arguments, whole numbers as such."""
-    pairs = [option.partition("=") for option in asked.executor_options]
-    if wrong := [name for name, equals, _ in pairs if not equals or not name.isidentifier()]:
-        raise ConfigError(f"executor_options are NAME=VALUE, got {wrong[0]!r}.")
-    return {name: int(value) if value.isdigit() else value for name, _, value in pairs}
+def _settings(asked: CleanOptions) -> dict[str, Any]:
+    """What the documents depend on: the options, and what the files hold that they name."""
+    from llama_jax.clean.claim import digest_of_ends
+
+    settings = {name: value for name, value in vars(asked).items() if name not in _NOT_SETTINGS}
+    for name, value in settings.items():
+        if isinstance(value, str) and value and Path(value).is_file():
+            settings[name] = [value, Path(value).stat().st_size, digest_of_ends(Path(value))]
+    return settings
