@@ -114,7 +114,7 @@ class LocalExecutor(PipelineExecutor):
         data, steps = None, deepcopy(self.pipeline)  # steps count
         for step in steps:
             data = step(data, rank, self.tasks)
-        deque(data, maxlen=0)
+        deque(data or (), maxlen=0)
         with self.logging_dir.open(f"stats/{rank:05d}.json", "w") as file:
             PipelineStats(steps).save_to_disk(file)
         self.mark_rank_as_completed(rank)

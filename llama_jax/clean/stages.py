@@ -21,7 +21,7 @@ from llama_jax.terminal import progress_bar
 
 WORK = ".work"
 """Folder in an output folder with what is needed while cleaning is under way: logs, counts, examples, intermediate documents."""
-_DOCUMENTS = "documents"
+_OUTPUT = "output"
 """Folder in it for the documents of the last stage, until all are there."""
 LARGEST_TASKS = 1_000
 """Most tasks of a stage. Their number depends on the input alone, so that the output is the same for any number of workers."""
@@ -68,7 +68,7 @@ class Workplace:
 
     def write(self, name: str = "") -> WriteDocuments:
         """The last step of a stage: documents for the stage that has `read_again(name)`, or without a name the output."""
-        return WriteDocuments(self.folder(name or _DOCUMENTS))
+        return WriteDocuments(self.folder(name or _OUTPUT))
 
     def read_again(self, name: str) -> ReadDocuments:
         """The first step of a stage that goes on with the documents of an earlier one."""
@@ -122,7 +122,7 @@ def run_stages(stages: list[Stage], place: Workplace, *, settings: dict[str, Any
             before = runner if missing else None
         if before:
             return False
-        for file in sorted(place.folder(_DOCUMENTS).glob("*")):  # they appear in the output folder when all are there
+        for file in sorted(place.folder(_OUTPUT).glob("*")):  # they appear in the output folder when all are there
             file.replace(place.output / file.name)
     return True
 

@@ -29,7 +29,7 @@ class CountedStep(PipelineStep):
     bytes_out, and `dropped/REASON` and `dropped_bytes/REASON`.
     """
 
-    type = "clean"
+    type = "counted"
 
     def __init__(self, name: str, *, examples: Path):
         """A step with a name unique in its stage; `examples` is the folder that gets a file of examples per task."""

@@ -193,5 +193,5 @@ def test_the_recipe_keeps_each_book_once(tmp_path):
     assert kept[0].metadata["title"] == "The Book A Tale of Rain"
     dropped = {reason: number for step in collect_counts(tmp_path / "out") for reason, (number, _) in step.dropped.items()}
     assert dropped == {"binary": 1, "more than 90% overlap": 1}
-    [example] = json.loads((tmp_path / "out/.work/examples/overlap.00001.json").read_text())
+    [example] = json.loads((tmp_path / "out/.work/examples/overlap/overlap.00001.json").read_text())
     assert example["id"] == "b.txt; kept is a.txt"
