@@ -16,7 +16,7 @@ from llama_jax.parallel.mesh import check_batch, check_model, make_mesh
 from llama_jax.training.compiled import build
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(ROOT.glob("configs/*.py"))
+FILES = sorted([*ROOT.glob("configs/*.py"), *ROOT.glob("configs/data/*.py")])
 STUDIES = sorted(ROOT.glob("configs/ablations/*.py"))
 
 TABLE_2 = {  # dim, heads, layers, ffn, peak learning rate, tokens
@@ -79,6 +79,15 @@ def test_table_2(name):
     assert (o.beta1, o.beta2, o.weight_decay, o.clip_norm, o.warmup_steps, o.final_lr_ratio) == (.9, .95, .1, 1., 2000, .1)
     shares = dict(config.data.shares())
     assert sum(shares.values()) == pytest.approx(1.0) and shares["data/commoncrawl"] == 0.67
+
+
+TABLE_1 = {"commoncrawl": 67.0, "c4": 15.0, "github": 4.5, "wikipedia": 4.5, "books": 4.5, "arxiv": 2.5, "stackexchange": 2.0}
+
+
+@pytest.mark.parametrize("name", [*TABLE_2, "data/seven"])
+def test_table_1(name):
+    shares = load_config(ROOT / f"configs/{name}.py").data.shares()
+    assert {path: round(100 * share, 9) for path, share in shares} == {f"data/{name}": share for name, share in TABLE_1.items()}
 
 
 def test_head_width_follows_the_heads():

@@ -52,7 +52,7 @@ def measure_run(folder: StudyFolder, key: RunKey, *, params: Params | None, peak
     """
     config = folder.config(key)
     corpus = open_corpus(config.data, config.model.vocab_size, workdir=folder.run_dir(key), padded=bool(config.init_from))
-    mixture = Mixture(corpus.sources, corpus.shares, seed=config.training.seed)
+    mixture = corpus.mixture(seed=config.training.seed)
     rows = config.training.num_steps * config.training.batch_size
     speed = None
     measured: dict[str, Any] = {}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llama_jax.config import Arm, Config, DataConfig, Study, from_dict, to_dict
+from llama_jax.config.mixture import rename_stages
 from llama_jax.data.corpus import open_corpus
 from llama_jax.data.manifest import MANIFEST_FILE
 from llama_jax.errors import ConfigError, DataError
@@ -116,10 +117,12 @@ class StudyFolder:
     def prepared_data(self) -> DataConfig:
         """The data of all runs: prepared folders, wherever the study folder lies now."""
         values = json.loads((self.path / _DATA_FILE).read_text())
-        sources = tuple(f"{self.path / source}={share!r}" for source, share in values["sources"])
+        paths = [str(self.path / source) for source, _ in values["sources"]]
+        sources = tuple(f"{path}={share!r}" for path, (_, share) in zip(paths, values["sources"], strict=True))
         heldout = tuple(str(self.path / source) for source in values["heldout"])
         data = self.study.arm(self.study.baseline).config.data
-        return replace(data, sources=sources, heldout=heldout, heldout_fraction=0.0, document_separator="",
+        stages = rename_stages(data.stages, [path for path, _ in data.shares()], renamed=paths)
+        return replace(data, sources=sources, stages=stages, heldout=heldout, heldout_fraction=0.0, document_separator="",
                        tokenizer=str(self.path))
 
     def _relative(self, source: Path) -> str:

@@ -7,8 +7,8 @@ from typing import Literal
 
 from llama_jax.config.fields import check_choices as _check_choices
 from llama_jax.config.fields import require as _require
+from llama_jax.config.mixture import MixtureStage, parse_sources, parse_stages
 from llama_jax.config.model import ComputeConfig, ModelConfig
-from llama_jax.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,16 @@ class DataConfig:
     """Training sources, each PATH or PATH=SHARE: a prepared folder, or raw text (.txt .jsonl .parquet, also .gz .zst .xz, or a
     folder of them), which is prepared into the run directory. Shares are fractions of the training tokens; without shares,
     sources are weighted by their size."""
+    stages: tuple[str, ...] = ()
+    """Shares that change during training, each TOKENS: NAME=SHARE NAME=SHARE ..., as "2e9: wikipedia=0.5 books=0.5": from the
+    first row after that many tokens of the run on, these shares hold, and sources that are not named are not read. NAME is a
+    source's path, or its last part without suffixes. Until the first stage begins, the shares of sources hold."""
+    max_epochs: float = 0.0
+    """How many times a source may be read, which need not be a whole number; 0: no limit."""
+    on_max_epochs: Literal["stop", "warn", "reweigh"] = "stop"
+    """What happens where a source would be read more often than max_epochs. stop: training ends before that step and saves a
+    checkpoint; warn: the log says so and training goes on; reweigh: the source is not read any more, and the others share its
+    part in proportion."""
     heldout: tuple[str, ...] = ()
     """Held-out sources (paths as in sources), in addition to the last heldout_fraction of every raw source."""
     heldout_fraction: float = 0.0
@@ -80,23 +90,27 @@ class DataConfig:
         for name in names:
             _require(names.count(name) == 1, f"data.sources and data.heldout name {name} twice; give every source once, "
                      "and keep what is held out apart from what is trained on.")
+        _check_choices(self, "data")
+        self._check_mixture()
 
     def shares(self) -> list[tuple[str, float | None]]:
         """The training sources as (path, share) pairs; the share is None where none is given."""
-        result = []
-        for source in self.sources:
-            path, equals, share = source.rpartition("=")
-            _require(bool(source) and bool(path or not equals), f"data.sources: {source!r} names no path.")
-            if not equals:
-                result.append((source, None))
-                continue
-            try:
-                value = float(share)
-            except ValueError:
-                raise ConfigError(f"data.sources: {source!r} should be PATH or PATH=SHARE with a number as share.") from None
-            _require(0 < value < float("inf"), f"data.sources: the share of {path!r} must be positive, got {share}.")
-            result.append((path, value))
-        return result
+        return parse_sources(self.sources)
+
+    def mixture_stages(self) -> list[MixtureStage]:
+        """The stages after the first, whose shares are those of `sources`."""
+        return parse_stages(self.stages, [path for path, _ in self.shares()])
+
+    def _check_mixture(self) -> None:
+        """Raise ConfigError where a source is never read, nothing is read at first, or max_epochs is no number of epochs."""
+        later = {number for stage in self.mixture_stages() for number, share in enumerate(stage.shares) if share}
+        for number, (path, share) in enumerate(self.shares()):
+            _require(share != 0 or number in later, f"data.sources: the share of {path!r} must be positive, got 0; it may be 0 "
+                     "where data.stages gives the source a share later.")
+        _require(any(share != 0 for _, share in self.shares()),
+                 "data.sources: every share is 0; the first tokens come from sources with a share.")
+        _require(0 <= self.max_epochs < float("inf"),
+                 f"data.max_epochs must be at least 0 (no limit), got {self.max_epochs}.")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from llama_jax.config import DataConfig
 from llama_jax.data.manifest import MANIFEST_FILE, PREPARE_PROGRESS
+from llama_jax.data.mixture import Mixture
+from llama_jax.data.position import DataPosition
 from llama_jax.data.raw_source import RawSource, name_sources
 from llama_jax.data.windows import TokenSource
 from llama_jax.errors import ConfigError, DataError
@@ -26,8 +28,16 @@ class Corpus:
     shares: list[float]
     """Share of each source as the config gives it, or else its number of tokens; they need not add up to 1."""
     heldout: list[TokenSource]
+    config: DataConfig
+    """What it was opened with."""
     notes: tuple[str, ...] = ()
     """Sentences for the user on what is unusual about this data."""
+
+    def mixture(self, *, seed: int, position: DataPosition | None = None) -> Mixture:
+        """The rows of the config's mixture after `position`; raises DataError as `Mixture`."""
+        config = self.config
+        return Mixture(self.sources, self.shares, seed=seed, position=position, stages=config.mixture_stages(),
+                       max_epochs=config.max_epochs, on_max_epochs=config.on_max_epochs)
 
 
 def open_corpus(config: DataConfig, vocab_size: int, *, workdir: Path, given: Tokenizer | None = None,
@@ -72,9 +82,10 @@ def open_corpus(config: DataConfig, vocab_size: int, *, workdir: Path, given: To
         heldout[name] = prepared.get(path) or open_raw(raw_heldout[path], "train", name=name)
     for source, name in zip([*sources, *heldout.values()], [*names.values(), *heldout], strict=True):
         source.name = name
-    shares = [share or source.manifest.tokens for (_, share), source in zip(config.shares(), sources, strict=True)]
+    shares = [source.manifest.tokens if share is None else share
+              for source, (_, share) in zip(sources, config.shares(), strict=True)]
     notes = (*_config_notes(config, raw), *_boundary_notes(tokenizer, prepared.values()))
-    return Corpus(tokenizer, sources, shares, list(heldout.values()), notes)
+    return Corpus(tokenizer, sources, shares, list(heldout.values()), config, notes)
 
 
 def _config_notes(config: DataConfig, raw: Container[str]) -> tuple[str, ...]:

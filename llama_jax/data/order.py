@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llama_jax.data.permutation import first_permuted, permuted
+from llama_jax.data.permutation import first_permuted, permuted, place_of
 from llama_jax.data.windows import Span
 
 
@@ -55,6 +55,12 @@ class EpochOrder:
         """The predictions that are read at `place`."""
         first = self.window(place) * self.length
         return self.available.spans(first, min(first + self.length, int(self.available.offsets[-1])))
+
+    def predictions(self, count: int) -> int:
+        """How many predictions the first `count` places hold."""
+        missing = len(self) * self.length - int(self.available.offsets[-1])  # what the last window is short of
+        last_is_read = place_of(len(self) - 1, len(self), keys=self.keys) < count
+        return count * self.length - (missing if last_is_read else 0)
 
     def rest(self, count: int) -> SpanSet:
         """The predictions that are unread after the first `count` places; takes one byte of memory per window."""

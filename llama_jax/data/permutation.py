@@ -37,11 +37,24 @@ def permuted(place: int, size: int, *, keys: tuple[int, ...]) -> int:
             return place
 
 
-def first_permuted(count: int, size: int, *, keys: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """The numbers at the first `count` places of the same permutation, in order, as int64 arrays of at most 2^16."""
+def place_of(number: int, size: int, *, keys: tuple[int, ...]) -> int:
+    """The place at which the permutation has `number`: the inverse of `permuted`."""
     half = _half_bits(size)
-    for begin in range(0, count, _CHUNK):
-        values = _feistel(np.arange(begin, min(begin + _CHUNK, count), dtype=np.uint64), half, keys=keys)
+    low = (1 << half) - 1
+    while True:
+        left, right = number >> half, number & low
+        for key in reversed(keys):
+            left, right = right ^ (_mix(left, key) & low), left
+        number = left << half | right
+        if number < size:
+            return number
+
+
+def first_permuted(count: int, size: int, *, keys: tuple[int, ...], start: int = 0) -> Iterator[np.ndarray]:
+    """The numbers at the first `count` places from `start` on, in order, as int64 arrays of at most 2^16."""
+    half, end = _half_bits(size), start + count
+    for begin in range(start, end, _CHUNK):
+        values = _feistel(np.arange(begin, min(begin + _CHUNK, end), dtype=np.uint64), half, keys=keys)
         while (outside := values >= size).any():
             values[outside] = _feistel(values[outside], half, keys=keys)
         yield values.astype(np.int64)

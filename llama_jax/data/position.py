@@ -44,6 +44,21 @@ class SourceProgress:
     """Number of the epoch under way."""
     cuts: tuple[EpochCut, ...] = ()
     """The cuts of the epoch under way, each of what the cuts before it left unread."""
+    documents: int = -1
+    """Documents whose first token was read, in all epochs; -1 in checkpoints of earlier versions, which did not count them."""
+    repeated: int = -1
+    """Tokens predicted in epochs after the first, without padding; -1 in checkpoints of earlier versions."""
+
+
+@dataclass(frozen=True)
+class PlannedTokens:
+    """Tokens that were read while a config planned certain shares, whatever part each source then had of them."""
+
+    keys: tuple[int, ...]
+    """`SourceProgress.key` of each source."""
+    weights: tuple[int, ...]
+    """Planned share of each source, as an integer."""
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -55,14 +70,24 @@ class DataPosition:
     keys: tuple[int, ...] = ()
     """`SourceProgress.key` of each source of the current mixture."""
     weights: tuple[int, ...] = ()
-    """Share of each source of the current mixture, as an integer."""
+    """Share of each source of the current mixture, as an integer; 0 for sources that are not read now."""
     rows: int = 0
     """Rows read from the current mixture."""
+    planned: tuple[PlannedTokens, ...] = ()
+    """The shares that were planned since the run began, in order; empty in checkpoints of earlier versions."""
 
     @property
     def tokens(self) -> int:
         """Tokens read from all sources together."""
         return sum(progress.tokens for progress in self.sources)
+
+    def known_plan(self) -> tuple[PlannedTokens, ...]:
+        """The planned shares; what an earlier version read, which did not record any, counts as planned as it was read."""
+        if self.planned or not self.tokens:
+            return self.planned
+        read = [(progress.key, progress.tokens) for progress in self.sources if progress.tokens]
+        keys, tokens = zip(*read, strict=True)
+        return (PlannedTokens(keys, tokens, self.tokens),)
 
     def match_sources(self, sources: Sequence[TokenSource]) -> list[SourceProgress]:
         """What has been read of each of `sources`; a source is recognised by its tokens, in whatever folder it is now.
@@ -95,7 +120,7 @@ def _new_progress(source: TokenSource, number: int, *, others: Sequence[SourcePr
     key = number
     if key in [progress.key for progress in others]:
         key = max(progress.key for progress in others) + 1
-    return SourceProgress(name, _path_of(source), source.digest, key)
+    return SourceProgress(name, _path_of(source), source.digest, key, documents=0, repeated=0)
 
 
 def _path_of(source: TokenSource) -> str:

@@ -52,6 +52,7 @@ class TokenSource:
         self._shards = self.manifest.shards
         self._offsets = np.cumsum([0] + [shard.tokens for shard in self._shards])
         self._map = lru_cache(_MOST_MAPPED)(lambda file, dtype: np.memmap(self.folder / file, dtype, "r"))
+        self._documents = np.cumsum([0] + [shard.documents for shard in self._shards])
         self._inferred_starts: dict[int, np.ndarray] = {}
         if self.manifest.bos_id == self.manifest.eos_id:
             for number, shard in enumerate(self._shards):
@@ -103,6 +104,19 @@ class TokenSource:
             at, number = last, number + 1
         return tokens, starts
 
+    def documents_before(self, places: np.ndarray) -> np.ndarray:
+        """How many documents begin before each of some places of the stream (int64, in any order)."""
+        order = np.argsort(places)
+        ordered = places[order]
+        edges = np.searchsorted(ordered, self._offsets)  # places from edges[n] on are in shard n
+        counts = np.repeat(self._documents, np.diff(edges, append=len(places)))
+        for number in np.flatnonzero(np.diff(edges)).tolist():
+            here = slice(edges[number], edges[number + 1])
+            counts[here] += np.searchsorted(self._document_places(number), ordered[here] - self._offsets[number])
+        result = np.empty_like(counts)
+        result[order] = counts
+        return result
+
     def row(self, spans: Sequence[Span]) -> TokenRow:
         """The predictions of `spans`, one after the other, padded to T; each span begins a segment of its own."""
         missing = self.sequence_length - sum(end - begin for begin, end in spans)
@@ -143,6 +157,14 @@ class TokenSource:
         if file := self._shards[number].starts:
             return self._map(file, START_DTYPE)
         return self._inferred_starts.get(number)
+
+    def _document_places(self, number: int) -> np.ndarray:
+        """Where documents begin in a shard; in shards of earlier versions, which do not say so, they are looked for once."""
+        places = self._starts(number)
+        if places is None:
+            tokens = self._map(self._shards[number].file, self.manifest.dtype)
+            places = self._inferred_starts[number] = np.flatnonzero(tokens == self.manifest.bos_id)
+        return places
 
     def _infer_starts(self, number: int) -> np.ndarray:
         """Where documents begin in a shard of an earlier version whose BOS and EOS are one token.

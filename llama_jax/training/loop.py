@@ -14,6 +14,7 @@ import jax
 
 from llama_jax.batch import Batch
 from llama_jax.config import Config, to_dict
+from llama_jax.data.ledger import ledger_table, source_totals
 from llama_jax.data.loader import load_batches
 from llama_jax.parallel.distributed import exit_at_once, first_line, lost_process_message
 from llama_jax.training.heldout import heldout_metrics
@@ -38,7 +39,8 @@ def fit(config: Config, workdir: Path, *, evaluators: Iterable[Evaluator] = ()) 
         evaluators: called with the parameters every `config.eval.every` steps and after the last.
 
     Returns:
-        The state after the last step; or, where SIGTERM or Ctrl-C stopped the run, the state that was saved then.
+        The state after the last step; or, where SIGTERM, Ctrl-C or data.max_epochs stopped the run, the state that was saved
+        then.
 
     Raises:
         ConfigError, DataError: what `open_training_run` finds wrong, before anything is compiled.
@@ -48,6 +50,7 @@ def fit(config: Config, workdir: Path, *, evaluators: Iterable[Evaluator] = ()) 
         try:
             state = _train(run, _initial_state(run))
             if int(state.step) == run.last_step:
+                _write_end(run)
                 _write_samples(run, state.params)
             return state
         except jax.errors.JaxRuntimeError as error:
@@ -70,11 +73,12 @@ def _train(run: TrainingRun, state: TrainState) -> TrainState:
     """Train from `state` to the last step, or to the step at which a stop is requested."""
     config = run.config
     saved_progress = run.checkpoints.progress(run.resume_step) if run.resume_step else None
-    meter = TrainingMeter(config, run.mixture, peak_flops=run.peak_flops, resume_step=run.resume_step, progress=saved_progress)
+    meter = TrainingMeter(config, run.mixture, peak_flops=run.peak_flops, last_step=run.last_step, resume_step=run.resume_step,
+                          progress=saved_progress)
     log = StepLog(run, meter)
     batches = load_batches(run.mixture, run.mesh, batch_size=config.training.batch_size, start=0,
                            stop=run.last_step - run.resume_step)
-    train_step = None
+    train_step, notes = None, run.mixture_notes()
     with catch_stop_signals() as stop_signals, closing(StepProfiler(config.profile, run.workdir)) as profiler:
         if warning := profiler.warning(run.last_step):
             run.writers.write_text(warning)
@@ -90,12 +94,15 @@ def _train(run: TrainingRun, state: TrainState) -> TrainState:
             state, metrics = train_step(state, batch)  # returns at once, while the devices compute
             log.add_dispatched(step, metrics)  # reads and writes the metrics of step - 1 meanwhile
 
+            for note in notes.get(step, ()):
+                run.writers.write_text(f"step {step}: {note}")
             if profiler.stops_after(step, run.last_step):
                 with log.pause(step):
                     run.writers.write_text(profiler.stop(step))
             if evaluators := _due_evaluators(run, step):
                 with log.pause(step):
                     _evaluate(run, step, params=state.params, evaluators=evaluators)
+                    _write_ledger(run, step)
             stop = agreed_stop(stop_signals, ask_others=run.is_due(step, config.training.log_every))
             if stop or run.is_due(step, config.checkpoint.every):
                 with log.pause(step):
@@ -135,6 +142,19 @@ def _evaluate(run: TrainingRun, step: int, *, params: Params, evaluators: Iterab
         values |= evaluator(params)
     if values:
         run.writers.write_metrics(step, {"tokens": run.data_position(step).tokens} | values)
+
+
+def _write_ledger(run: TrainingRun, step: int) -> None:
+    """Print how much has been read of every source."""
+    for line in ledger_table(source_totals(run.data_position(step))):
+        run.writers.write_text(line)
+
+
+def _write_end(run: TrainingRun) -> None:
+    """Say why the run ends before training.num_steps, where it does."""
+    if run.last_step < run.config.training.num_steps:
+        run.writers.write_text(f"stopped after step {run.last_step} of {run.config.training.num_steps}, which is saved: "
+                               f"{run.mixture.end_reason()}; raise data.max_epochs or change the mixture to go on from here")
 
 
 def _save_checkpoint(run: TrainingRun, state: TrainState, *, step: int, meter: TrainingMeter) -> None:

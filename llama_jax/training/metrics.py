@@ -8,6 +8,7 @@ import jax
 import optax
 
 from llama_jax.config import Config
+from llama_jax.data.ledger import source_totals
 from llama_jax.data.mixture import Mixture
 from llama_jax.data.windows import TokenSource
 from llama_jax.model.accounting import train_flops_per_token
@@ -54,18 +55,18 @@ class TrainingMeter:
         config: the run's.
         mixture: the rows that are read from `resume_step` on.
         peak_flops: FLOP/s of all devices together.
+        last_step: number of the run's last step.
         resume_step: steps that earlier sessions of the run have done.
         progress: what `progress` gave when the checkpoint of `resume_step` was saved.
     """
 
-    def __init__(self, config: Config, mixture: Mixture, *, peak_flops: float, resume_step: int = 0,
+    def __init__(self, config: Config, mixture: Mixture, *, peak_flops: float, last_step: int, resume_step: int = 0,
                  progress: dict[str, Any] | None = None):
-        progress = progress or {}
+        progress, self._last_step = progress or {}, last_step
         self._config, self._mixture, self._peak_flops, self._resume_step = config, mixture, peak_flops, resume_step
         self._learning_rate: optax.Schedule = learning_rate(config.optimizer, config.training.num_steps)
         self._tokens_per_step = config.training.batch_size * config.data.sequence_length
         self._flops_per_token = train_flops_per_token(config.model, config.data.sequence_length)
-        self._predicted_per_byte = _mixture_predicted_per_byte(mixture.sources, mixture.shares)
         self._nats = progress.get("nats", 0.0)  # summed over the predicted tokens since the last line
         self._predicted_tokens = progress.get("predicted_tokens", 0.0)
         self._earlier_seconds = progress.get("seconds", 0.0)
@@ -103,7 +104,8 @@ class TrainingMeter:
             loss (nats per token), perplexity and bits_per_byte over all predicted tokens since the last line; grad_norm and
             learning_rate of the step itself; tokens_per_second and mfu over the steps since the last line or pause
             (evaluation, checkpoint, profile); seconds over all sessions; seconds_left at this session's pace, pauses included;
-            tokens, and tokens and epochs per source, that the run has read.
+            tokens that the run has read, and the ledger of its sources. bits_per_byte takes the sources' bytes per token by the
+            shares of the step's last row.
         """
         now = time.perf_counter()
         tokens_per_second = (step - self._measured_step) * self._tokens_per_step / max(now - self._measured_since, 1e-9)
@@ -112,19 +114,19 @@ class TrainingMeter:
         self._nats = self._predicted_tokens = 0.0
         self._measured_step, self._measured_since = step, now
         training = self._config.training
-        position = self._mixture.position((step - self._resume_step) * training.batch_size)
+        rows = (step - self._resume_step) * training.batch_size
+        position = self._mixture.position(rows)
+        predicted_per_byte = _mixture_predicted_per_byte(self._mixture.sources, self._mixture.shares(rows - 1))
         return {
             "tokens": position.tokens,
             "loss": loss,
             "perplexity": perplexity(loss),
-            "bits_per_byte": bits_per_byte(loss, self._predicted_per_byte),
+            "bits_per_byte": bits_per_byte(loss, predicted_per_byte),
             "grad_norm": metrics["grad_norm"],
             "learning_rate": float(self._learning_rate(step)),
             "tokens_per_second": tokens_per_second,
             "mfu": tokens_per_second * self._flops_per_token / self._peak_flops,
             "seconds": self.seconds(),
-            "seconds_left": (training.num_steps - step) * seconds_per_step,
-            "sources": {
-                read.name: {"tokens": read.tokens, "epochs": round(read.epochs, 4)} for read in position.sources
-            },
+            "seconds_left": (self._last_step - step) * seconds_per_step,
+            "sources": {name: read.as_metrics() for name, read in source_totals(position).items()},
         }

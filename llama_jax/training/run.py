@@ -13,6 +13,7 @@ from llama_jax.config import Config
 from llama_jax.data.corpus import Corpus, open_corpus
 from llama_jax.data.mixture import Mixture
 from llama_jax.data.position import DataPosition
+from llama_jax.errors import ConfigError
 from llama_jax.formats.base import WeightSource
 from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.model.accounting import MFU_FORMULA, parameter_count
@@ -54,12 +55,20 @@ class TrainingRun(NamedTuple):
 
     @property
     def last_step(self) -> int:
-        """Number of the run's last step."""
-        return self.config.training.num_steps
+        """Number of the run's last step: training.num_steps, or the last one before data.max_epochs ends the run."""
+        training = self.config.training
+        return self.resume_step + self.mixture.steps(training.num_steps - self.resume_step, batch_size=training.batch_size)
 
     def is_due(self, step: int, every: int) -> bool:
         """Whether something that happens every `every` steps (0: never) and after the last step is due after `step`."""
         return step == self.last_step or (every > 0 and step % every == 0)
+
+    def mixture_notes(self) -> dict[int, list[str]]:
+        """Sentences on the mixture's changes, by the step in which they happen."""
+        notes: dict[int, list[str]] = {}
+        for row, sentence in self.mixture.notes():
+            notes.setdefault(self.resume_step + row // self.config.training.batch_size + 1, []).append(sentence)
+        return notes
 
     def data_position(self, step: int) -> DataPosition:
         """The data position after `step`: how much of every source the run has read."""
@@ -74,7 +83,7 @@ def open_training_run(config: Config, workdir: Path, *, evaluators: Iterable[Eva
     compiled.
 
     Raises:
-        ConfigError: the config does not suit the devices, the run directory, its checkpoint or the initial weights.
+        ConfigError: the config does not suit the devices, the run directory, its checkpoint, the initial weights or the data.
         DataError: data, tokenizer or checkpoint are missing, damaged or do not fit each other.
     """
     mesh = make_mesh(config.mesh)
@@ -87,7 +96,8 @@ def open_training_run(config: Config, workdir: Path, *, evaluators: Iterable[Eva
     with closing(checkpoints):
         corpus = _open_shared_corpus(config, workdir, tokenizer=tokenizer)
         position = restore_data_position(checkpoints, resume_step, workdir=workdir, tokenizer=tokenizer)
-        mixture = Mixture(corpus.sources, corpus.shares, seed=config.training.seed, position=position)
+        mixture = corpus.mixture(seed=config.training.seed, position=position)
+        _check_first_step(config, mixture, resume_step=resume_step)
         write_run_config(config, workdir)
         writers = MetricWriters(workdir, config.training.num_steps, start=resume_step, active=jax.process_index() == 0)
         peak_flops, peak_source = total_peak_flops(config)
@@ -100,6 +110,13 @@ def open_training_run(config: Config, workdir: Path, *, evaluators: Iterable[Eva
             for line in [*notes, *_describe_run(run, peak_source)]:
                 writers.write_text(line)
             yield run
+
+
+def _check_first_step(config: Config, mixture: Mixture, *, resume_step: int) -> None:
+    """Raise ConfigError where a new run has too little text for one step within data.max_epochs."""
+    if resume_step == 0 and mixture.steps(1, batch_size=config.training.batch_size) == 0:
+        raise ConfigError(f"no step can be trained: {mixture.end_reason()} within the first {config.training.batch_size} rows; "
+                          "raise data.max_epochs, or set --data.on_max_epochs warn.")
 
 
 def _open_shared_corpus(config: Config, workdir: Path, *, tokenizer: Tokenizer | None) -> Corpus:
@@ -117,7 +134,7 @@ def _describe_run(run: TrainingRun, peak_source: str) -> list[str]:
     config, corpus, devices = run.config, run.corpus, jax.devices()
     axes = " x ".join(f"{axis} {size}" for axis, size in run.mesh.shape.items())
     sources = [f"{source.name} {share:.1%} ({source.manifest.tokens:,} tokens, {source.manifest.documents:,} documents)"
-               for source, share in zip(corpus.sources, Mixture.normalise(corpus.shares), strict=True)]
+               for source, share in zip(corpus.sources, run.mixture.shares(0), strict=True)]
     lines = [
         f"{config.name}: {parameter_count(config.model):,} parameters, {config.training.num_steps:,} steps of "
         f"{config.training.batch_size} x {config.data.sequence_length} tokens on {len(devices)} {devices[0].device_kind} "

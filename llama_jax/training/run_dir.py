@@ -10,7 +10,6 @@ import jax
 from llama_jax.config import Config, config_from_dict, from_dict, to_dict
 from llama_jax.config.compare import changes, check_same_model
 from llama_jax.data.corpus import open_corpus
-from llama_jax.data.mixture import Mixture
 from llama_jax.data.position import DataPosition
 from llama_jax.errors import ConfigError, DataError, LlamaError
 from llama_jax.files.atomic import write_atomic
@@ -78,7 +77,7 @@ def restore_data_position(checkpoints: Checkpoints, step: int, *, workdir: Path,
     except DataError as error:
         raise DataError(f"the checkpoint of step {step}, of an earlier version, does not say what was read, and its sources "
                         f"cannot be opened to work it out: {error}") from None
-    return Mixture(corpus.sources, corpus.shares, seed=saved.training.seed).position(step * saved.training.batch_size)
+    return corpus.mixture(seed=saved.training.seed).position(step * saved.training.batch_size)
 
 
 def _resume_step(config: Config, workdir: Path, *, checkpoints: Checkpoints) -> tuple[int, list[str]]:

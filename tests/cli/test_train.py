@@ -93,7 +93,7 @@ def test_help_without_a_config(capsys):
     out = capsys.readouterr().out
     assert caught.value.code == 0 and "usage: python train.py --config FILE" in out
     listed = dict(re.findall(r"^  (\S+) +(\S.*)$", out, re.MULTILINE))
-    for file in sorted((ROOT / "configs").glob("*.py")):
+    for file in sorted({*(ROOT / "configs").rglob("*.py")} - {*(ROOT / "configs/ablations").glob("*.py")}):
         name = file.relative_to(ROOT / "configs").with_suffix("").as_posix()
         assert file.read_text().startswith(f'"""{listed.pop(name)}\n')
     assert listed == {}
@@ -125,7 +125,7 @@ def test_a_file_wins_over_a_name(runs, tmp_path, monkeypatch, name):
 def test_unknown_configs_are_answered_with_the_nearest_and_all(capsys):
     said = error_of(capsys, "--config", "llama2_7B")
     assert "no config file llama2_7B, and no packaged config of that name; did you mean llama2_7b" in said
-    assert "; known: 13b, 1b, 33b, 65b, 7b, llama2_13b, " in said
+    assert "; known: 13b, 1b, 33b, 65b, 7b, data/seven, llama2_13b, " in said
 
 
 @pytest.mark.parametrize("arguments, sentence", [
@@ -142,6 +142,10 @@ def test_unknown_configs_are_answered_with_the_nearest_and_all(capsys):
     (["--training.batch_size", "0"], "training.batch_size must be positive, got 0."),
     (["--data.sequence_length=64", "--model.max_length=32"], "must not exceed model.max_length, got 64 and 32."),
     (["--data.sources", "a", "a"], "name a twice"),
+    (["--data.sources", "wiki=1", "books=0", "--data.stages", "1e6: boks=1"], "'boks' is no source of data.sources; did you mean "
+     "books?"),
+    (["--data.stage", "1e6: tinyshakespeare=1"], "unknown argument --data.stage; did you mean data.stages"),
+    (["--data.on_max_epochs", "stopp"], "data.on_max_epochs cannot be 'stopp'; did you mean stop?"),
     (["--compute.dtype", "float16"], "compute.dtype cannot be 'float16'; did you mean bfloat16 or float32?"),
     (["--model.norm-position=pos", "--model.dim", "64"], "model.norm_position cannot be 'pos'; did you mean post?"),
     (["--model.rope_scaling.kind", "linaer"], "model.rope_scaling.kind cannot be 'linaer'; did you mean linear?"),

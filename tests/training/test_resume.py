@@ -106,7 +106,10 @@ def test_batch_size_length_mixture_and_seed_one_after_the_other(config, trained,
     seen += trained(changed(config, 40, batch_size=8))
     written = lines(tmp_path / "run")
     assert [written[step]["tokens"] for step in (20, 30, 40)] == [20_480, 25_600, 30_720]
-    assert written[40]["sources"] == {"docs": {"tokens": 30_720, "epochs": pytest.approx(480 / 844, abs=1e-4)}}
+    read = written[40]["sources"]["docs"]
+    assert (read["tokens"], read["epochs"]) == (30_720, pytest.approx(480 / 844, abs=1e-4))
+    assert (read["planned"], read["realised"], read["repeated"]) == (1.0, 1.0, 0) and {*written[40]["sources"]} == {"docs"}
+    assert 30_720 / 12 * 0.99 < read["documents"] < 30_720 / 12 * 1.01
     assert texts_read(seen) == {1}
 
     trained(changed(config, 50, batch_size=16, accumulation_steps=2, sequence_length=32, seed=5))
