@@ -51,6 +51,8 @@ def prepared(path: Path, study: Study, **options) -> StudyFolder:
      "arm learned differs from the baseline rope in data; "),
     (lambda s: replace(s, arms=tuple(replace(arm, config=replace(arm.config, data=replace(arm.config.data, heldout_fraction=0.0)))
                                      for arm in s.arms)), "nothing is held out; set data.heldout or data.heldout_fraction."),
+    (lambda s: replace(s, arms=tuple(replace(arm, config=replace(arm.config, data=replace(arm.config.data, max_epochs=2.0)))
+                                     for arm in s.arms)), "equally many tokens; set data.max_epochs 0, or data.on_max_epochs"),
     (lambda s: replace(s, lengths=(64, 64)), "lengths must be different and at least 2, got"),
 ])
 def test_what_is_no_study_is_one_sentence(tmp_path, change, sentence):

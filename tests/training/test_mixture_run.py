@@ -90,7 +90,7 @@ def test_a_stop_changes_neither_what_is_read_nor_the_ledger(config, tmp_path, ca
 
 def test_no_step_within_the_limit_is_an_error(config, tmp_path):
     config = replace(config, data=replace(config.data, max_epochs=0.01))
-    with pytest.raises(ConfigError, match=r"no step can be trained: books would pass data.max_epochs 0.01 within the first 8 rows"):
+    with pytest.raises(ConfigError, match=r"books would pass data.max_epochs 0.01 within the first 8 rows; raise"):
         fit(config, tmp_path / "run")
 
 
