@@ -48,11 +48,17 @@ class TokenizerTrainOptions:
 
 @dataclass(frozen=True)
 class TokenizerReportOptions:
-    """Measure how finely a tokenizer splits texts."""
+    """Measure how finely a tokenizer splits texts: bytes per token, tokens per word, byte tokens, unknown tokens, digits."""
 
     tokenizer: TokenizerPath
-    input: TextFiles
+    input: Annotated[tuple[str, ...], tyro.conf.arg(help=(
+        "Texts as PATH, or as NAME=PATH to count them under a name; NAME may be SOURCE/LANGUAGE. PATH is a file or a folder, as "
+        "prepare reads them."))]
     text_key: TextKey = "text"
+    reference: str = ""
+    """Folder or file of another tokenizer to compare with."""
+    output: str = ""
+    """Folder for report.md, report.html, report.json and a plot; empty: the tables are only printed."""
 
 
 @dataclass(frozen=True)

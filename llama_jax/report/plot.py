@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 _BAR_COLOR, _ERROR_COLOR = "#4878a8", "#333333"
 _LOWER_COLOR, _HIGHER_COLOR, _OPEN_COLOR = "#0072b2", "#d55e00", "#777777"
+_SERIES_COLORS = ("#0072b2", "#d55e00", "#009e73", "#b05a8c")
 _CLIPPED = 8.0
 """What reaches further from 0 than this many times the median does not widen the axis; an arrow points to it."""
 
@@ -60,6 +61,14 @@ class Point(NamedTuple):
     high: float
 
 
+class BarPanel(NamedTuple):
+    """One of the plots of a grouped bar plot."""
+
+    xlabel: str
+    values: Mapping[str, Sequence[float]]
+    """A value per group, by the name of the series."""
+
+
 def bar_plot(bars: Sequence[Bar], name: str, *, marks: Sequence[Marks] = ()) -> bytes:
     """PNG file of bars on an axis from 0 to 100 percent, the first at the top; the legend calls them `name`."""
     with plot_style():
@@ -77,6 +86,33 @@ def bar_plot(bars: Sequence[Bar], name: str, *, marks: Sequence[Marks] = ()) -> 
         axes.set(xlim=(0, 100), xlabel="percent")
         figure.legend(frameon=False, fontsize=8, loc="upper center", ncols=3)
         figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / figure.get_figheight()))
+        return png_of(figure)
+
+
+def grouped_bar_plot(groups: Sequence[str], panels: Sequence[BarPanel]) -> bytes:
+    """PNG file of panels side by side that share their groups of bars, the first group at the top, with one legend above them.
+
+    Every panel has the same series, whose bars stand below each other in a group.
+    """
+    names = list(panels[0].values)
+    height = 0.8 / len(names)
+    with plot_style():
+        figure = Figure(figsize=(4.4 * len(panels) + 1, 1.2 + 0.24 * (len(names) + 0.6) * len(groups)), dpi=130)
+        axes_of_panels = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for axes, panel in zip(axes_of_panels, panels, strict=True):
+            for number, name in enumerate(names):
+                places = [place + (number - (len(names) - 1) / 2) * height for place in range(len(groups))]
+                bars = axes.barh(places, panel.values[name], height=0.92 * height, color=_SERIES_COLORS[number], label=name)
+                axes.bar_label(bars, fmt="{:.3g}", padding=3, fontsize=8)
+            axes.set_xlim(0, 1.15 * max([0.0, *(value for values in panel.values.values() for value in values)]) or 1.0)
+            axes.set(xlabel=panel.xlabel)
+            axes.grid(axis="x", alpha=0.25)
+            axes.set_axisbelow(True)
+        axes_of_panels[0].set_yticks(range(len(groups)), groups)
+        axes_of_panels[0].invert_yaxis()
+        handles, labels = axes_of_panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, frameon=False, fontsize=8.5, loc="upper center", ncols=len(names))
+        figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / figure.get_figheight()), w_pad=2)
         return png_of(figure)
 
 

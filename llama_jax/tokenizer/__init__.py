@@ -7,7 +7,7 @@ from llama_jax.lazy import lazy_getattr
 if TYPE_CHECKING:
     from llama_jax.tokenizer.base import IncrementalDecoder, Tokenizer
     from llama_jax.tokenizer.bpe import Tiktoken, TokenizerJson
-    from llama_jax.tokenizer.fertility import measure_fertility
+    from llama_jax.tokenizer.fertility import TokenCounts, count_tokens, measure_fertility
     from llama_jax.tokenizer.load import NoTokenizer, holds_tokenizer, load_tokenizer
     from llama_jax.tokenizer.sentencepiece import SentencePiece
     from llama_jax.tokenizer.special_tokens import SpecialTokens, read_special_tokens
@@ -19,8 +19,10 @@ _MODULES = {
     "SentencePiece": "sentencepiece",
     "SpecialTokens": "special_tokens",
     "Tiktoken": "bpe",
+    "TokenCounts": "fertility",
     "Tokenizer": "base",
     "TokenizerJson": "bpe",
+    "count_tokens": "fertility",
     "holds_tokenizer": "load",
     "load_tokenizer": "load",
     "measure_fertility": "fertility",
@@ -36,8 +38,10 @@ __all__ = [
     "SentencePiece",
     "SpecialTokens",
     "Tiktoken",
+    "TokenCounts",
     "Tokenizer",
     "TokenizerJson",
+    "count_tokens",
     "holds_tokenizer",
     "load_tokenizer",
     "measure_fertility",

@@ -35,6 +35,8 @@ class Tokenizer(ABC):
     """Begins a document. Where a tokenizer has no BOS token, this is `eos_id`."""
     eos_id: int
     """Ends a document."""
+    unknown_id: int | None = None
+    """Stands for what the tokenizer has no piece for; None where there is no such token."""
     errors = "replace"
     """How bytes that are not UTF-8 are decoded: the name of a codecs error handler."""
 

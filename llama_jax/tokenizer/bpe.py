@@ -139,7 +139,8 @@ class TokenizerJson(Tokenizer):
         super().__init__(model, special_tokens or SpecialTokens())
         try:
             self._tokenizer = tokenizers.Tokenizer.from_buffer(model)
-            decoder = json.dumps(json.loads(model).get("decoder"))
+            content = json.loads(model)
+            decoder = json.dumps(content.get("decoder"))
         except Exception as error:  # the library raises `Exception` itself
             raise DataError(f"{source} is not a tokenizer of the tokenizers library ({str(error)[:200]}); get it "
                             "again.") from None
@@ -156,6 +157,8 @@ class TokenizerJson(Tokenizer):
             raise DataError(f"{source} has no end-of-text token; name it as eos_token in a tokenizer_config.json beside it.")
         bos = self._find_control_token(beside.bos_token, _BOS_NAMES, known=beside.bos_id)
         self.bos_id, self.eos_id = eos if bos is None else bos, eos
+        unknown = content["model"].get("unk_token")
+        self.unknown_id = content["model"].get("unk_id") if unknown is None else self._tokenizer.token_to_id(unknown)
 
     def _find_control_token(self, named: str | None, usual: tuple[str, ...], *, known: int | None) -> int | None:
         """Id of the token that a file names, else the id that a file gives, else the id of the first `usual` name there is."""

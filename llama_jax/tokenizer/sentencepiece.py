@@ -37,6 +37,7 @@ class SentencePiece(Tokenizer):
         self.vocab_size = self._processor.vocab_size()
         self.bos_id = self._processor.bos_id()
         self.eos_id = self._processor.eos_id()
+        self.unknown_id = self._processor.unk_id()
         if min(self.bos_id, self.eos_id) < 0:
             raise DataError(f"{source} has no BOS or EOS piece; train it with `python -m llama_jax tokenizer train`.")
 

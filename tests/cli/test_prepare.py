@@ -170,7 +170,7 @@ def test_wrong_usage(capsys, arguments, words):
     ("prepare", {"input", "tokenizer", "output", "text_key", "document_separator", "workers", "shard_tokens", "heldout_output",
                  "heldout_fraction"}),
     ("tokenizer train", {"input", "output", "vocab_size", "text_key"}),
-    ("tokenizer report", {"tokenizer", "input", "text_key"}),
+    ("tokenizer report", {"tokenizer", "input", "text_key", "reference", "output"}),
 ])
 def test_help(capsys, command, options):
     with pytest.raises(SystemExit) as caught:
