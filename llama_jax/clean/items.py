@@ -29,6 +29,11 @@ DAMAGE = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, UnicodeDecodeE
 class Dropped(Exception):
     """Raised by a reader or an edit for a document that is not kept; its text is the reason in a few words ("no section")."""
 
+    def __init__(self, reason: str, *, id: str = ""):
+        """`id` identifies the item within its file, for examples."""
+        super().__init__(reason)
+        self.id = id
+
 
 class DamagedInput(Exception):
     """Raised by a reader for a file whose rest cannot be read; its text says what is wrong with it."""

@@ -95,7 +95,7 @@ class ReadFiles(CountedStep):
                 note.update()
                 if isinstance(item, Dropped):
                     self.stat_update("documents_in")
-                    self.drop(str(item), name=file.name, text="")
+                    self.drop(str(item), name=f"{file.name}/{item.id}" if item.id else file.name, text="")
                     continue
                 self.count_in(item.text)
                 yield self.keep(Document(item.text, f"{file.name}/{item.id}" if item.id else file.name, metadata=item.metadata),
