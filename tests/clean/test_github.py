@@ -97,8 +97,9 @@ def test_names_that_are_refused(licence, reason):
 
 
 def test_files_by_name():
-    expected = {"a/b.py": "Python", "x.CPP": "C++", "README.md": "Markdown", "Makefile": "Makefile",
-                "src/CMakeLists.txt": "CMake", "lib.rs": "Rust", "m.h": "C", "a.rst": "reStructuredText", "a.tex": "TeX", "b.ts": "TypeScript"}
+    expected = {
+        "a/b.py": "Python", "x.CPP": "C++", "README.md": "Markdown", "Makefile": "Makefile", "src/CMakeLists.txt":
+        "CMake", "lib.rs": "Rust", "m.h": "C", "a.rst": "reStructuredText", "a.tex": "TeX", "b.ts": "TypeScript"}
     assert {path: language_of(path) for path in expected} == expected
     for path in ("logo.png", "data.csv", "package-lock.json", "yarn.lock", "model.bin", "config.yaml", "words.txt", "x.jsonl",
                  "py"):
