@@ -1,6 +1,6 @@
 """CommonCrawl (paper, section 2.1): web archives by CCNet's steps, with the main text of pages instead of all text.
 
-Main text by trafilatura, lines deduplicated over all pages, language.
+Main text by trafilatura, lines deduplicated over all pages, language, and perplexity by an n-gram model of Wikipedia.
 """
 
 import logging
@@ -11,6 +11,7 @@ from typing import Any
 from llama_jax.clean.items import Dropped
 from llama_jax.clean.language import keep_languages
 from llama_jax.clean.lines import HashLines, RemoveLines, deduplicate_lines_stage
+from llama_jax.clean.perplexity import PERPLEXITY_FILE, TrainPerplexity, check_perplexity_options, keep_buckets, perplexity_steps
 from llama_jax.clean.stages import Stage, Workplace
 from llama_jax.clean.warc import PLAIN, read_warc
 
@@ -21,13 +22,24 @@ MIN_CHARACTERS = 300
 def recipe(place: Workplace, options: Any) -> list[Stage]:
     """The stages that clean web archives."""
     language = keep_languages(options.languages, threshold=options.language_threshold, model=options.language_model)
-    return [
+    with_perplexity = check_perplexity_options(options)
+    stages = [
         place.stage("text", place.read(read_warc), place.edit("main text", main_text), HashLines(place.folder("lines")),
                     place.write("text")),
         deduplicate_lines_stage(place),
-        place.stage("pages", place.read_again("text"), RemoveLines(place.folder("lines"), examples=place.examples()),
-                    place.edit("language", language), place.write()),
     ]
+    filters = [place.edit("language", language)]
+    if options.perplexity_text:
+        train = TrainPerplexity(options.perplexity_text, place.output / PERPLEXITY_FILE, examples=place.examples())
+        stages.append(place.stage("train perplexity", train, tasks=1))
+    if with_perplexity:
+        filters += perplexity_steps(place, options)
+    pages = [place.read_again("text"), RemoveLines(place.folder("lines"), examples=place.examples()), *filters]
+    if with_perplexity and not options.perplexity_thresholds:
+        stages.append(place.stage("pages", *pages, place.write("measured")))
+        choose = keep_buckets(options.buckets, counted=place.folder("counted"))
+        pages = [place.read_again("measured"), place.edit("buckets", choose)]
+    return [*stages, place.stage("kept pages", *pages, place.write())]
 
 
 def main_text(text: str, metadata: dict[str, Any]) -> str:
@@ -46,15 +58,10 @@ def main_text(text: str, metadata: dict[str, Any]) -> str:
 def extract_html(html: str) -> str:
     """The main text of an HTML page by trafilatura, a line per paragraph, list item or row of a table.
 
-    Raises Dropped where there is none, or where trafilatura fails.
+    Raises Dropped where there is none.
     """
-    try:
-        # without its own deduplication, which remembers earlier pages
-        text = _trafilatura()(_collapse_whitespace(html), include_comments=False, deduplicate=False)
-    except RecursionError:
-        raise
-    except Exception:  # of whatever kind: the page is counted, the others go on
-        raise Dropped("extraction failed") from None
+    # without its own deduplication, which remembers earlier pages
+    text = _trafilatura()(_collapse_whitespace(html), include_comments=False, deduplicate=False)
     if not text:
         raise Dropped("no main text")
     lines = [_table_row(line) if line.lstrip().startswith("|") else line for line in text.splitlines()]

@@ -73,7 +73,7 @@ def deduplicate_lines_stage(place: Workplace) -> Stage:
 class HashLines(PipelineStep):
     """Saves the hashes of the lines of all documents of a task, sorted: each once, and which of them come several times."""
 
-    type, name = "clean", "hash lines"
+    type, name = "uncounted", "hash lines"
 
     def __init__(self, folder: Path):
         super().__init__()
@@ -99,7 +99,7 @@ class CompareLines(PipelineStep):
     Saves them for all tasks together: hashes sorted by task and value, and where those of each task begin.
     """
 
-    type, name = "clean", "compare lines"
+    type, name = "uncounted", "compare lines"
 
     def __init__(self, folder: Path, tasks: int):
         super().__init__()
@@ -150,7 +150,7 @@ class RemoveLines(CountedStep):
                 yield self.keep(document, before=before)
             else:
                 self.drop("no line of its own", name=document.id, text=before)
-        self.save_examples(rank)
+        self.save_examples(rank, tasks=world_size)
 
     def _common_with_earlier_tasks(self, rank: int) -> np.ndarray:
         """uint64, sorted."""

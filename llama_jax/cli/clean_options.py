@@ -37,3 +37,13 @@ class CleanOptions:
     """commoncrawl: least probability of the language of a page (CCNet: 0.5)."""
     language_model: str = ""
     """commoncrawl: a fastText model file, such as lid.176.bin; without it, py3langid's model decides."""
+    perplexity_text: tuple[str, ...] = ()
+    """commoncrawl: Wikipedia text (.txt, .jsonl, .parquet) on which to train an n-gram model for the perplexity of pages."""
+    perplexity_model: str = ""
+    """commoncrawl: such a model, perplexity.npz of an earlier output, or a model of KenLM (.arpa, .bin), such as CCNet's."""
+    perplexity_tokenizer: str = ""
+    """commoncrawl: the SentencePiece model whose pieces are the words of a model of KenLM."""
+    perplexity_thresholds: tuple[float, ...] = ()
+    """commoncrawl: the perplexities where the buckets head and middle end; none: a third of the pages each."""
+    buckets: tuple[Literal["head", "middle", "tail"], ...] = ("head",)
+    """commoncrawl: the buckets of perplexity that are kept."""
