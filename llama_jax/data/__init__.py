@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from llama_jax.data.hash_split import HashSplit, is_held_out
     from llama_jax.data.hub import HubSplit
     from llama_jax.data.inputs import find_inputs, read_input
+    from llama_jax.data.ledger import SourceTotals, source_totals
     from llama_jax.data.loader import batch_sharding, load_batches, load_heldout
     from llama_jax.data.manifest import Manifest, Shard, read_manifest, verify_shards
     from llama_jax.data.mixture import Mixture
@@ -31,6 +32,7 @@ _MODULES = {
     "Shard": "manifest",
     "SourceProgress": "position",
     "SourceReader": "reader",
+    "SourceTotals": "ledger",
     "Span": "windows",
     "TokenRow": "windows",
     "TokenSource": "windows",
@@ -49,6 +51,7 @@ _MODULES = {
     "read_documents": "sources",
     "read_input": "inputs",
     "read_manifest": "manifest",
+    "source_totals": "ledger",
     "verify_shards": "manifest",
 }
 """The module of every public name. It is imported when the name is first used: the worker processes of `prepare_data` import
@@ -65,6 +68,7 @@ __all__ = [
     "Shard",
     "SourceProgress",
     "SourceReader",
+    "SourceTotals",
     "Span",
     "TokenRow",
     "TokenSource",
@@ -83,6 +87,7 @@ __all__ = [
     "read_documents",
     "read_input",
     "read_manifest",
+    "source_totals",
     "verify_shards",
 ]
 

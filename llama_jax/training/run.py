@@ -146,6 +146,8 @@ def _describe_run(run: TrainingRun, peak_source: str) -> list[str]:
         *corpus.notes,
         f"{MFU_FORMULA}; peak {run.peak_flops / 1e12:.3g} TFLOP/s ({peak_source})",
     ]
+    if run.last_step < config.training.num_steps:
+        lines.append(f"this run ends after step {run.last_step:,}, because {run.mixture.end_reason()}")
     if run.initial_weights is not None:
         lines.append(f"weights: {run.initial_weights.format} {config.init_from}; tokenizer: {corpus.tokenizer}")
     return lines

@@ -68,7 +68,7 @@ def folders(folder_of) -> list:
 
 @given(shares=SHARES, stages=STAGES, max_epochs=LIMITS, action=ACTIONS, T=st.sampled_from([2, 5, 8]),
        stops=st.lists(st.integers(0, 50), max_size=4))
-@settings(PROPERTY, max_examples=150)
+@settings(PROPERTY, max_examples=60)
 def test_rows_are_those_of_a_simulation_with_stops_or_without(folders, shares, stages, max_epochs, action, T, stops):
     sources = [TokenSource(folder, T) for folder in folders]
     rules = {"seed": 1, "stages": stages, "max_epochs": max_epochs, "on_max_epochs": action}
@@ -95,7 +95,7 @@ LEG = st.tuples(st.sampled_from([2, 5, 8]), st.integers(0, 40), SHARES, STAGES, 
 
 
 @given(legs=st.lists(LEG, min_size=2, max_size=4))
-@settings(PROPERTY, max_examples=80)
+@settings(PROPERTY, max_examples=50)
 def test_limits_and_stages_hold_over_resumes_with_other_rows(folders, legs):
     """Every session has another T, mixture, limit and seed: no source is read beyond a limit, a stage begins at its token."""
     position = DataPosition()

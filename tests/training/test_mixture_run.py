@@ -45,6 +45,7 @@ def test_a_run_that_would_pass_a_limit_stops(config, tmp_path, capsys):
     run = tmp_path / "run"
     assert int(fit(config, run).step) == 9 and Checkpoints(run / "checkpoints").latest() == 9
     said = capsys.readouterr().out
+    assert "this run ends after step 9, because wiki would pass data.max_epochs 2" in said
     assert "step 5: another stage of the mixture begins: books 25.0%, wiki 75.0% (data.stages)" in said
     assert ("stopped after step 9 of 12, which is saved: wiki would pass data.max_epochs 2; raise data.max_epochs or change the "
             "mixture to go on from here") in said
