@@ -31,7 +31,7 @@ KINDS = {
     "github": Kind("source trees, and JSON lines with `content` or `text`", (), source_trees=True),
     "wikipedia": Kind("MediaWiki XML dumps", (".xml", ".xml.bz2", ".xml.gz")),
     "books": Kind("plain texts of Project Gutenberg, also inside .zip", (".txt", ".txt.gz", ".zip")),
-    "arxiv": Kind("sources of papers: .tex, .gz of one, .tar and .tar.gz", (".tex", ".gz", ".tar", ".tgz")),
+    "arxiv": Kind("sources of papers: .tex, .gz of one, .tar and .tar.gz", (".tex", ".gz", ".tar", ".tgz", ".pdf")),
     "stackexchange": Kind("Posts.xml of the data dumps, also inside .7z", ("posts.xml", ".7z")),
 }
 
