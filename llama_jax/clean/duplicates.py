@@ -29,27 +29,26 @@ _FLUSH_BYTES = 1 << 16
 _KEY = np.dtype([("high", "<u8"), ("low", "<u8"), ("document", "<u4"), ("part", "<u4")])
 
 
-def duplicate_stages(
-    place: Workplace, name: str, *steps: PipelineStep, keys: Keys, drop: DropParts, output: str = "",
-) -> list[Stage]:
-    """Stages that run `steps`, the first of which reads, and then take from the documents what occurred before.
+def find_duplicates(
+    place: Workplace, name: str, *steps: PipelineStep, keys: Keys, drop: DropParts,
+) -> tuple[list[Stage], list[PipelineStep]]:
+    """Take from all documents what occurred before.
 
     Args:
-        place: where they work.
-        name: of the last step, and begin of the names of the stages.
-        steps: what comes before.
+        place: where the stages work.
+        name: of the step that drops, and the begin of the names of the stages.
+        steps: what comes before, the first of which reads.
         keys: the keys of a text.
         drop: what is done to a text of which some parts occurred before.
-        output: name for `read_again` of a later stage; empty: these are the last ones.
+
+    Returns:
+        (stages that run `steps` and find what occurs again, the steps that begin the next stage: they read and drop).
     """
     buckets = max(1, min(sum(file.bytes for file in place.files) // BUCKET_BYTES, 1_000))
-    folder = place.folder(f"keys of {name}")
-    last = DropRepeated(name, folder=folder, drop=drop, examples=place.examples())
-    return [
-        place.stage(f"{name}-keys", *steps, place.write(f"before {name}"), WriteKeys(folder, keys=keys, buckets=buckets)),
-        place.stage(f"{name}-sort", FindRepeated(folder), tasks=buckets),
-        place.stage(name, place.read_again(f"before {name}"), last, place.write(output)),
-    ]
+    folder, before = place.folder(f"{name} keys"), f"{name} before"
+    stages = [place.stage(f"{name} keys", *steps, place.write(before), WriteKeys(folder, keys=keys, buckets=buckets)),
+              place.stage(f"{name} sort", FindRepeated(folder), tasks=buckets)]
+    return stages, [place.read_again(before), DropRepeated(name, folder=folder, drop=drop, examples=place.examples())]
 
 
 def drop_whole(text: str, parts: list[int]) -> str:

@@ -1,12 +1,11 @@
 """GitHub (paper, section 2.1): code under Apache, BSD and MIT licences, without licence headers, every file once."""
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llama_jax.clean.duplicates import drop_whole, duplicate_stages
+from llama_jax.clean.duplicates import drop_whole, find_duplicates
 from llama_jax.clean.items import (
     VENDORED,
     DamagedInput,
@@ -17,6 +16,7 @@ from llama_jax.clean.items import (
     open_raw,
     read_lines,
 )
+from llama_jax.clean.json_records import parse_record
 from llama_jax.clean.licences import is_licence_file, licence_of_files, permit_named
 from llama_jax.clean.source_files import MAX_SOURCE_BYTES, check_lines, language_of, strip_header
 from llama_jax.clean.stages import Stage, Workplace
@@ -29,8 +29,9 @@ _REPOSITORY_FIELDS = ("repo_name", "repository", "max_stars_repo_name")
 
 def recipe(place: Workplace, options: Any) -> list[Stage]:
     """The stages that clean code: files of permitted licences and readable lines, without headers, each content once."""
-    return duplicate_stages(place, "duplicates", place.read(read_code), place.edit("lines", check_lines),
-                            place.edit("headers", strip_header), keys=whole_text, drop=drop_whole)
+    stages, unique = find_duplicates(place, "duplicates", place.read(read_code), place.edit("lines", check_lines),
+                                     place.edit("headers", strip_header), keys=whole_text, drop=drop_whole)
+    return [*stages, place.stage("unique", *unique, place.write())]
 
 
 def whole_text(text: str) -> list[str]:
@@ -113,17 +114,6 @@ def _of_record(line: bytes, number: int) -> RawDocument:
         raise Dropped(f"larger than {MAX_SOURCE_BYTES >> 20} MiB")
     name = "/".join(part for part in (repository, path) if isinstance(part, str))
     return RawDocument(unix_lines(text), name or str(number), metadata)
-
-
-def parse_record(line: bytes) -> dict[str, Any]:
-    """The object of one JSON line; raises Dropped for any other line."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        raise Dropped("no JSON") from None
-    if not isinstance(record, dict):
-        raise Dropped("no JSON object")
-    return record
 
 
 def _first(record: dict[str, Any], names: tuple[str, ...]) -> Any:

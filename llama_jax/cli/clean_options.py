@@ -32,11 +32,11 @@ class CleanOptions:
     answered_only: bool = False
     """stackexchange: drop questions without answers."""
     languages: tuple[str, ...] = ("en",)
-    """commoncrawl: languages that are kept, as ISO 639 codes; none named: all."""
+    """commoncrawl, c4: languages that are kept, as ISO 639 codes; none named: all."""
     language_threshold: float = 0.5
-    """commoncrawl: least probability of the language of a page (CCNet: 0.5)."""
+    """commoncrawl, c4: least probability of the language of a page (CCNet: 0.5)."""
     language_model: str = ""
-    """commoncrawl: a fastText model file, such as lid.176.bin; without it, py3langid's model decides."""
+    """commoncrawl, c4: a fastText model file, such as lid.176.bin; without it, py3langid's model decides."""
     perplexity_text: tuple[str, ...] = ()
     """commoncrawl: Wikipedia text (.txt, .jsonl, .parquet) on which to train an n-gram model for the perplexity of pages."""
     perplexity_model: str = ""
@@ -47,3 +47,9 @@ class CleanOptions:
     """commoncrawl: the perplexities where the buckets head and middle end; none: a third of the pages each."""
     buckets: tuple[Literal["head", "middle", "tail"], ...] = ("head",)
     """commoncrawl: the buckets of perplexity that are kept."""
+    min_sentences: int = 5
+    """c4: least sentences of a page (Raffel et al. 2020, first version: 5; its last version and the code of C4: 3)."""
+    min_line_words: int = 3
+    """c4: least words of a line (Raffel et al. 2020, first version: 3; its last version and the code of C4: 5)."""
+    bad_words: str = ""
+    """c4: a file with a word or phrase per line; pages that hold one are dropped. C4's own list is not part of this package."""
