@@ -52,8 +52,8 @@ class TokenizerReportOptions:
 
     tokenizer: TokenizerPath
     input: Annotated[tuple[str, ...], tyro.conf.arg(help=(
-        "Texts as PATH, or as NAME=PATH to count them under a name; NAME may be SOURCE/LANGUAGE. PATH is a file or a folder, as "
-        "prepare reads them."))]
+        "Texts as PATH, or as NAME=PATH to count them under a name; NAME may be SOURCE/LANGUAGE. PATH is what "
+        "prepare reads: a file, a folder, or hf://datasets/OWNER/NAME[/CONFIG][:SPLIT]."))]
     text_key: TextKey = "text"
     reference: str = ""
     """Folder or file of another tokenizer to compare with."""

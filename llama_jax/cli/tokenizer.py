@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from llama_jax.cli.data_options import TokenizerOptions, TokenizerReportOptions, TokenizerTrainOptions
+from llama_jax.data.inputs import find_inputs, read_input
 from llama_jax.data.manifest import MANIFEST_FILE, PREPARE_PROGRESS
-from llama_jax.data.sources import find_text_files, read_documents
 from llama_jax.errors import ConfigError
 from llama_jax.files.atomic import make_folder
 from llama_jax.report.page import print_tables
@@ -95,5 +95,5 @@ def _print_figures(measured: MeasuredTokenizer) -> None:
 
 
 def _texts(paths: tuple[str, ...], text_key: str) -> Iterator[str]:
-    """The documents of all files that `paths` name."""
-    return (text for file in find_text_files(*paths) for text in read_documents(file, text_key=text_key))
+    """The documents of all files and data sets that `paths` name."""
+    return (text for source in find_inputs(*paths) for text in read_input(source, text_key=text_key))

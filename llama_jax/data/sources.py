@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
+from llama_jax.data.hub import HUB_PREFIX
 from llama_jax.data.parquet import check_text_column, texts_of_column
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.files.encoding import check_unicode, is_utf16
@@ -63,6 +64,8 @@ def _files_at(path: str) -> list[Path]:
         if not file.is_file():
             raise DataError(f"no embedded text {path!r}.")
         return [file]
+    if path.startswith(HUB_PREFIX):
+        raise DataError(f"{path} is not read here; `llama-jax prepare` streams it from the hub into a folder of token shards.")
     root = Path(path)
     if not os.path.exists(root):
         raise DataError(f"data source {path} does not exist.")

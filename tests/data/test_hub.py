@@ -8,10 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from llama_jax.__main__ import main
 from llama_jax.data.hub import HubSplit
 from llama_jax.data.inputs import find_inputs, fingerprint_inputs, read_input
 from llama_jax.data.manifest import PREPARE_PROGRESS
 from llama_jax.data.prepare import prepare_data
+from llama_jax.data.sources import find_text_files
 from llama_jax.errors import ConfigError, DataError
 
 NAME = "hf://datasets/owner/name"
@@ -36,6 +38,11 @@ def test_inputs_are_files_then_data_sets(tmp_path):
         tmp_path / "a.txt", HubSplit("owner/name", None, "test"), HubSplit("owner/name", None, "train")]
     with pytest.raises(ConfigError, match=f"the inputs name {NAME}:train twice"):
         find_inputs(NAME, f"{NAME}:train")
+
+
+def test_where_the_hub_is_not_read():
+    with pytest.raises(DataError, match=f"{NAME} is not read here; `llama-jax prepare` streams it from the hub"):
+        find_text_files(NAME)
 
 
 def test_without_the_library(monkeypatch):
@@ -140,3 +147,11 @@ def test_prepared_and_gone_on_with_like_files(hub, tmp_path, play, tokenizer):
     write_parquet(hub / "data/train-00001-of-00002.parquet", pa.array(speeches[91:]))
     with pytest.raises(DataError, match="already holds data made from other text"):
         prepare_data([NAME], tokenizer, output=tmp_path / "hub", **options)
+
+
+def test_a_tokenizer_is_trained_and_measured_on_a_data_set(hub, tmp_path, play, capsys):
+    write_parquet(hub / "data/train-00000-of-00001.parquet", pa.array(play.split("\n\n")[:400]))
+    assert main(["tokenizer", "train", "--input", NAME, "--output", "new", "--vocab_size", "400"]) == 0
+    assert main(["tokenizer", "report", "--tokenizer", "new", "--input", f"plays={NAME}", "--output", "report"]) == 0
+    figures = json.loads((tmp_path / "report/report.json").read_text())
+    assert figures["new"]["sources"]["plays"]["documents"] == 400
