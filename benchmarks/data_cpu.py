@@ -1,0 +1,206 @@
+"""Data on a CPU: tokenising by `prepare` beside SentencePiece alone, the loader beside training, and memory beside corpus size.
+
+    python benchmarks/data_cpu.py [--parts tokenise,load,memory] [--megabytes 48] [--rounds 3] [--json FILE]
+    python benchmarks/data_cpu.py --input FILE... --tokenizer FILE                       (other text, and its tokenizer)
+
+tokenise: documents of a JSON lines file into shards, with one worker and with two, and the same documents through
+SentencePiece's own `EncodeAsIds` on one core, in turns; a ratio is the median over rounds of our MB/s divided by theirs. Ours
+reads, parses and writes files, and with two workers starts two processes. Per second of processor time the ratios also hold on
+a busy machine; with two workers, twice that one is what two idle cores would give.
+load: tokens/s of the loader on the data of the config `tiny`, and what training of that config consumes.
+memory: peak memory of the process that reads and writes, for a corpus and one eight times as large, both of several shards.
+
+Without --input the text is the embedded one, in documents of 2,000 characters, with 2,048 pieces. It is repeated up to
+--megabytes.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import resources
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from llama_jax.data.prepare import prepare_data
+from llama_jax.data.sources import find_text_files, read_documents
+from llama_jax.tokenizer.load import load_tokenizer
+from llama_jax.tokenizer.training import train_sentencepiece
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("tokenise", "load", "memory")
+BATCHES = 500
+CHARACTERS = 2000
+LARGE = 8
+PEAK = """
+import re, sys
+from pathlib import Path
+from llama_jax.data.prepare import prepare_data
+from llama_jax.tokenizer.load import load_tokenizer
+if __name__ == "__main__":
+    source, tokenizer, output = sys.argv[1:]
+    prepare_data([source], load_tokenizer(tokenizer), output=Path(output), workers=2, shard_tokens=1 << 22)
+    print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+"""
+"""Prints the peak memory of the process in KiB; its workers are processes of their own."""
+
+
+def documents_of(inputs: list[str], megabytes: float) -> list[str]:
+    """Documents of the inputs, or parts of the embedded text, repeated up to a size."""
+    if inputs:
+        texts = [text for file in find_text_files(*inputs) for text in read_documents(file)]
+    else:
+        play = next(read_documents(Path(str(resources.files("llama_jax.data") / "tinyshakespeare.txt.xz"))))
+        texts = [play[at : at + CHARACTERS] for at in range(0, len(play), CHARACTERS)]
+    wanted, size, documents = megabytes * 1e6, 0, []
+    for text in itertools.cycle(texts):
+        if size >= wanted:
+            return documents
+        documents.append(text)
+        size += len(text.encode())
+
+
+def write_corpus(file: Path, documents: list[str], times: int = 1) -> None:
+    """The documents as JSON lines, several times over."""
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in documents)
+    with file.open("w") as stream:
+        for _ in range(times):
+            stream.write(lines)
+
+
+def tokenise(folder: Path, documents: list[str], rounds: int) -> list[dict]:
+    """MB/s of SentencePiece alone, and of `prepare` with one worker and with two, in every round."""
+    tokenizer, size = load_tokenizer(folder), sum(len(text.encode()) for text in documents) / 1e6
+    write_corpus(folder / "corpus.jsonl", documents)
+
+    def alone() -> None:
+        for text in documents:
+            tokenizer._processor.EncodeAsIds(text)
+
+    def prepared(workers: int, number: int) -> None:
+        prepare_data([str(folder / "corpus.jsonl")], tokenizer, output=folder / f"{number}-{workers}", workers=workers)
+
+    rows = []
+    for number in range(rounds):
+        took = {"sentencepiece": seconds(alone), "prepare-1": seconds(prepared, 1, number),
+                "prepare-2": seconds(prepared, 2, number)}
+        rows.append({name: {"wall": size / wall, "cpu": size / cpu} for name, (wall, cpu) in took.items()})
+    return rows
+
+
+def seconds(action, *arguments) -> tuple[float, float]:
+    """How long a call takes, and the processor time of it and of the processes that it starts and waits for."""
+    begin, before = time.perf_counter(), sum(os.times()[:4])
+    action(*arguments)
+    return time.perf_counter() - begin, sum(os.times()[:4]) - before
+
+
+def load(folder: Path, rounds: int) -> list[dict]:
+    """tokens/s that training of `tiny` consumes, and that the loader gives on the same data, in every round."""
+    from llama_jax.config import MeshConfig
+    from llama_jax.config.file import load_config
+    from llama_jax.data.loader import load_batches
+    from llama_jax.data.mixture import Mixture
+    from llama_jax.data.windows import TokenSource
+    from llama_jax.parallel.mesh import make_mesh
+
+    config = load_config(ROOT / "configs" / "tiny.py")
+    rows = []
+    for number in range(rounds):
+        command = [sys.executable, ROOT / "train.py", "--config", "tiny", "--workdir", folder / f"run-{number}",
+                   "--training.num_steps", "80", "--training.heldout_every", "80"]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        lines = map(json.loads, (folder / f"run-{number}" / "metrics.jsonl").read_text().splitlines())
+        trained = statistics.median([line["tokens_per_second"] for line in lines if "tokens_per_second" in line][1:])
+        source = TokenSource(folder / f"run-{number}" / "data" / "tinyshakespeare" / "train", config.data.sequence_length)
+        mixture, size = Mixture([source], [1.0], seed=0), config.training.batch_size
+        begin = time.perf_counter()
+        for _ in load_batches(mixture, make_mesh(MeshConfig()), batch_size=size, start=0, stop=BATCHES):
+            pass
+        tokens = BATCHES * size * config.data.sequence_length
+        rows.append({"train": trained, "loader": tokens / (time.perf_counter() - begin)})
+    return rows
+
+
+def memory(folder: Path, documents: list[str]) -> list[dict]:
+    """Peak memory in MB for the documents, and for LARGE times as many."""
+    rows = []
+    for times in (1, LARGE):
+        source = folder / f"times-{times}.jsonl"
+        write_corpus(source, documents, times)
+        command = [sys.executable, "-c", PEAK, source, folder, folder / f"memory-{times}"]
+        peak = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+        rows.append({"megabytes": source.stat().st_size / 1e6, "peak_megabytes": int(peak) * 1024 / 1e6})
+        source.unlink()
+    return rows
+
+
+def show(results: dict[str, list[dict]], rounds: int) -> None:
+    """The tables, then a ratio a line."""
+    ratios = []
+    if rows := results.get("tokenise"):
+        print(f"{'tokenising':28s} {'MB/s':>8s} {'MB per processor second':>24s}")
+        for name in rows[0]:
+            wall, cpu = (statistics.median(row[name][clock] for row in rows) for clock in ("wall", "cpu"))
+            print(f"{name:28s} {wall:8.2f} {cpu:24.2f}")
+        for clock, word in (("wall", ""), ("cpu", "-processor-time")):
+            for workers in (1, 2):
+                values = [row[f"prepare-{workers}"][clock] / row["sentencepiece"][clock] for row in rows]
+                ratios.append(f"prepare-{workers}-workers{word}: {statistics.median(values):.2f} (ours / sentencepiece on one "
+                              f"core, median of {rounds})")
+    if rows := results.get("load"):
+        print(f"{'config tiny':28s} {'tokens/s':>8s}")
+        for name in rows[0]:
+            print(f"{name:28s} {statistics.median(row[name] for row in rows):8,.0f}")
+        value = statistics.median(row["loader"] / row["train"] for row in rows)
+        ratios.append(f"loader-tiny: {value:.1f} (loader / training, tokens/s, median of {rounds})")
+    if rows := results.get("memory"):
+        print(f"{'corpus, MB':28s} {'peak MB':>8s}")
+        for row in rows:
+            print(f"{row['megabytes']:<28.0f} {row['peak_megabytes']:8.0f}")
+        ratios.append(f"prepare-memory: {rows[1]['peak_megabytes'] / rows[0]['peak_megabytes']:.2f} (peak of a corpus {LARGE} "
+                      "times as large / peak, median of 1)")
+    for ratio in ratios:
+        print(f"ratio {ratio}")
+
+
+def main() -> None:
+    """Measure the parts that are asked for, print them, and write them where a file is named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--megabytes", type=float, default=48)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--input", nargs="+", default=[])
+    parser.add_argument("--tokenizer", help="SentencePiece model or its folder")
+    parser.add_argument("--json")
+    arguments = parser.parse_args()
+    parts, results = arguments.parts.split(","), {}
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"unknown parts {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    documents = documents_of(arguments.input, arguments.megabytes)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tokenizer = load_tokenizer(arguments.tokenizer) if arguments.tokenizer else train_sentencepiece(documents_of([], 1), 2048)
+        tokenizer.save(folder)
+        if "tokenise" in parts:
+            results["tokenise"] = tokenise(folder, documents, arguments.rounds)
+        if "load" in parts:
+            results["load"] = load(folder, arguments.rounds)
+        if "memory" in parts:
+            results["memory"] = memory(folder, documents)
+    show(results, arguments.rounds)
+    if arguments.json:
+        report = {"date": time.strftime("%Y-%m-%d"), "cpu": platform.processor() or platform.machine()} | results
+        Path(arguments.json).write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
