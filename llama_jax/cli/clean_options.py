@@ -47,6 +47,14 @@ class CleanOptions:
     """commoncrawl: the perplexities where the buckets head and middle end; none: a third of the pages each."""
     buckets: tuple[Literal["head", "middle", "tail"], ...] = ("head",)
     """commoncrawl: the buckets of perplexity that are kept."""
+    reference_pages: tuple[str, ...] = ()
+    """commoncrawl: pages that Wikipedia cites (web archives, or text), to train a classifier with --random_pages."""
+    random_pages: tuple[str, ...] = ()
+    """commoncrawl: other pages, in the same formats."""
+    reference_model: str = ""
+    """commoncrawl: such a classifier, reference.npz of an earlier output."""
+    reference_threshold: float = 0.5
+    """commoncrawl: least probability that a page is like those that Wikipedia cites."""
     min_sentences: int = 5
     """c4: least sentences of a page (Raffel et al. 2020, first version: 5; its last version and the code of C4: 3)."""
     min_line_words: int = 3

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from llama_jax.clean.commoncrawl import extract_html, main_text
 from llama_jax.clean.items import DamagedInput, Dropped
+from llama_jax.clean.main_text import extract_html, main_text
 from llama_jax.clean.warc import decode_html, read_warc
 from llama_jax.errors import ConfigError, DataError
 from tests.clean.webpages import clean_pages, damages, page, read_output, reasons, web_archive
