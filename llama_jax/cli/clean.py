@@ -23,7 +23,10 @@ def run_clean(asked: CleanOptions) -> None:
 
         recipe = kinds.load_recipe(asked.source)
     except ImportError as error:
-        raise ConfigError(f"cleaning needs the extra `data` ({error.name} is missing): pip install llama_jax[data].") from None
+        if (error.name or "").startswith("llama_jax"):
+            raise
+        missing = str(error.name).partition(".")[0]
+        raise ConfigError(f"cleaning needs the extra `data` ({missing} is missing): pip install llama_jax[data].") from None
     output = Path(asked.output)
     _check_apart(output, asked.input)
     place = stages.Workplace(find_input_files(asked.input, kinds.KINDS[asked.source]), output.absolute())
