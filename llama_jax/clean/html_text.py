@@ -56,9 +56,8 @@ def _blocks(element: etree._Element) -> list[str]:
 
 
 def _one_line(text: str) -> str:
-    """Make one space of all that HTML shows as a space, and line ends of <br>."""
-    text = re.sub(r"[ \t\r\n\f]+", " ", text)
-    return re.sub(f" ?{_BREAK} ?", "\n", text).strip()
+    """Make one space of white space, and line ends of <br>."""
+    return "\n".join(" ".join(line.split()) for line in text.split(_BREAK)).strip()
 
 
 def _inline(element: etree._Element) -> str:

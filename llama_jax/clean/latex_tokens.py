@@ -34,7 +34,7 @@ def join_tokens(tokens: list[str]) -> str:
     parts = []
     before = ""
     for token in tokens:
-        if token[0].isalpha() and is_word(before):
+        if _is_letter(token[0]) and is_word(before):
             parts.append(" ")
         parts.append(token)
         before = token
@@ -43,7 +43,11 @@ def join_tokens(tokens: list[str]) -> str:
 
 def is_word(token: str) -> bool:
     r"""Whether a token is a command of letters (\alpha, not \,), which takes the spaces after it with it."""
-    return len(token) > 1 and token[0] == "\\" and (token[1].isalpha() or token[1] == "@")
+    return len(token) > 1 and token[0] == "\\" and (_is_letter(token[1]) or (token[1] == "@" and len(token) > 2))
+
+
+def _is_letter(character: str) -> bool:
+    return character.isascii() and character.isalpha()
 
 
 def is_space(tokens: list[str], position: int) -> bool:
@@ -99,8 +103,9 @@ class LatexReader:
     def until(self, end: list[str], position: int) -> tuple[list[str], int] | None:
         """The tokens before `end`, without braces around all of them, and the position after `end`; None where `end` is not."""
         start = position
-        while position < min(len(self.tokens), start + LONGEST_SEARCH) and self._searches:
-            if all(_same(self.at(position + offset), token) for offset, token in enumerate(end)):
+        last = min(len(self.tokens), start + LONGEST_SEARCH) if self._searches else start
+        while position < last:
+            if _same(self.tokens[position], end[0]) and all(map(_same, self.tokens[position:position + len(end)], end)):
                 found = self.tokens[start:position]
                 braced = self.closing.get(start) == position - 1 and position - start > 1
                 return (found[1:-1] if braced else found), position + len(end)
@@ -112,4 +117,5 @@ class LatexReader:
 
 
 def _same(token: str, other: str) -> bool:
+    """Whether two tokens are the same for TeX, to which all white space is."""
     return token == other or (token.isspace() and other.isspace())
