@@ -1,6 +1,6 @@
 """Data on a CPU: tokenising by `prepare` beside SentencePiece alone, the loader beside training, and memory beside corpus size.
 
-    python benchmarks/data_cpu.py [--parts tokenise,load,memory] [--megabytes 48] [--rounds 3] [--json FILE]
+    python benchmarks/data_cpu.py [--parts tokenise,load,memory] [--megabytes 96] [--rounds 3] [--json FILE]
     python benchmarks/data_cpu.py --input FILE... --tokenizer FILE                       (other text, and its tokenizer)
 
 tokenise: documents of a JSON lines file into shards, with one worker and with two, and the same documents through
@@ -8,7 +8,9 @@ SentencePiece's own `EncodeAsIds` on one core, in turns; a ratio is the median o
 reads, parses and writes files, and with two workers starts two processes. Per second of processor time the ratios also hold on
 a busy machine; with two workers, twice that one is what two idle cores would give.
 load: tokens/s of the loader on the data of the config `tiny`, and what training of that config consumes.
-memory: peak memory of the process that reads and writes, for a corpus and one eight times as large, both of several shards.
+memory: peak memory of the process that reads and writes, for a quarter of the corpus and for eight times that.
+
+A part is a function that measures, and one that prints a table and returns ratios; PARTS names both.
 
 Without --input the text is the embedded one, in documents of 2,000 characters, with 2,048 pieces. It is repeated up to
 --megabytes.
@@ -32,11 +34,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from llama_jax.data.prepare import prepare_data
 from llama_jax.data.sources import find_text_files, read_documents
+from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.load import load_tokenizer
 from llama_jax.tokenizer.training import train_sentencepiece
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("tokenise", "load", "memory")
 BATCHES = 500
 CHARACTERS = 2000
 LARGE = 8
@@ -66,6 +68,11 @@ def documents_of(inputs: list[str], megabytes: float) -> list[str]:
             return documents
         documents.append(text)
         size += len(text.encode())
+
+
+def small_tokenizer() -> Tokenizer:
+    """2,048 pieces, the most that suits the embedded text."""
+    return train_sentencepiece(documents_of([], 1), 2048)
 
 
 def write_corpus(file: Path, documents: list[str], times: int = 1) -> None:
@@ -103,7 +110,7 @@ def seconds(action, *arguments) -> tuple[float, float]:
     return time.perf_counter() - begin, sum(os.times()[:4]) - before
 
 
-def load(folder: Path, rounds: int) -> list[dict]:
+def load(folder: Path, documents: list[str], rounds: int) -> list[dict]:
     """tokens/s that training of `tiny` consumes, and that the loader gives on the same data, in every round."""
     from llama_jax.config import MeshConfig
     from llama_jax.config.file import load_config
@@ -130,9 +137,9 @@ def load(folder: Path, rounds: int) -> list[dict]:
     return rows
 
 
-def memory(folder: Path, documents: list[str]) -> list[dict]:
-    """Peak memory in MB for the documents, and for LARGE times as many."""
-    rows = []
+def memory(folder: Path, documents: list[str], rounds: int) -> list[dict]:
+    """Peak memory in MB for a quarter of the documents, and for LARGE times that."""
+    rows, documents = [], documents[: len(documents) // 4]
     for times in (1, LARGE):
         source = folder / f"times-{times}.jsonl"
         write_corpus(source, documents, times)
@@ -143,60 +150,65 @@ def memory(folder: Path, documents: list[str]) -> list[dict]:
     return rows
 
 
-def show(results: dict[str, list[dict]], rounds: int) -> None:
-    """The tables, then a ratio a line."""
+def show_tokenise(rows: list[dict], rounds: int) -> list[str]:
+    """MB/s of each side, then ratios by the clock and by processor time."""
+    print(f"{'tokenising':28s} {'MB/s':>8s} {'MB per processor second':>24s}")
+    for name in rows[0]:
+        wall, cpu = (statistics.median(row[name][clock] for row in rows) for clock in ("wall", "cpu"))
+        print(f"{name:28s} {wall:8.2f} {cpu:24.2f}")
     ratios = []
-    if rows := results.get("tokenise"):
-        print(f"{'tokenising':28s} {'MB/s':>8s} {'MB per processor second':>24s}")
-        for name in rows[0]:
-            wall, cpu = (statistics.median(row[name][clock] for row in rows) for clock in ("wall", "cpu"))
-            print(f"{name:28s} {wall:8.2f} {cpu:24.2f}")
-        for clock, word in (("wall", ""), ("cpu", "-processor-time")):
-            for workers in (1, 2):
-                values = [row[f"prepare-{workers}"][clock] / row["sentencepiece"][clock] for row in rows]
-                ratios.append(f"prepare-{workers}-workers{word}: {statistics.median(values):.2f} (ours / sentencepiece on one "
-                              f"core, median of {rounds})")
-    if rows := results.get("load"):
-        print(f"{'config tiny':28s} {'tokens/s':>8s}")
-        for name in rows[0]:
-            print(f"{name:28s} {statistics.median(row[name] for row in rows):8,.0f}")
-        value = statistics.median(row["loader"] / row["train"] for row in rows)
-        ratios.append(f"loader-tiny: {value:.1f} (loader / training, tokens/s, median of {rounds})")
-    if rows := results.get("memory"):
-        print(f"{'corpus, MB':28s} {'peak MB':>8s}")
-        for row in rows:
-            print(f"{row['megabytes']:<28.0f} {row['peak_megabytes']:8.0f}")
-        ratios.append(f"prepare-memory: {rows[1]['peak_megabytes'] / rows[0]['peak_megabytes']:.2f} (peak of a corpus {LARGE} "
-                      "times as large / peak, median of 1)")
-    for ratio in ratios:
-        print(f"ratio {ratio}")
+    for clock, word in (("wall", ""), ("cpu", "-processor-time")):
+        for workers in (1, 2):
+            value = statistics.median(row[f"prepare-{workers}"][clock] / row["sentencepiece"][clock] for row in rows)
+            ratios.append(f"prepare-{workers}-workers{word}: {value:.2f} (ours / sentencepiece on one core, median of {rounds})")
+    return ratios
+
+
+def show_load(rows: list[dict], rounds: int) -> list[str]:
+    """tokens/s of training and of the loader, then their ratio."""
+    print(f"{'config tiny':28s} {'tokens/s':>8s}")
+    for name in rows[0]:
+        print(f"{name:28s} {statistics.median(row[name] for row in rows):8,.0f}")
+    value = statistics.median(row["loader"] / row["train"] for row in rows)
+    return [f"loader-tiny: {value:.1f} (loader / training, tokens/s, median of {rounds})"]
+
+
+def show_memory(rows: list[dict], rounds: int) -> list[str]:
+    """Peaks, then the ratio of the larger corpus's to the smaller's."""
+    print(f"{'corpus, MB':28s} {'peak MB':>8s}")
+    for row in rows:
+        print(f"{row['megabytes']:<28.0f} {row['peak_megabytes']:8.0f}")
+    value = rows[1]["peak_megabytes"] / rows[0]["peak_megabytes"]
+    return [f"prepare-memory: {value:.2f} (peak of a corpus {LARGE} times as large / peak, median of 1)"]
+
+
+PARTS = {"tokenise": (tokenise, show_tokenise), "load": (load, show_load), "memory": (memory, show_memory)}
 
 
 def main() -> None:
     """Measure the parts that are asked for, print them, and write them where a file is named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default=",".join(PARTS))
-    parser.add_argument("--megabytes", type=float, default=48)
+    parser.add_argument("--megabytes", type=float, default=96)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--input", nargs="+", default=[])
     parser.add_argument("--tokenizer", help="SentencePiece model or its folder")
     parser.add_argument("--json")
     arguments = parser.parse_args()
-    parts, results = arguments.parts.split(","), {}
+    parts = arguments.parts.split(",")
     if unknown := set(parts) - set(PARTS):
         parser.error(f"unknown parts {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     documents = documents_of(arguments.input, arguments.megabytes)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        tokenizer = load_tokenizer(arguments.tokenizer) if arguments.tokenizer else train_sentencepiece(documents_of([], 1), 2048)
-        tokenizer.save(folder)
-        if "tokenise" in parts:
-            results["tokenise"] = tokenise(folder, documents, arguments.rounds)
-        if "load" in parts:
-            results["load"] = load(folder, arguments.rounds)
-        if "memory" in parts:
-            results["memory"] = memory(folder, documents)
-    show(results, arguments.rounds)
+    results, ratios = {}, []
+    for part in parts:
+        measure, show = PARTS[part]
+        with tempfile.TemporaryDirectory() as name:
+            tokenizer = load_tokenizer(arguments.tokenizer) if arguments.tokenizer else small_tokenizer()
+            tokenizer.save(name)
+            results[part] = measure(Path(name), documents, arguments.rounds)
+        ratios += show(results[part], arguments.rounds)
+    for ratio in ratios:
+        print(f"ratio {ratio}")
     if arguments.json:
         report = {"date": time.strftime("%Y-%m-%d"), "cpu": platform.processor() or platform.machine()} | results
         Path(arguments.json).write_text(json.dumps(report, indent=1) + "\n")
