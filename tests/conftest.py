@@ -34,7 +34,7 @@ hypothesis.settings.load_profile("no_clock")
 
 def pytest_configure(config):
     """LLVM spends less time on the programs, which stay the same; `-m peers` asks what real compilers make of them."""
-    if "peers" not in config.getoption("markexpr"):
+    if config.getoption("markexpr") != "peers":
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for the commands that tests start
         jax.config.update("jax_disable_most_optimizations", True)
 

@@ -7,6 +7,7 @@ means and differences; every figure says how many runs it is of.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,6 +120,8 @@ class StudyAnalysis:
     seeds: tuple[int, ...]
     arms: dict[str, ArmAnalysis]
     """By name, in the study's order."""
+    steps: dict[str, Comparison] = field(default_factory=dict)
+    """Of a path: each arm less the arm before it."""
 
     @property
     def baseline(self) -> ArmAnalysis:
@@ -153,7 +156,13 @@ def analyse_study(study: Study, measurements: Sequence[Measurement], *, seeds: S
     planned = tuple(sorted({*seeds, *(run["seed"] for run in measurements)}))
     base = by_arm[study.baseline]
     arms = [_analyse_arm(arm.name, runs=by_arm[arm.name], base=base, study=study, seeds=planned) for arm in study.arms]
-    return StudyAnalysis(study, planned, {arm.name: arm for arm in _with_holm(arms)})
+    return StudyAnalysis(study, planned, {arm.name: arm for arm in _with_holm(arms)}, _steps(arms) if study.path else {})
+
+
+def _steps(arms: list[ArmAnalysis]) -> dict[str, Comparison]:
+    """Each arm less the one before it, where both have finished runs of one seed."""
+    compared = {arm.name: _compare(arm.done, before.done)[0] for before, arm in pairwise(arms)}
+    return {name: one for name, one in compared.items() if one}
 
 
 def _finished(runs: dict[int, Measurement]) -> dict[int, Measurement]:

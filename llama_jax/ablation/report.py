@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llama_jax.ablation.analysis import ArmAnalysis, Extrapolation, Interval, Measurement, StudyAnalysis, analyse_study
+from llama_jax.ablation.analysis import (
+    ArmAnalysis,
+    Comparison,
+    Extrapolation,
+    Interval,
+    Measurement,
+    StudyAnalysis,
+    analyse_study,
+)
 from llama_jax.ablation.findings import (
     arm_finding,
     count_spikes,
@@ -82,6 +90,7 @@ def report_json(analysis: StudyAnalysis) -> dict[str, Any]:
         "findings": {"study": study_findings(analysis), "arms": _arm_sentences(analysis)},
         "ranking": [arm.name for arm in analysis.ranked],
         "arms": {arm.name: _arm_json(arm) for arm in analysis.arms.values()},
+        "steps": {name: _comparison_json(one) for name, one in analysis.steps.items()},
         "method": METHOD,
         "timing": {arm.name: {str(seed): run["timing"] for seed, run in arm.done.items()}
                    | {"mean": {name: mean_timing(arm, name) for name in
@@ -95,9 +104,7 @@ def _arm_json(arm: ArmAnalysis) -> dict[str, Any]:
     return {
         "heldout_loss": arm.loss, "deviation_over_seeds": arm.deviation, "bits_per_byte": arm.bits_per_byte,
         "heldout_loss_by_seed": {str(seed): loss for seed, loss in arm.losses.items()},
-        "difference": None if one is None else {
-            **_interval_json(one.difference), "stderr": one.stderr, "p_value": one.p_value, "holm_p_value": one.holm_p_value,
-            "detectable": one.detectable, "seeds": one.seeds, "batches": one.batches},
+        "difference": _comparison_json(one) if one else None,
         "not_compared_because": arm.incomparable,
         "by_length": {str(found.length): _extrapolation_json(found) for found in arm.extrapolations},
         "diverged": {str(seed): {"steps": run["steps"], "reason": run["reason"]} for seed, run in arm.diverged.items()},
@@ -107,6 +114,11 @@ def _arm_json(arm: ArmAnalysis) -> dict[str, Any]:
         "stream_sha256": {str(seed): run["stream_sha256"] for seed, run in arm.done.items()},
         "heldout_sha256": {str(seed): run["heldout_sha256"] for seed, run in arm.done.items()},
     }
+
+
+def _comparison_json(one: Comparison) -> dict[str, Any]:
+    return {**_interval_json(one.difference), "stderr": one.stderr, "p_value": one.p_value, "holm_p_value": one.holm_p_value,
+            "detectable": one.detectable, "seeds": one.seeds, "batches": one.batches}
 
 
 def _interval_json(interval: Interval) -> dict[str, float]:

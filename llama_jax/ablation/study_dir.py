@@ -21,7 +21,7 @@ _MEASUREMENTS_FILE = "measurements.json"
 """File of a run directory that holds what was measured of the run; it is written last, so a run that has it is finished."""
 _FOUND_IN_NEW_FOLDERS = {"claims", f"{STUDY_FILE}.tmp"}
 """What another process that begins the same study may have made before it writes STUDY_FILE."""
-_DESCRIPTIVE = ("name", "paper", "question", "expected", "hours", "arms")
+_DESCRIPTIVE = ("name", "paper", "question", "expected", "hours", "arms", "path")
 """Fields of a Study that may change while its folder stays valid: no run depends on them. Arms are compared one by one."""
 
 

@@ -17,8 +17,8 @@ from llama_jax.terminal import clock, compact
 
 def study_tables(analysis: StudyAnalysis) -> list[Table]:
     """Ranking, loss beyond the trained length, stability, costs and runs; those without rows are left out."""
-    tables = [_ranking_table(analysis), _extrapolation_table(analysis), _stability_table(analysis), _cost_table(analysis),
-              _run_table(analysis)]
+    tables = [_ranking_table(analysis), _step_table(analysis), _extrapolation_table(analysis), _stability_table(analysis),
+              _cost_table(analysis), _run_table(analysis)]
     return [table for table in tables if table.rows]
 
 
@@ -66,6 +66,15 @@ def _ranking_table(analysis: StudyAnalysis) -> Table:
         f"Lowest first; {baseline} is the baseline. deviation: sample standard deviation over seeds, the seed noise. Differences "
         f"in nats per token are paired by seed and held-out batch. detectable: the true difference that 80% of such studies "
         f"would find. Holm: p-value corrected for the number of arms. seeds: runs that finished, of those of the study.")
+    return table
+
+
+def _step_table(analysis: StudyAnalysis) -> Table:
+    table = Table("One change after another", ["arm", "less the arm before", "95% interval", "detectable", "p-value"])
+    for name, one in analysis.steps.items():
+        table.rows.append([name, _number(one.difference.value, f"+.{DECIMALS}f"), _span(*one.difference[1:]),
+                           _number(one.detectable), _p_value(one.p_value)])
+    table.notes.append("Nats per token, paired by seed and held-out batch; p-values are not corrected for the number of steps.")
     return table
 
 

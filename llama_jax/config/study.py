@@ -55,6 +55,8 @@ class Study:
     length of training rows."""
     decode: bool = False
     """Whether the speed of decoding is measured after training."""
+    path: bool = False
+    """Whether every arm is one change of the arm before it, with which the report then compares it, too."""
 
     def __post_init__(self):
         _require(len(self.arms) > 0, "the study has no arms; name at least one.")

@@ -134,3 +134,14 @@ def test_a_study_without_a_finished_run_has_a_report(tmp_path):
     assert "relu (seeds 0, 1), same (seeds 0, 1)" in (tmp_path / "report.md").read_text()
     write_study_report(tmp_path, STUDY, simulated_runs(STUDY, EFFECTS, seeds=(0,), diverged=[(name, 0) for name in EFFECTS]))
     assert "diverged in 1 of 1 runs" in (tmp_path / "report.md").read_text()
+
+
+def test_a_path_compares_each_arm_with_the_one_before_it(tmp_path):
+    analysis = analyse_study(replace(STUDY, path=True), RUNS)
+    assert list(analysis.steps) == ["same", "better", "worse"] and not analyse_study(STUDY, RUNS).steps
+    for before, name in (("relu", "same"), ("same", "better"), ("better", "worse")):
+        direct = analyse_study(replace(STUDY, baseline=before), RUNS).arms[name].comparison
+        assert analysis.steps[name].difference == direct.difference and analysis.steps[name].p_value == direct.p_value
+    write_study_report(tmp_path, replace(STUDY, path=True), RUNS)
+    assert "| worse | +0.1" in (tmp_path / "report.md").read_text().partition("## One change after another")[2][:400]
+    assert json.loads((tmp_path / "report.json").read_text())["steps"]["worse"]["value"] == pytest.approx(0.1, abs=0.03)
