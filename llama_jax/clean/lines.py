@@ -4,8 +4,8 @@ Every task hashes the lines of its documents; then all hashes are compared, a pa
 lines that an earlier task has, and those that its own documents had before. Earlier is by task, document and line, so that the
 result does not depend on the workers.
 
-Memory: a task holds 8 bytes per line while it hashes (17 while it sorts them), 8 bytes per line that it has in common with others
-while it removes; comparing takes 32 bytes per different line of each task in the part at hand.
+Memory: a task holds 8 bytes per line while it hashes (20 at the end, when it sorts them), and 8 bytes per line that it has in
+common with others while it removes; comparing takes about 40 bytes per different line of each task in the part at hand.
 """
 
 import hashlib

@@ -42,8 +42,9 @@ def read_warc(file: Path) -> Iterator[RawDocument | Dropped]:
         archive = _UntilDamage(stream)
         records = iter(ArchiveIterator(archive, no_record_parse=True))
         number = 0
-        while (record := _next_record(records)) is not None:
+        while (record := _next_record(records, archive)) is not None:
             number += 1
+            archive.left = (record.length or 0) + MAX_BYTES  # its rest, and the head of the next
             if record.rec_type in ("response", "conversion"):
                 item = _read_record(record, number)
                 if item is None:
@@ -56,34 +57,44 @@ def read_warc(file: Path) -> Iterator[RawDocument | Dropped]:
 
 
 class _UntilDamage:
-    """A stream that ends where the one below it is damaged: warcio would take the error for the end of the file, and not tell."""
+    """A stream that ends where the one below it is damaged: warcio would take the error for the end of the file, and not tell.
+
+    It also ends after `left` bytes, since warcio looks for the next record in lines of any length.
+    """
 
     def __init__(self, stream: BinaryIO):
-        self._stream, self.error = stream, None
+        self._stream, self.error, self.left = stream, None, MAX_BYTES
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes."""
         try:
-            return self._stream.read1(size)  # not read, which loses the bytes before the damage
+            data = self._stream.read1(size)  # not read, which loses the bytes before the damage
         except DAMAGE as error:
             self.error = error
             return b""
+        self.left -= len(data)
+        if self.left < 0:
+            self.error = DamagedInput(f"no record within {MAX_BYTES >> 20} MiB")
+            return b""
+        return data
 
 
-def _next_record(records: Iterator[Any]) -> Any:
+def _next_record(records: Iterator[Any], archive: _UntilDamage) -> Any:
     """The next record, or None at the end."""
     try:
         return next(records, None)
     except (ArchiveLoadFailed, StatusAndHeadersParserException, ValueError) as error:
-        raise DamagedInput(f"damaged WARC: {str(error).strip().splitlines()[0][:80]}") from None
+        raise archive.error or DamagedInput(f"damaged WARC: {str(error).strip().splitlines()[0][:80]}") from None
 
 
 def _read_record(record: Any, number: int) -> RawDocument | Dropped | None:
     """The document of a record, or None for a record that is cut off."""
-    if (record.length or 0) > MAX_BYTES:
+    if record.length is None:
+        raise DamagedInput("a record without Content-Length")
+    if record.length > MAX_BYTES:
         return Dropped(f"a record of more than {MAX_BYTES >> 20} MiB")
     data = record.raw_stream.read()
-    if len(data) < (record.length or 0):
+    if len(data) < record.length:
         return None
     header = record.rec_headers.get_header
     metadata = {"url": header("WARC-Target-URI") or "", "date": header("WARC-Date") or ""}

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import pytest
 
@@ -175,6 +176,19 @@ def test_large_pages_are_dropped(tmp_path):
     first, second = read_warc(file)
     assert isinstance(first, Dropped) and str(first) == "page of more than 1 MiB"
     assert ENGLISH[0] in second.text
+
+
+def test_what_follows_a_record_is_looked_for_in_bounded_memory(tmp_path, monkeypatch):
+    good = web_archive(page(*ENGLISH), compressed=False)
+    (tmp_path / "a.warc").write_bytes(good + b"x" * 300_000)
+    (tmp_path / "b.warc").write_bytes(re.sub(rb"Content-Length: \d+\r\n", b"", good))
+    monkeypatch.setattr("llama_jax.clean.warc.MAX_BYTES", 100_000)
+    records = read_warc(tmp_path / "a.warc")
+    assert ENGLISH[0] in next(records).text
+    with pytest.raises(DamagedInput, match="no record within"):
+        next(records)
+    with pytest.raises(DamagedInput, match="a record without Content-Length"):
+        next(read_warc(tmp_path / "b.warc"))
 
 
 @pytest.mark.slow
