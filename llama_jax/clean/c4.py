@@ -13,7 +13,7 @@ from datatrove.pipeline.filters.c4_filters import CITATION_REGEX, END_PUNCTUATIO
 from llama_jax.clean.duplicates import drop_whole, find_duplicates
 from llama_jax.clean.items import Dropped, RawDocument, open_raw, read_lines
 from llama_jax.clean.json_records import parse_record
-from llama_jax.clean.language import keep_languages
+from llama_jax.clean.language import keep_languages, web_languages
 from llama_jax.clean.sentences import split_sentences
 from llama_jax.clean.stages import Stage, Workplace
 from llama_jax.clean.steps import CountedStep
@@ -36,7 +36,7 @@ def recipe(place: Workplace, options: Any) -> list[Stage]:
     if options.bad_words:
         bad_words_pattern(options.bad_words)
     enough = partial(check_sentences, least=options.min_sentences)
-    language = keep_languages(options.languages, threshold=options.language_threshold, model=options.language_model)
+    language = keep_languages(web_languages(options), threshold=options.language_threshold, model=options.language_model)
     first, pages = find_duplicates(
         place, "duplicates", place.read(read_pages), place.edit("pages", partial(check_page, bad_words=options.bad_words)),
         FilterLines("lines", least_words=options.min_line_words, examples=place.examples()), place.edit("sentences", enough),

@@ -6,7 +6,7 @@ Wikipedia and a classifier of references.
 
 from typing import Any
 
-from llama_jax.clean.language import keep_languages
+from llama_jax.clean.language import keep_languages, web_languages
 from llama_jax.clean.lines import HashLines, RemoveLines, deduplicate_lines_stage
 from llama_jax.clean.main_text import main_text
 from llama_jax.clean.perplexity import PERPLEXITY_FILE, TrainPerplexity, check_perplexity_options, keep_buckets, perplexity_steps
@@ -17,7 +17,7 @@ from llama_jax.clean.warc import read_warc
 
 def recipe(place: Workplace, options: Any) -> list[Stage]:
     """The stages that clean web archives."""
-    language = keep_languages(options.languages, threshold=options.language_threshold, model=options.language_model)
+    language = keep_languages(web_languages(options), threshold=options.language_threshold, model=options.language_model)
     with_perplexity, with_reference = check_perplexity_options(options), check_reference_options(options)
     stages = [
         *_training_stages(place, options),

@@ -29,7 +29,7 @@ KINDS = {
     "commoncrawl": Kind("WARC and WET files", (".warc", ".warc.gz", ".wet", ".wet.gz")),
     "c4": Kind("JSON lines with `text`", JSON_LINES),
     "github": Kind("source trees, and JSON lines with `content` or `text`", (), source_trees=True),
-    "wikipedia": Kind("MediaWiki XML dumps", (".xml", ".xml.bz2", ".xml.gz")),
+    "wikipedia": Kind("MediaWiki XML dumps", (".xml", ".bz2", ".gz")),
     "books": Kind("plain texts of Project Gutenberg, also inside .zip", (".txt", ".txt.gz", ".zip")),
     "arxiv": Kind("sources of papers: .tex, .gz of one, .tar and .tar.gz", (".tex", ".gz", ".tar", ".tgz", ".pdf")),
     "stackexchange": Kind("Posts.xml of the data dumps, also inside .7z", ("posts.xml", ".7z")),

@@ -70,6 +70,11 @@ def identify_by_fasttext(text: str, model: str) -> tuple[str, float]:
     return (found[0][1].removeprefix("__label__"), min(float(found[0][0]), 1.0)) if found else ("", 0.0)
 
 
+def web_languages(options: Any) -> tuple[str, ...]:
+    """The languages of web pages that are kept: those that are asked for, else English, as in the paper."""
+    return ("en",) if options.languages is None else options.languages
+
+
 def keep_languages(languages: tuple[str, ...], *, threshold: float = 0.5, model: str = "") -> Edit:
     """An edit that drops documents of other languages than `languages`, or of less than `threshold` probability.
 

@@ -18,6 +18,7 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from llama_jax.clean.items import Dropped, Edit
+from llama_jax.clean.language import web_languages
 from llama_jax.clean.ngrams import NgramModel, train_ngrams
 from llama_jax.clean.stages import Workplace
 from llama_jax.clean.steps import CountedStep
@@ -72,8 +73,8 @@ def check_perplexity_options(options: Any) -> bool:
                           "--perplexity_model.")
     if options.perplexity_text and options.perplexity_model:
         raise ConfigError("perplexity_text trains a model and perplexity_model names one; give one of them.")
-    if asked and len(options.languages) != 1:
-        raise ConfigError(f"perplexity is by a model of one language; name one, not {len(options.languages)}, after --languages.")
+    if asked and (number := len(web_languages(options))) != 1:
+        raise ConfigError(f"perplexity is by a model of one language; name one, not {number}, after --languages.")
     if low_high and not (len(low_high) == 2 and 0 < low_high[0] < low_high[1]):
         raise ConfigError(f"perplexity_thresholds are two numbers, where head and middle end, got {list(low_high)}.")
     if unknown := set(options.buckets) - set(BUCKETS):

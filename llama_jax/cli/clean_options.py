@@ -31,8 +31,9 @@ class CleanOptions:
     all that are given."""
     answered_only: bool = False
     """stackexchange: drop questions without answers."""
-    languages: tuple[str, ...] = ("en",)
-    """commoncrawl, c4: languages that are kept, as ISO 639 codes; none named: all."""
+    languages: tuple[str, ...] | None = None
+    """commoncrawl, c4, wikipedia: languages that are kept, as ISO 639 codes (wikipedia: as its editions name them); none named:
+    all. Without the option those of the paper: en for commoncrawl and c4, twenty for wikipedia."""
     language_threshold: float = 0.5
     """commoncrawl, c4: least probability of the language of a page (CCNet: 0.5)."""
     language_model: str = ""
