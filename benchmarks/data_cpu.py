@@ -1,7 +1,8 @@
-"""Data on a CPU: tokenising by `prepare` beside SentencePiece alone, the loader beside training, and memory beside corpus size.
+"""Data on a CPU: tokenising beside SentencePiece alone, the loader beside training, memory beside corpus size, cleaning.
 
     python benchmarks/data_cpu.py [--parts tokenise,load,memory] [--megabytes 96] [--rounds 3] [--json FILE]
     python benchmarks/data_cpu.py --input FILE... --tokenizer FILE                       (other text, and its tokenizer)
+    python benchmarks/data_cpu.py --parts clean --raw FOLDER [--raw_megabytes 8]         (FOLDER/KIND: raw data of a source)
 
 tokenise: documents of a JSON lines file into shards, with one worker and with two, and the same documents through
 SentencePiece's own `EncodeAsIds` on one core, in turns; a ratio is the median over rounds of our MB/s divided by theirs. Ours
@@ -9,6 +10,8 @@ reads, parses and writes files, and with two workers starts two processes. Per s
 a busy machine; with two workers, twice that one is what two idle cores would give.
 load: tokens/s of the loader on the data of the config `tiny`, and what training of that config consumes.
 memory: peak memory of the process that reads and writes, for a quarter of the corpus and for eight times that.
+clean: MB/s of raw text, as the reader of a format passes it on, through all stages with one worker, per kind of raw data. Copies
+of the data make up --raw_megabytes; what a run with one copy takes is subtracted, so that imports and models do not count.
 
 A part is a function that measures, and one that prints a table and returns ratios; PARTS names both.
 
@@ -21,11 +24,13 @@ import itertools
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -42,6 +47,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BATCHES = 500
 CHARACTERS = 2000
 LARGE = 8
+MOST_COPIES = 60
 PEAK = """
 import re, sys
 from pathlib import Path
@@ -182,6 +188,45 @@ def show_memory(rows: list[dict], rounds: int) -> list[str]:
     return [f"prepare-memory: {value:.2f} (peak of a corpus {LARGE} times as large / peak, median of 1)"]
 
 
+def clean(folder: Path, documents: list[str], rounds: int, *, raw: Path, megabytes: float) -> dict[str, dict[str, float]]:
+    """MB of raw text that each kind cleans per second, and per second of processor time."""
+    from llama_jax.clean.kinds import KINDS
+
+    rates = {}
+    for kind in [kind for kind in KINDS if (raw / kind).is_dir()]:
+        size, *once = clean_copies(folder, raw, kind=kind, copies=1)
+        copies = max(2, min(round(megabytes / size), MOST_COPIES))
+        whole, *often = clean_copies(folder, raw, kind=kind, copies=copies)
+        wall, cpu = (max(long - short, 1e-9) for long, short in zip(often, once, strict=True))
+        rates[kind] = {"megabytes": whole, "wall": (whole - size) / wall, "cpu": (whole - size) / cpu}
+    return rates
+
+
+def clean_copies(folder: Path, raw: Path, *, kind: str, copies: int) -> tuple[float, float, float]:
+    """(MB of raw text, seconds, seconds of processor time) of cleaning copies of the raw data of a kind."""
+    from llama_jax.clean.inputs import find_input_files
+    from llama_jax.clean.kinds import KINDS, load_recipe
+    from llama_jax.clean.report import collect_counts
+    from llama_jax.clean.stages import Workplace, run_stages
+    from llama_jax.cli.clean_options import CleanOptions
+
+    source, output = folder / f"{kind}-{copies}", folder / f"{kind}-{copies}-out"
+    for number in range(copies):
+        shutil.copytree(raw / kind, source / f"copy-{number:03d}", copy_function=shutil.copyfile)
+    place = Workplace(find_input_files((str(source),), KINDS[kind]), output)
+    recipe = load_recipe(kind)(place, CleanOptions(kind, (str(source),), str(output)))
+    wall, cpu = seconds(lambda: run_stages(recipe, place, settings={}))
+    return collect_counts(output)[0].bytes_in / 1e6, wall, cpu
+
+
+def show_clean(rates: dict[str, dict[str, float]], rounds: int) -> list[str]:
+    """MB/s of each kind."""
+    print(f"{'cleaning':16s} {'MB':>6s} {'MB/s':>8s} {'MB per processor second':>24s}")
+    for kind, rate in rates.items():
+        print(f"{kind:16s} {rate['megabytes']:6.1f} {rate['wall']:8.2f} {rate['cpu']:24.2f}")
+    return []
+
+
 PARTS = {"tokenise": (tokenise, show_tokenise), "load": (load, show_load), "memory": (memory, show_memory)}
 
 
@@ -193,15 +238,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--input", nargs="+", default=[])
     parser.add_argument("--tokenizer", help="SentencePiece model or its folder")
+    parser.add_argument("--raw", type=Path, help="folder with raw data, a folder per kind, for the part clean")
+    parser.add_argument("--raw_megabytes", type=float, default=8)
     parser.add_argument("--json")
     arguments = parser.parse_args()
     parts = arguments.parts.split(",")
-    if unknown := set(parts) - set(PARTS):
-        parser.error(f"unknown parts {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    known = dict(PARTS)
+    if arguments.raw:
+        known["clean"] = (partial(clean, raw=arguments.raw, megabytes=arguments.raw_megabytes), show_clean)
+    if unknown := set(parts) - set(known):
+        parser.error(f"unknown parts {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}, and clean with --raw")
     documents = documents_of(arguments.input, arguments.megabytes)
     results, ratios = {}, []
     for part in parts:
-        measure, show = PARTS[part]
+        measure, show = known[part]
         with tempfile.TemporaryDirectory() as name:
             tokenizer = load_tokenizer(arguments.tokenizer) if arguments.tokenizer else small_tokenizer()
             tokenizer.save(name)
