@@ -78,6 +78,10 @@ def make_inputs() -> None:
         folder = ROOT / "corpus" / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "play.txt").write_text(play[number * 200_000:(number + 1) * 200_000])
+    (ROOT / "raw" / "books").mkdir(parents=True, exist_ok=True)
+    (ROOT / "raw" / "books" / "play.txt").write_text(
+        f"The Project Gutenberg eBook\n\n*** START OF THE PROJECT GUTENBERG EBOOK PLAY ***\n{play[:200_000]}\n"
+        "*** END OF THE PROJECT GUTENBERG EBOOK PLAY ***\n")
     (ROOT / "prompts.jsonl").write_text("".join(json.dumps({"prompt": p}) + "\n" for p in ("ROMEO:", "JULIET:")))
     pair = {"context": "My kingdom for a", "continuation": " horse"}
     (ROOT / "pairs.jsonl").write_text(json.dumps(pair) + "\n")

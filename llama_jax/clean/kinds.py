@@ -32,6 +32,8 @@ KINDS = {
     "wikipedia": Kind("MediaWiki XML dumps", (".xml", ".bz2", ".gz")),
     "books": Kind("plain texts of Project Gutenberg, also inside .zip", (".txt", ".txt.gz", ".zip")),
     "arxiv": Kind("sources of papers: .tex, .gz of one, .tar and .tar.gz", (".tex", ".gz", ".tar", ".tgz", ".pdf")),
+    "documents": Kind("JSON lines with `text`, such as an output of this command",
+                      tuple(suffix for suffix in JSON_LINES if suffix.startswith(".jsonl"))),  # not its report.json
     "stackexchange": Kind("Posts.xml of the data dumps, also inside .7z", ("posts.xml", ".7z")),
 }
 

@@ -65,4 +65,7 @@ def _settings(asked: CleanOptions) -> dict[str, Any]:
     for name, value in settings.items():
         if isinstance(value, str) and value and Path(value).is_file():
             settings[name] = [value, Path(value).stat().st_size, digest_of_ends(Path(value))]
+        elif isinstance(value, str) and value and Path(value).is_dir():
+            files = sorted(file for file in Path(value).rglob("*") if file.is_file())
+            settings[name] = [value, [[str(file.relative_to(value)), digest_of_ends(file)] for file in files]]
     return settings

@@ -12,8 +12,8 @@ class CleanOptions:
     The same command again goes on after an interruption.
     """
 
-    source: Literal["commoncrawl", "c4", "github", "wikipedia", "books", "arxiv", "stackexchange"]
-    """Kind of the raw data."""
+    source: Literal["commoncrawl", "c4", "github", "wikipedia", "books", "arxiv", "stackexchange", "documents"]
+    """Kind of the raw data; documents: an output of this command, to be decontaminated."""
     input: tuple[str, ...]
     """Files as published, or folders of them: WARC and WET, JSON lines, source trees, XML dumps, texts, sources of papers."""
     output: str
@@ -26,6 +26,8 @@ class CleanOptions:
     """NAME=VALUE for datatrove's executor, such as time=10:00:00 partition=cpu for Slurm."""
     explain: int = 0
     """Print this many kept and dropped examples of every step, before and after it."""
+    evaluation_data: str = ""
+    """documents: the folder of evaluation sets (that of eval.py --data_dir) whose text is cut out, as GPT-3 did."""
     sites: tuple[str, ...] = ()
     """stackexchange: names of the sites to keep, such as math stackoverflow; `largest`: the 28 largest, as in the paper; none:
     all that are given."""
