@@ -23,7 +23,8 @@ GOOD = {
                     f"{BLOG}/2022/07/27/topic-modeling-for-the-people.html", f"{BLOG}/2020/03/25/pip.html",
                     f"{BLOG}/2018/11/19/data-science-crash-course.html", "https://kyleclo.com/research/", "https://joe.cat/",
                     "https://soldaini.net/facts/", "https://www.jonathanbragg.com/", "https://amyxzhang.wordpress.com/"],
-    "stackexchange": [f"coffee/{question}" for question in (1, 2, 3, 5, 6, 9, 14, 16, 29, 36, 58, 66, 79, 96, 116, 120, 125)],
+    "stackexchange": [f"coffee/{question}" for question in (1, 2, 3, 5, 6, 14, 16, 79, 96, 116)],
+    "wikipedia": [f"enwiki-shortened.xml.bz2/{page}" for page in (308, 612, 634, 655, 662, 681, 736)],
     "books": ["pride_and_prejudice_1342-0.txt", "tinyshakespeare.txt"],
     "arxiv": ["emcee_1202.3665.tex"],
 }
@@ -31,7 +32,8 @@ GOOD = {
 SENTENCES = {
     "c4": ["He holds an MBA degree from Stanford University.", "Here are some of the ice sports with the longest histories."],
     "commoncrawl": ["This is a no nonsense guide to making your Python project installable via pip."],
-    "stackexchange": ["How should I store whole bean coffee?", "How is decaffeinated coffee made?"],
+    "stackexchange": ["How should I store whole bean coffee?", "What is the difference between Robusta and Arabica?"],
+    "wikipedia": ["Aristotle (", "Apollo 11 was th", "The aardwolf (Prot"],
     "books": ["It is a truth universally acknowledged", "Before we proceed any further, hear me speak."],
     "arxiv": ["Probabilistic data analysis---including Bayesian inference"],
 }
