@@ -37,6 +37,7 @@ _RAISED = re.compile(r"<sup(?:\s[^<>]*)?>([-+−0-9]+)</sup\s*>", re.IGNORECASE)
 _QUOTES = re.compile(r"'{2,}")
 _SWITCH = re.compile(r"__[A-ZÀ-ÞА-Я]{3,}__")
 _STRAY = re.compile(r"\[\[|\]\]|\{\{|\}\}")
+_MARKED = str.maketrans("\6\7\16", "<[:")
 _MASK = re.compile("\2(\\d+)\3")
 _HEADING = re.compile("\4(\\d)(.*)")
 _CONTROL = re.compile("[\0-\x08\x0b-\x1f\xad\u200b\u200e\u200f\ufeff]")
@@ -73,7 +74,7 @@ def wikitext_to_prose(text: str, metadata: dict[str, Any]) -> str:
     text = _without_tables(text)
     text = _cut(_ARGUMENT.sub("", text), "{}", keep=lambda inner: _is_shown_template(inner, language))
     text = _without_simple_markup(_cut(text, "[]", keep=_is_shown_link))
-    text = _plain(mwparserfromhell.parse(text, skip_style_tags=True), language).replace("\6", "<").replace("\7", "[")
+    text = _plain(mwparserfromhell.parse(text, skip_style_tags=True), language).translate(_MARKED)
     for pattern, replacement in _TIDY:
         text = pattern.sub(replacement, text)
     body = "\n".join(_lines(text.split("\n"), SECTIONS.get(language, ALL_SECTIONS)))
@@ -129,7 +130,7 @@ def _without_tables(text: str) -> str:
 
 
 def _without_simple_markup(text: str) -> str:
-    """Links without markup in them, tags, headings and lists as they are shown; other signs "<" and "[" become marks.
+    """Links without markup in them, tags, headings and lists as they are shown; other signs "<", "[" and ":" become marks.
 
     mwparserfromhell gets what is nested: templates, and links around them. It is slow, and takes hours for a page of tags, links
     or lists that nobody closed.
@@ -140,7 +141,7 @@ def _without_simple_markup(text: str) -> str:
     text = _TAG.sub("", _BLOCK_TAG.sub("\n", text))
     text = _TITLE.sub(lambda match: f"\n\4{len(match[1])}{match[2].strip(' =')}\n", text)
     text = _ITEM.sub(lambda match: "- " if match[0].rstrip()[-1] in "*#" else "", text)
-    return re.sub(r"(?<!\[)\[(?!\[)", "\7", text.replace("<", "\6"))
+    return re.sub(r"(?<!\[)\[(?!\[)", "\7", text.replace("<", "\6").replace(":", "\16"))
 
 
 def _cut(text: str, brackets: str, *, keep: Callable[[str], bool]) -> str:
@@ -204,7 +205,7 @@ def _plain_node(node: nodes.Node, language: str) -> str:
     if isinstance(node, nodes.HTMLEntity):
         return _CONTROL.sub("", node.normalize())
     if isinstance(node, nodes.Template):
-        name = _template_name(_plain(node.name, language))
+        name = _template_name(_plain(node.name, language).translate(_MARKED))
         if name.startswith("formatnum:"):
             return name.removeprefix("formatnum:")
         arguments = {str(parameter.name).strip().lower(): _plain(parameter.value, language).strip() for parameter in node.params}

@@ -148,7 +148,7 @@ def test_articles_that_mention_disambiguation_stay():
 
 
 BROKEN = ["{{", "}}", "[[", "]]", "<ref>a", "<ref name=", "{|\n", "|}\n", "''", "<b>", "a <", "{{lang|fr|", "[[b|", "<math>",
-          "</math>", "<!--", "(, ", ", ", "[http://x", "[//a ", "==\n", "=", "* ", "*#:;", "&amp", "{{{a|", "<math>{{",
+          "</math>", "<!--", "(, ", ", ", "[http://x", "[//a ", "news:a ", "==\n", "=", "* ", "*#:;", "&amp", "{{{a|", "<math>{{",
           "\n* ", "\n{", " ", "- "]
 
 
