@@ -29,7 +29,9 @@ def claim_output(output: Path, settings: dict[str, Any], *, files: list[InputFil
     make_folder(output)
     if held.exists():
         before = _read_settings(held)
-        if changed := sorted(name for name in {*before, *asked} if before.get(name) != asked.get(name)):
+        # an option that came after the output was made, and is not used, changes nothing
+        names = [name for name in sorted({*before, *asked}) if name in before or asked[name]]
+        if changed := [name for name in names if before.get(name) != asked.get(name)]:
             told = "; ".join(_what_changed(name, before.get(name), now=asked.get(name)) for name in changed)
             raise DataError(f"{output} holds documents of other input or settings: {told}. Remove it, or name another --output.")
     elif any(file.name != f"{SETTINGS_FILE}.tmp" for file in output.iterdir()):

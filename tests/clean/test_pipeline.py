@@ -198,6 +198,12 @@ def test_other_settings_or_input(tmp_path, source, untimed):
     with pytest.raises(DataError, match=r'files|a\.txt is missing; language was null and is "de"'):
         run_stages(recipe(place), place, settings={"source": "lines", "language": "de"})
     assert untimed(output) == before
+    (source / "z.txt").unlink()
+    (source / "a.txt").write_text("good\ntoo short\n\nagain good\nsaid twice\n")
+    place = Workplace(find_input_files((str(source),), LINES), output)
+    later = {"source": "lines", "added_later": ""}
+    assert run_stages(recipe(place), place, settings=later), "an option that came later and is not used"
+    assert untimed(output) == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all my work")
     with pytest.raises(DataError, match="mine is not empty, and not an output of this command"):
