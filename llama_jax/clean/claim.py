@@ -23,7 +23,7 @@ _COMMAND_LOCK, _WORKERS_LOCK = "command.lock", "workers.lock"
 
 def claim_output(output: Path, settings: dict[str, Any], *, files: list[InputFile]) -> None:
     """Write what an output folder is made from; raises DataError where it holds documents of other work, and changes nothing."""
-    asked = {**settings, "files": [_identify(file) for file in files]}
+    asked = {**settings, "files": [identify_input(file) for file in files]}
     asked = json.loads(json.dumps(asked))  # lists for tuples, as in the file
     held = output / SETTINGS_FILE
     make_folder(output)
@@ -60,7 +60,7 @@ def _what_changed(name: str, before: Any, *, now: Any) -> str:
     return f"{next(file for file in new if old[file] != new[file])} has changed"
 
 
-def _identify(file: InputFile) -> list[str | int]:
+def identify_input(file: InputFile) -> list[str | int]:
     """[name, size in bytes, digest]: the digest is of both ends of a file; of a folder, of the names and ends of all files."""
     if not file.path.is_dir():
         return [file.name, file.bytes, digest_of_ends(file.path)]

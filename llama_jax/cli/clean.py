@@ -11,6 +11,9 @@ from llama_jax.errors import ConfigError, DataError
 
 _NOT_SETTINGS = {"input", "output", "workers", "executor", "executor_options", "explain"}
 """Options on which the documents do not depend."""
+_FILES = {"language_model", "perplexity_text", "perplexity_model", "perplexity_tokenizer", "reference_pages", "random_pages",
+          "reference_model", "bad_words", "evaluation_data"}
+"""Options that name files or folders, on whose content the documents depend."""
 
 
 def run_clean(asked: CleanOptions) -> None:
@@ -59,13 +62,15 @@ def _check_apart(output: Path, inputs: tuple[str, ...]) -> None:
 
 def _settings(asked: CleanOptions) -> dict[str, Any]:
     """What the documents depend on: the options, and what the files hold that they name."""
-    from llama_jax.clean.claim import digest_of_ends
-
     settings = {name: value for name, value in vars(asked).items() if name not in _NOT_SETTINGS}
-    for name, value in settings.items():
-        if isinstance(value, str) and value and Path(value).is_file():
-            settings[name] = [value, Path(value).stat().st_size, digest_of_ends(Path(value))]
-        elif isinstance(value, str) and value and Path(value).is_dir():
-            files = sorted(file for file in Path(value).rglob("*") if file.is_file())
-            settings[name] = [value, [[str(file.relative_to(value)), digest_of_ends(file)] for file in files]]
-    return settings
+    return {name: _with_content(value) if name in _FILES else value for name, value in settings.items()}
+
+
+def _with_content(value: str | tuple[str, ...]) -> Any:
+    """The paths of an option; those that exist with what tells whether their content has changed."""
+    from llama_jax.clean.claim import identify_input
+    from llama_jax.clean.items import InputFile
+
+    if isinstance(value, tuple):
+        return [_with_content(path) for path in value]
+    return identify_input(InputFile(Path(value), value)) if value and Path(value).exists() else value

@@ -1,6 +1,7 @@
 """Decontamination as a command: documents of `clean` without what evaluation sets hold, whatever the number of workers."""
 
 import json
+import shutil
 
 import pytest
 
@@ -58,3 +59,16 @@ def test_what_is_missing_is_named(tmp_path, capsys):
     command = ["clean", "--source", "documents", "--input", str(tmp_path / "raw"), "--output", str(tmp_path / "out")]
     assert main(command) == 2 and "--evaluation_data" in capsys.readouterr().err
     assert main([*command, "--evaluation_data", str(tmp_path)]) == 3 and "holds no evaluation set" in capsys.readouterr().err
+
+
+def test_other_evaluation_data_is_other_work(planted, shared_data, tmp_path, capsys):
+    raw, _ = planted
+    (tmp_path / "eval").mkdir()
+    shutil.copytree(shared_data / "eval/boolq", tmp_path / "eval/boolq")
+    command = ["clean", "--source", "documents", "--input", str(raw), "--output", str(tmp_path / "out"), "--workers", "1",
+               "--evaluation_data", str(tmp_path / "eval")]
+    assert main(command) == 0 and main(command) == 0
+    with (tmp_path / "eval/boolq/dev.jsonl").open("a") as file:
+        file.write((shared_data / "eval/boolq/dev.jsonl").read_text().splitlines()[0] + "\n")
+    capsys.readouterr()
+    assert main(command) == 3 and "evaluation_data" in capsys.readouterr().err
