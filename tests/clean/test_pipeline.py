@@ -162,7 +162,8 @@ def test_interrupt(tmp_path):
 
 
 AS_A_COMMAND = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell runs the tests in the background, deaf to it
 from pathlib import Path
 from llama_jax import __main__ as entry
 from llama_jax.cli import clean
