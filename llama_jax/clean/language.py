@@ -52,7 +52,7 @@ def identify_language(text: str) -> tuple[str, float]:
     language, probability = _built_in_model().classify(beginning)
     if language in ("hr", "sr"):
         words = re.findall(r"[^\W\d_]+", beginning.lower())
-        serbian, croatian = (sum(word in marks.split() for word in words) for marks in (_SERBIAN, _CROATIAN))
+        serbian, croatian = (sum(map(set(marks.split()).__contains__, words)) for marks in (_SERBIAN, _CROATIAN))
         if serbian != croatian and not re.search(r"[а-я]", beginning):
             language = "sr" if serbian > croatian else "hr"
     return language, float(probability)
