@@ -103,7 +103,7 @@ class LatexReader:
     def until(self, end: list[str], position: int) -> tuple[list[str], int] | None:
         """The tokens before `end`, without braces around all of them, and the position after `end`; None where `end` is not."""
         start = position
-        last = min(len(self.tokens), start + LONGEST_SEARCH) if self._searches else start
+        last = min(len(self.tokens) - len(end) + 1, start + LONGEST_SEARCH) if self._searches else start
         while position < last:
             if _same(self.tokens[position], end[0]) and all(map(_same, self.tokens[position:position + len(end)], end)):
                 found = self.tokens[start:position]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llama_jax.clean import InputFile, Workplace, collect_counts, run_stages
@@ -150,6 +150,7 @@ def test_sources_without_definitions_stay_as_they_are(parts):
     remove_comments(source)
 
 
+@example([], [r"\newcommand{\x}[2][b]", r"\let\x\a", r"\def\a#1;"])  # the text ends within the delimiter ";\newcommand"
 @given(PARTS, DEFINITIONS)
 def test_every_source_gives_a_text_or_is_dropped(parts, definitions):
     with suppress(Dropped):
