@@ -11,8 +11,8 @@ from datatrove.data import Document
 from datatrove.pipeline.filters.c4_filters import CITATION_REGEX, END_PUNCTUATION, POLICY_SUBSTRINGS
 
 from llama_jax.clean.duplicates import drop_whole, find_duplicates
-from llama_jax.clean.items import Dropped, RawDocument, open_raw, read_lines
-from llama_jax.clean.json_records import parse_record
+from llama_jax.clean.items import Dropped, RawDocument
+from llama_jax.clean.json_records import read_records
 from llama_jax.clean.language import keep_languages, web_languages
 from llama_jax.clean.sentences import split_sentences
 from llama_jax.clean.stages import Stage, Workplace
@@ -47,12 +47,7 @@ def recipe(place: Workplace, options: Any) -> list[Stage]:
 
 def read_pages(file: Path) -> Iterator[RawDocument | Dropped]:
     """The documents of a file of JSON lines, of which `text` is the text; url, timestamp and title become metadata."""
-    with open_raw(file) as stream:
-        for number, line in enumerate(read_lines(stream)):
-            try:
-                yield line if isinstance(line, Dropped) else _of_record(parse_record(line), number)
-            except Dropped as dropped:
-                yield Dropped(str(dropped), id=str(number))
+    return read_records(file, _of_record)
 
 
 def _of_record(record: dict[str, Any], number: int) -> RawDocument:

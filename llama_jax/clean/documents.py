@@ -19,8 +19,8 @@ from llama_jax.clean.decontaminate import (
     decontaminate,
     read_evaluation_texts,
 )
-from llama_jax.clean.items import Dropped, RawDocument, open_raw, read_lines
-from llama_jax.clean.json_records import parse_record
+from llama_jax.clean.items import Dropped, RawDocument
+from llama_jax.clean.json_records import read_records
 from llama_jax.clean.stages import Stage, Workplace
 from llama_jax.clean.steps import CountedStep
 from llama_jax.errors import ConfigError
@@ -41,12 +41,7 @@ def recipe(place: Workplace, options: Any) -> list[Stage]:
 
 def read_documents_again(file: Path) -> Iterator[RawDocument | Dropped]:
     """The documents of an output of `clean`, or of any JSON lines with `text`, with their metadata."""
-    with open_raw(file) as stream:
-        for number, line in enumerate(read_lines(stream)):
-            try:
-                yield line if isinstance(line, Dropped) else _of_record(parse_record(line), number)
-            except Dropped as dropped:
-                yield Dropped(str(dropped), id=str(number))
+    return read_records(file, _of_record)
 
 
 def _of_record(record: dict[str, Any], number: int) -> RawDocument:

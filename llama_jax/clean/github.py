@@ -13,10 +13,8 @@ from llama_jax.clean.items import (
     RawDocument,
     decode_text,
     is_hidden,
-    open_raw,
-    read_lines,
 )
-from llama_jax.clean.json_records import parse_record
+from llama_jax.clean.json_records import read_records
 from llama_jax.clean.licences import is_licence_file, licence_of_files, permit_named
 from llama_jax.clean.source_files import MAX_SOURCE_BYTES, check_lines, language_of, strip_header
 from llama_jax.clean.stages import Stage, Workplace
@@ -41,7 +39,7 @@ def whole_text(text: str) -> list[str]:
 
 def read_code(path: Path) -> Iterator[RawDocument | Dropped]:
     """The source files of a folder, or of a file of JSON lines."""
-    return _read_tree(path, path, licence=Dropped("no licence")) if path.is_dir() else _read_records(path)
+    return _read_tree(path, path, licence=Dropped("no licence")) if path.is_dir() else read_records(path, _of_record)
 
 
 def _read_tree(folder: Path, root: Path, *, licence: str | Dropped) -> Iterator[RawDocument | Dropped]:
@@ -89,18 +87,7 @@ def unix_lines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _read_records(file: Path) -> Iterator[RawDocument | Dropped]:
-    """One document for each JSON line."""
-    with open_raw(file) as stream:
-        for number, line in enumerate(read_lines(stream)):
-            try:
-                yield line if isinstance(line, Dropped) else _of_record(line, number)
-            except Dropped as dropped:
-                yield Dropped(str(dropped), id=str(number))
-
-
-def _of_record(line: bytes, number: int) -> RawDocument:
-    record = parse_record(line)
+def _of_record(record: dict[str, Any], number: int) -> RawDocument:
     text = _first(record, _TEXT_FIELDS)
     if not isinstance(text, str):
         raise Dropped("no `content`, as of binary and large files" if "content" in record else "no `content` or `text`")

@@ -53,10 +53,10 @@ class _Words(WordTokenizer):
         return words + [""] * (MINHASH.n_grams - len(words)) if words else []  # a text of fewer words is one shingle
 
     def sent_tokenize(self, text: str) -> list[str]:
-        raise NotImplementedError
+        return [text]
 
     def span_tokenize(self, text: str) -> list[tuple[int, int]]:
-        raise NotImplementedError
+        return [match.span() for match in self._WORD.finditer(text)]
 
 
 class WriteSignatures(MinhashDedupSignature):
