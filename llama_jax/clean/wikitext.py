@@ -37,6 +37,7 @@ _RAISED = re.compile(r"<sup(?:\s[^<>]*)?>([-+−0-9]+)</sup\s*>", re.IGNORECASE)
 _QUOTES = re.compile(r"'{2,}")
 _SWITCH = re.compile(r"__[A-ZÀ-ÞА-Я]{3,}__")
 _STRAY = re.compile(r"\[\[|\]\]|\{\{|\}\}")
+_BRACKETS = re.compile(r"[\[\]{}]{2,}")
 _MARKED = str.maketrans("\6\7\16", "<[:")
 _MASK = re.compile("\2(\\d+)\3")
 _HEADING = re.compile("\4(\\d)(.*)")
@@ -54,6 +55,7 @@ _TIDY = [(re.compile(pattern, re.MULTILINE), text) for pattern, text in [
     (r"^ ?[- ]*- ", "- "),
     (r"^ ?(- |)[,.;:] ", r"\1"),
     (r" +([,.])(?=\s|$)", r"\1"),
+    (r"(?<=.)\x04\d", ""),  # a heading within a template is no heading
 ]]
 
 
@@ -77,6 +79,7 @@ def wikitext_to_prose(text: str, metadata: dict[str, Any]) -> str:
     text = _plain(mwparserfromhell.parse(text, skip_style_tags=True), language).translate(_MARKED)
     for pattern, replacement in _TIDY:
         text = pattern.sub(replacement, text)
+    text = _BRACKETS.sub(lambda match: "" if _STRAY.search(match[0]) else match[0], text)
     body = "\n".join(_lines(text.split("\n"), SECTIONS.get(language, ALL_SECTIONS)))
     body = re.sub(r"\n{3,}", "\n\n", _MASK.sub(lambda match: verbatim[int(match[1])], body)).strip()
     if not body:

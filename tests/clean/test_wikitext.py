@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llama_jax.clean.items import Dropped
@@ -170,6 +170,8 @@ PIECES = ["{{", "}}", "[[", "]]", "{|\n", "\n|}", "<ref>", "</ref>", "|", "''", 
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=30))
+@example(["a", "]", " ", "]"])
+@example(["''", "&amp;", "{{lang|fr|", "\n== ", " ", " ==\n", "}}"])
 def test_no_double_brackets_are_left(pieces):
     """Any mixture of markup gives text without templates and links, or is dropped."""
     try:
