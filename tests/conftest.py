@@ -28,7 +28,7 @@ from llama_jax.tokenizer.training import train_sentencepiece
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# a busy machine is no fault of the code; CI draws the same examples each time, so that only a change of the code changes its verdict
+# a busy machine is no fault of the code; CI draws the same examples each time: only a change of the code changes its verdict
 hypothesis.settings.register_profile("no_clock", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("no_clock")
 

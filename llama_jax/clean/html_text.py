@@ -78,8 +78,8 @@ def _inline(element: etree._Element) -> str:
         return fence + text + fence
     if tag == "a":
         return text + _address(element, _one_line(text))
-    if tag == "sup" and " " not in text.strip():
-        return f"^{text}"  # 10^6 is not 106; a longer one is small print
+    if tag == "sup" and len("".join(element.itertext()).split()) == 1:
+        return f"^{text}"  # 10^6 is not 106; several words are small print
     if tag in ("s", "strike", "del"):
         return f"~~{text}~~"
     return text

@@ -95,14 +95,15 @@ def counts_table(counts: list[StepCounts]) -> Table:
         table.add_row(Text(step.step), f"{step.documents_in:,}", f"{step.bytes_in / 1e6:,.2f}", f"{step.documents_out:,}",
                       f"{step.bytes_out / 1e6:,.2f}")
         for reason, (documents, size) in sorted(step.dropped.items(), key=lambda entry: (-entry[1][0], entry[0])):
-            table.add_row(Text(f"  dropped: {reason}"), f"{documents:,}", f"{size / 1e6:,.2f}", "", "")
+            known_size = f"{size / 1e6:,.2f}" if size else ""  # a reader drops many before it has their text
+            table.add_row(Text(f"  dropped: {reason}"), f"{documents:,}", known_size, "", "")
         for what in list(step.damaged)[:_MOST_DAMAGED]:
             table.add_row(Text(f"  {what}"))
         if len(step.damaged) > _MOST_DAMAGED:
             table.add_row(Text(f"  and {len(step.damaged) - _MOST_DAMAGED:,} more damaged files, see {REPORT_FILE}"))
         for name, number in step.other.items():
             if name != "files":
-                table.add_row(Text(f"  {name}"), f"{number:,}", "", "", "")
+                table.add_row(Text(f"  {name.replace('_', ' ')}"), f"{number:,}", "", "", "")
     return table
 
 
@@ -118,7 +119,7 @@ def print_examples(output: Path, counts: list[StepCounts], *, number: int, conso
         for reason, examples in sorted(groups.items()):
             console.print(Text(f"{step.step}: dropped, {reason}" if reason else f"{step.step}: kept", style="bold"))
             for example in examples:
-                console.print(_side_by_side(example))
+                console.print(_side_by_side(example) if example["before"] else Text(f"  {example['id']}"))
 
 
 def _side_by_side(example: dict[str, str]) -> Panel:

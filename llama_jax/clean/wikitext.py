@@ -20,6 +20,8 @@ _DISAMBIGUATION = re.compile(r"\{\{\s*(?:" + DISAMBIGUATION + r")\s*[|}]|__DISAM
 _VERBATIM_TAGS = "math|nowiki|pre|syntaxhighlight|source|chem|ce"
 _DROPPED_TAGS = ("gallery|timeline|score|imagemap|graph|mapframe|maplink|hiero|categorytree|inputbox|indicator|section|references"
                  "|templatestyles|templatedata|style|script|table|ref")
+_CODE_BLOCKS = ("pre", "syntaxhighlight", "source")
+_INLINE_CODE = re.compile(r"\binline\b|\benclose\s*=\s*[\"']?none\b", re.IGNORECASE)
 _PAIRED = re.compile(rf"<(/?)({_VERBATIM_TAGS}|{_DROPPED_TAGS})(?=[\s/>])([^<>]*)>", re.IGNORECASE)
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _TABLE = re.compile(r"^[ \t:*#]*\{\|(?!\|)|^[ \t]*\|\}(?!\})", re.MULTILINE)
@@ -90,17 +92,19 @@ def wikitext_to_prose(text: str, metadata: dict[str, Any]) -> str:
 def _set_aside(text: str) -> tuple[str, list[str]]:
     """Remove references, pictures and the like with all that is in them, and put formulas and code, which are no wikitext, into a
     list, with a mark and their number in their place."""
-    opened: dict[str, tuple[int, int]] = {}
+    opened: dict[str, re.Match[str]] = {}
     elements = []
     for match in _PAIRED.finditer(text):
         name = match[2].lower()
         if match[3].endswith("/"):
             elements.append((*match.span(), name, ""))
         elif not match[1]:
-            opened[name] = match.span()
-        elif name in opened:
-            begin, inner = opened.pop(name)
-            elements.append((begin, match.end(), name, text[inner:match.start()]))
+            opened[name] = match
+        elif opening := opened.pop(name, None):
+            content = text[opening.end():match.start()]
+            if name in _CODE_BLOCKS and not _INLINE_CODE.search(opening[3]):
+                content = "\n" + content.strip("\n") + "\n"
+            elements.append((opening.start(), match.end(), name, content))
     pieces, last, verbatim = [], 0, []
     for begin, end, name, content in sorted(elements):
         if begin >= last:  # not within another
@@ -108,14 +112,13 @@ def _set_aside(text: str) -> tuple[str, list[str]]:
             last = end
             if re.fullmatch(_VERBATIM_TAGS, name):
                 pieces.append(f"\2{len(verbatim)}\3")
-                verbatim.append(_verbatim(name, content))
+                verbatim.append(_formula(content) if name == "math" else content)
     return "".join(pieces) + text[last:], verbatim
 
 
-def _verbatim(tag: str, content: str) -> str:
-    if tag == "math":  # two braces are no template; in formulas a space between them means nothing
-        return "$" + re.sub(r"([{}])(?=\1)", r"\1 ", " ".join(content.split())) + "$"
-    return "\n" + content.strip("\n") + "\n" if tag in ("pre", "syntaxhighlight", "source") else content
+def _formula(content: str) -> str:
+    # two braces are no template; in formulas a space between them means nothing
+    return "$" + re.sub(r"([{}])(?=\1)", r"\1 ", " ".join(content.split())) + "$"
 
 
 def _without_tables(text: str) -> str:

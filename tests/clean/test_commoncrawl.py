@@ -39,6 +39,17 @@ def test_real_pages(shared_data, tmp_path):
     hci = texts["https://joe.cat/"]
     assert ("I obtained a PhD degree from the Language Technologies Institute at CMU specializing in Human-Computer Interaction, "
             "Sensemaking, Crowdsourcing, and Applied Machine Learning.") in hci  # which the source breaks into four lines
+    posts = "https://maria-antoniak.github.io/"  # whose main part no name tells
+    mastodon = texts[posts + "2023/07/04/notes-on-mastodon.html"].splitlines()
+    assert mastodon[0] == "Some things to know about Mastodon"
+    assert [line for line in mastodon if line in ("TL;DR", "Your server matters", "Conversations are broken")] == [
+        "TL;DR", "Your server matters", "Conversations are broken"]
+    assert "- There are also many good reasons to use Mastodon!" in mastodon
+    assert "  process_string,\n  train_topic_model," in texts[posts + "2020/03/25/pip.html"]  # code in a <figure>
+    blog = texts["https://amyxzhang.wordpress.com/"]  # eight posts
+    begins = [blog.index(text) for text in ("Having Trouble Keeping Up", "Is Slack eating email?", "Year in Reviews",
+                                            "What is a Neighborhood?", "Where in the World Are You?")]
+    assert begins == sorted(begins)
     for text in texts.values():
         for menu in ("Skip to content", "Toggle navigation", "Search for:", "Powered by", "<p", "</", "&nbsp;"):
             assert menu not in text
@@ -161,6 +172,20 @@ def test_extraction():
         "one", ENGLISH[1]]
     code = f"<html><body><article><p>{ENGLISH[0]}</p><p>{ENGLISH[1]}</p><pre>def f():\n    return 1</pre></article></body></html>"
     assert "def f():\n    return 1" in extract_html(code)
+
+
+def test_a_main_part_without_a_name():
+    """The element that holds nearly all paragraphs is it, where none is named, or the named one holds little of the page."""
+    menu = "<ul><li><a href=/>Home</a></li><li><a href=/b>Bridges</a></li></ul>"
+    footer = "<footer><p>All rights reserved.</p></footer>"
+    text = f"<h1>On bridges</h1><p>{ENGLISH[0]}</p><ul><li>first item</li></ul><h2>Why</h2><p>{ENGLISH[1]}</p>"
+    expected = ["On bridges", ENGLISH[0], "- first item", "Why", ENGLISH[1]]
+    for body in (f"<div>{menu}<div class=x>{text}</div></div>{footer}", f"<div>{menu}</div>{text}{footer}",
+                 f"<table><tr><td>{menu}</td><td>{text}</td></tr></table>{footer}",
+                 f"{menu}<article><p>News.</p></article><div>{text}</div>{footer}"):
+        assert extract_html(f"<html><body>{body}</body></html>").splitlines()[-5:] == expected
+    named = f"<article><p>{ENGLISH[0]}</p><p>{ENGLISH[1]}</p></article><div>{menu}<p>{ENGLISH[2]}</p></div>"
+    assert extract_html(f"<html><body>{named}</body></html>").splitlines() == list(ENGLISH[:2])
 
 
 @pytest.mark.parametrize("html", ["", " ", "<", "<html>", "\0\0\0", "<pre" * 50_000, "<div>" * 30_000, "]]>", "<a href='",

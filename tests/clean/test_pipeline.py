@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -80,6 +81,7 @@ def test_table_and_examples(tmp_path, source):
     console.file.close()
     assert "louder: kept" in text and "louder: dropped, short" in text and "not twice: dropped, twice" in text
     assert any("good" in line and "GOOD" in line for line in text.splitlines()), "before and after stand side by side"
+    assert re.search(r"(?m)^read: dropped, .*\n  \S+\n(?! *[│╭])", text), "what was dropped unread is a name, not an empty box"
     assert "again" not in text and text.count("b.txt/0") <= 1, "one example each"
 
 

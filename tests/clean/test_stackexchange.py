@@ -280,6 +280,7 @@ def test_layout_of_a_thread():
      "tea"),
     ('<img src="x" alt="a cup">', "[image: a cup]"),
     ("10<sup>6</sup> H<sub>2</sub>O <sup>small print</sup> <s>no</s> <kbd>Ctrl</kbd>", "10^6 H2O small print ~~no~~ Ctrl"),
+    ('Swiss water<sup><strong><a href="http://a.com/b">1</a></strong></sup>', "Swiss water^1 (http://a.com/b)"),
     ('<p><span class="math-container">$a&lt;b$</span></p>', "$a<b$"),
     ("<h2>Head</h2><hr><table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>2</td></tr></table>",
      "## Head\n\n---\n\na | b\n1 | 2"),

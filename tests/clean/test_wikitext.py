@@ -36,6 +36,8 @@ def prose(text: str, language: str = "en") -> str:
      "Energy $E = \\frac{m}{\\sqrt{c^{2} } }$ is E = mc²"),
     ("Use <nowiki>[[this]]</nowiki>:\n<syntaxhighlight lang=\"python\">\nif a == b:\n    print({{1}})\n</syntaxhighlight>",
      "Use [[this]]:\n\nif a == b:\n    print({{1}})"),
+    ('the instruction <source lang="cbmbas" inline>LET [] = []</source> is', "the instruction LET [] = [] is"),
+    ('call <syntaxhighlight lang=c enclose="none">f()</syntaxhighlight> now', "call f() now"),
     ("__NOTOC__Call <code>__init__</code>.", "Call __init__."),
     ("a  b\u00a0\u200bc\n\n\n\n\nd", "a b c\n\nd"),
 ])
