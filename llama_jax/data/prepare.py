@@ -91,8 +91,8 @@ def write_shards(
         texts = _unfinished(texts, writers, fraction=fraction)
         with open_encoder(tokenizer, workers, heldout_fraction=fraction) as encode:
             for chunk in _reported(encode(_chunks(texts)), report):
-                for document in chunk:
-                    writers[document.held_out].add(document.ids, document.num_bytes)
+                for held_out, writer in enumerate(writers):
+                    writer.add(chunk.part(bool(held_out)))
         _check_documents(writers, fraction, names=[name for name, *_ in settings["files"]])
     train, *heldout = writers
     for writer in heldout:
@@ -129,8 +129,7 @@ def _reported(encoded: Iterable[EncodedChunk], report: ReportChunk | None) -> It
     """Pass chunks on, after calling `report` with the counts of each."""
     for chunk in encoded:
         if report:
-            report(Shard("", sum(len(document.ids) + 2 for document in chunk), len(chunk),
-                         sum(document.num_bytes for document in chunk)))
+            report(Shard("", len(chunk.tokens), len(chunk.counts), int(chunk.num_bytes.sum())))
         yield chunk
 
 

@@ -20,6 +20,7 @@ from llama_jax.data.manifest import (
     read_manifest,
     token_dtype,
 )
+from llama_jax.data.workers import EncodedChunk
 from llama_jax.errors import DataError
 from llama_jax.files.atomic import make_folder, write_atomic
 from llama_jax.tokenizer.base import Tokenizer
@@ -37,8 +38,6 @@ class ShardWriter:
         """
         self.output, self._tokenizer, self._settings, self._shard_tokens = output, tokenizer, settings, shard_tokens
         self._dtype = token_dtype(tokenizer.vocab_size)
-        self._bos = np.array([tokenizer.bos_id], self._dtype).tobytes()
-        self._eos = np.array([tokenizer.eos_id], self._dtype).tobytes()
         self._tokens, self._starts, self._bytes = bytearray(), array("q"), 0  # of the shard that is being filled
         make_folder(output)
         self.manifest = self._finished_folder()
@@ -50,15 +49,15 @@ class ShardWriter:
         """Documents that are in the folder or were added."""
         return sum(shard.documents for shard in self._done) + len(self._starts)
 
-    def add(self, ids: np.ndarray, num_bytes: int) -> None:
-        """Add a document of `ids`, without BOS and EOS, whose text has `num_bytes` bytes of UTF-8."""
-        self._starts.append(len(self._tokens) // self._dtype.itemsize)
-        self._tokens += self._bos
-        self._tokens += ids.astype(self._dtype).tobytes()
-        self._tokens += self._eos
-        self._bytes += num_bytes
-        if len(self._tokens) >= self._shard_tokens * self._dtype.itemsize:
-            self._write_shard()
+    def add(self, chunk: EncodedChunk) -> None:
+        """Add the documents of a chunk."""
+        documents = np.split(chunk.tokens, np.cumsum(chunk.counts[:-1])) if len(chunk.counts) else []
+        for document, num_bytes in zip(documents, chunk.num_bytes.tolist(), strict=True):
+            self._starts.append(len(self._tokens) // self._dtype.itemsize)
+            self._tokens += document.tobytes()
+            self._bytes += num_bytes
+            if len(self._tokens) >= self._shard_tokens * self._dtype.itemsize:
+                self._write_shard()
 
     def finish(self) -> Manifest:
         """Write the last shard, the tokenizer and the manifest, which is returned."""

@@ -14,22 +14,31 @@ from typing import NamedTuple
 import numpy as np
 
 from llama_jax.data.hash_split import is_held_out
+from llama_jax.data.manifest import token_dtype
 from llama_jax.errors import LlamaError
 from llama_jax.tokenizer.base import Tokenizer
 
 
-class EncodedDocument(NamedTuple):
-    """A tokenised document."""
+class EncodedChunk(NamedTuple):
+    """Tokenised documents, one after another; N of them with M tokens together."""
 
-    ids: np.ndarray
-    """int32 of shape (tokens,), without BOS and EOS."""
-    num_bytes: int
-    """Bytes of its UTF-8 text."""
-    held_out: bool
+    tokens: np.ndarray
+    """Ids of shape (M,), of the dtype of the shards: of every document BOS, its text, EOS."""
+    counts: np.ndarray
+    """Tokens of every document, int64 of shape (N,)."""
+    num_bytes: np.ndarray
+    """Bytes of every document's UTF-8 text, int64 of shape (N,)."""
+    held_out: np.ndarray
+    """Whether a document is held out, bool of shape (N,)."""
+
+    def part(self, held_out: bool) -> "EncodedChunk":
+        """The documents that are held out, or the others."""
+        chosen = self.held_out == held_out
+        if chosen.all():
+            return self
+        return EncodedChunk(self.tokens[np.repeat(chosen, self.counts)], *(values[chosen] for values in self[1:]))
 
 
-EncodedChunk = list[EncodedDocument]
-"""Documents that were tokenised together."""
 Encoder = Callable[[Iterable[list[str]]], Iterator[EncodedChunk]]
 """Tokenises chunks of documents as they come, and keeps their order."""
 
@@ -51,8 +60,12 @@ def _exit_with_parent() -> None:
 
 
 def _encode(texts: list[str], tokenizer: Tokenizer, *, heldout_fraction: float) -> EncodedChunk:
-    return [EncodedDocument(tokenizer.encode_array(text), len(text.encode()), is_held_out(text, heldout_fraction))
-            for text in texts]
+    dtype = token_dtype(tokenizer.vocab_size)
+    bos, eos = np.array([[tokenizer.bos_id], [tokenizer.eos_id]], dtype)
+    documents = [np.concatenate([bos, tokenizer.encode_array(text), eos], dtype=dtype, casting="unsafe") for text in texts]
+    return EncodedChunk(np.concatenate(documents), np.array([*map(len, documents)], np.int64),
+                        np.array([len(text.encode()) for text in texts], np.int64),
+                        np.array([is_held_out(text, heldout_fraction) for text in texts], bool))
 
 
 def _encode_in_worker(texts: list[str]) -> EncodedChunk:

@@ -53,7 +53,7 @@ def test_fifty_steps_follow_torch_adamw(name):
     assert int(state.step) == STEPS
 
 
-@pytest.mark.parametrize("count", [2, 4, 8])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)])
 def test_accumulation_equals_one_batch(count):
     model, batch = Transformer(MODEL, FLOAT32), packed_batch(0)
     assert len(set(batch.weights.reshape(count, -1).sum(1))) > 1, "micro-batches of different weight"
