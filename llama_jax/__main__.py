@@ -6,6 +6,11 @@ from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from llama_jax.interruption import end_when_stopped, watch_stop_signals
+
+if __name__ == "__main__":
+    watch_stop_signals()  # before the imports that take longer
+
 from llama_jax.cli import data_options, options
 from llama_jax.cli.clean_options import CleanOptions
 from llama_jax.cli.parsing import parse_ablate, parse_front, parse_options, parse_plan, parse_train
@@ -23,7 +28,7 @@ class Command(NamedTuple):
     parse: Callable[..., Any] | None = None
     """(arguments, prog=...) -> options, for a command line that the dataclass alone does not describe; None: tyro parses it."""
     interrupted: str = "what was finished stays"
-    """The end of the message after Ctrl-C: what the interrupted command has left behind."""
+    """The end of the message after Ctrl-C or SIGTERM: what the interrupted command has left behind."""
 
 
 COMMANDS = {
@@ -44,7 +49,9 @@ COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command that `arguments` (or those of this process) begin with, and return the exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        watch_stop_signals()
+        arguments = sys.argv[1:]
     prog = "python -m llama_jax" if sys.argv[0] == __file__ else "llama-jax"
     if arguments[:1] == ["--version"]:
         print(f"llama_jax {VERSION}")
@@ -71,6 +78,7 @@ def run_command(name: str, arguments: list[str], *, prog: str) -> int:
 
     def parse_and_work() -> None:
         asked = parse(arguments, prog=prog)
+        end_when_stopped(command.interrupted)
         module, function = command.worker.split(".")
         getattr(import_module(f"llama_jax.cli.{module}"), function)(asked)
 

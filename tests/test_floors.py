@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = [
-    {"version", "lazy", "errors", "terminal", "batch", "files", "ops"},
+    {"version", "lazy", "errors", "terminal", "interruption", "batch", "files", "ops"},
     {"config", "tokenizer"},
     {"parallel"},
     {"model", "data"},
@@ -27,7 +27,7 @@ LAYERS = [
 ]
 """Packages and modules of llama_jax, the lowest first. A module may import its own package and those of lower layers."""
 
-LOWEST = {"errors": 0, "version": 0, "lazy": 0, "terminal": 0, "files": 1, "ops": 1, "batch": 1}
+LOWEST = {"errors": 0, "version": 0, "lazy": 0, "terminal": 0, "interruption": 0, "files": 1, "ops": 1, "batch": 1}
 """The lowest layer's own order."""
 
 REFUSED = {"utils", "common", "types", "helpers"}

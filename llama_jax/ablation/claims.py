@@ -17,12 +17,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from llama_jax.errors import DataError
 from llama_jax.files.atomic import make_folder, write_atomic
+from llama_jax.files.lock import start_of_process, this_machine
 
 CLAIM_BEAT = 5.0
 """Seconds between two heartbeats of a claim."""
@@ -107,7 +107,7 @@ class ClaimWatch:
 
     def _is_alive(self, file: Path, holder: dict[str, Any]) -> bool:
         if holder.get("machine") == this_machine():
-            return _start_of_process(holder.get("pid", 0)) == holder.get("started")
+            return start_of_process(holder.get("pid", 0)) == holder.get("started")
         try:
             beat = file.stat().st_mtime_ns
         except OSError:
@@ -135,7 +135,7 @@ def take_claim(folder: Path, name: str, *, generation: int, cores: Sequence[int]
         raise DataError(f"cannot write {file}: {error.strerror}.") from None
     with os.fdopen(handle, "w") as stream:
         json.dump({"host": socket.gethostname(), "machine": this_machine(), "pid": os.getpid(),
-                   "started": _start_of_process(os.getpid()), "cores": list(cores)}, stream)
+                   "started": start_of_process(os.getpid()), "cores": list(cores)}, stream)
     return Claim(file)
 
 
@@ -160,30 +160,3 @@ def _read_holder(file: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return holder if isinstance(holder, dict) else {}
-
-
-@lru_cache
-def this_machine() -> str:
-    """What tells the processes of this host, since it started, from all others: a pid means a process only among them."""
-    parts = [socket.gethostname()]
-    with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(parts)
-
-
-def _start_of_process(pid: int) -> str | None:
-    """When a process of this host started, in the kernel's clock ticks; None: it is gone; "": it exists, no more is known."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else fields[19]
-    except OSError:
-        if Path("/proc/self/stat").exists():
-            return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except OSError:
-        pass
-    return ""

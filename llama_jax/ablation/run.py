@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llama_jax.ablation.check import check_arms
-from llama_jax.ablation.claims import ClaimWatch, Standing, hold_claim, this_machine
+from llama_jax.ablation.claims import ClaimWatch, Standing, hold_claim
 from llama_jax.ablation.progress import StudyProgress
 from llama_jax.ablation.slots import least_used_core, number_of_jobs, usable_cores, worker_environment
 from llama_jax.ablation.study_dir import RunKey, StudyFolder, open_study, write_study
 from llama_jax.ablation.worker import STOPPED, TAKEN
 from llama_jax.config import Study
 from llama_jax.files.atomic import make_folder
+from llama_jax.files.lock import this_machine
+from llama_jax.interruption import noted_stops
 
 SECONDS_BETWEEN_LOOKS = 0.5
 """Seconds between two looks at the workers, the claims and the measurements."""
@@ -178,7 +180,11 @@ def _stop_workers(session: _Session, stops: list[str]) -> None:
 
 @contextmanager
 def _stop_signals() -> Iterator[list[str]]:
-    """Collect the names of SIGINT, SIGTERM and SIGHUP in a list."""
+    """Collect the names of stop requests in a list: of this process where it is a command, else of SIGINT, SIGTERM and SIGHUP."""
+    noted = noted_stops(second_ends=False)
+    if noted is not None:
+        yield noted
+        return
     caught: list[str] = []
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, lambda number, frame: caught.append(signal.Signals(number).name))

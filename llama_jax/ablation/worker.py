@@ -7,7 +7,6 @@ processor cores, so that its numbers do not depend on how many processes there a
 import ctypes
 import json
 import os
-import shutil
 import signal
 import sys
 from contextlib import suppress
@@ -108,8 +107,6 @@ def _write_pooled(trained: Path, target: Path, *, kv_heads: int) -> None:
     from llama_jax.conversion.pooled import PooledSource
     from llama_jax.formats.open import open_source
 
-    for unfinished in target.parent.glob(f".{target.name}.*"):  # of a process that was killed
-        shutil.rmtree(unfinished)
     convert_weights(PooledSource(open_source(trained), kv_heads), target, "orbax")
 
 

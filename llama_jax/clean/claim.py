@@ -1,24 +1,17 @@
-"""Whose an output folder is: the input and settings that its documents are made from, and the one command that works on it."""
+"""Whose an output folder is: the input and settings that its documents are made from."""
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from llama_jax.clean.items import InputFile, walk_tree
 from llama_jax.errors import DataError
 from llama_jax.files.atomic import make_folder, write_atomic
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where nothing is locked
-    fcntl = None
+from llama_jax.files.lock import LOCK_FILE
 
 SETTINGS_FILE = "settings.json"
 """File in an output folder with what its documents are made from: the source's kind, its options and the input files."""
-_COMMAND_LOCK, _WORKERS_LOCK = "command.lock", "workers.lock"
 
 
 def claim_output(output: Path, settings: dict[str, Any], *, files: list[InputFile]) -> None:
@@ -34,7 +27,7 @@ def claim_output(output: Path, settings: dict[str, Any], *, files: list[InputFil
         if changed := [name for name in names if before.get(name) != asked.get(name)]:
             told = "; ".join(_what_changed(name, before.get(name), now=asked.get(name)) for name in changed)
             raise DataError(f"{output} holds documents of other input or settings: {told}. Remove it, or name another --output.")
-    elif any(file.name != f"{SETTINGS_FILE}.tmp" for file in output.iterdir()):
+    elif any(file.name not in (f"{SETTINGS_FILE}.tmp", LOCK_FILE) for file in output.iterdir()):
         raise DataError(f"{output} is not empty, and not an output of this command; name another --output.")
     else:
         write_atomic(held, (json.dumps(asked, indent=1, sort_keys=True) + "\n").encode())
@@ -80,37 +73,3 @@ def digest_of_ends(file: Path, size: int = 1 << 16) -> str:
             return hashlib.sha256(begin + stream.read(size)).hexdigest()[:16]
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}.") from None
-
-
-@contextmanager
-def locked_output(folder: Path) -> Iterator[None]:
-    """Hold `folder`, where an output's intermediate files are, for one command; raises DataError where another is at work.
-
-    Waits for workers of a killed command, which end by themselves.
-    """
-    make_folder(folder)
-    if fcntl is None:
-        yield
-        return
-    with (folder / _COMMAND_LOCK).open("w") as command, (folder / _WORKERS_LOCK).open("w") as workers:
-        try:
-            fcntl.flock(command, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.flock(workers, fcntl.LOCK_EX)
-            fcntl.flock(workers, fcntl.LOCK_UN)
-        except BlockingIOError:
-            raise DataError(f"another command is at work on {folder.parent}; wait for it, or name another --output.") from None
-        except OSError:
-            pass  # a file system without locks
-        yield
-
-
-@contextmanager
-def locked_by_worker(folder: Path) -> Iterator[None]:
-    """Let the next command that works in `folder` wait until this worker has ended."""
-    if fcntl is None:
-        yield
-        return
-    with (folder / _WORKERS_LOCK).open("a") as workers:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(workers, fcntl.LOCK_SH)
-        yield

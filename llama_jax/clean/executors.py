@@ -20,10 +20,12 @@ from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.stats import PipelineStats
 from loguru import logger
 
-from llama_jax.clean.claim import locked_by_worker
 from llama_jax.errors import ConfigError, DataError, nearest
 from llama_jax.files.atomic import write_atomic
+from llama_jax.files.lock import locked_by_worker
 
+WORKERS_LOCK = "workers.lock"
+"""File beside the stages of an output that its worker processes hold locked together."""
 JOB_FILE = "slurm_job"
 """File in the log folder of a stage with the number of the Slurm job that runs its tasks."""
 _OURS = {"self", "pipeline", "tasks", "workers", "logging_dir", "depends", "depends_job_id", "skip_completed"}
@@ -141,7 +143,7 @@ def _work(executor: LocalExecutor, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the command ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logger.remove()  # the terminal gets nothing
-    with locked_by_worker(Path(executor.logging_dir.path).parents[1]):
+    with locked_by_worker(Path(executor.logging_dir.path).parents[1] / WORKERS_LOCK):
         while True:
             try:
                 rank = connection.recv()

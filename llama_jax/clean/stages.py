@@ -12,11 +12,13 @@ from datatrove.executor.base import PipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from loguru import logger
 
-from llama_jax.clean.claim import claim_output, locked_output
-from llama_jax.clean.executors import is_queued, make_executor, note_job
+from llama_jax.clean.claim import claim_output
+from llama_jax.clean.executors import WORKERS_LOCK, is_queued, make_executor, note_job
 from llama_jax.clean.items import Edit, InputFile, Read
 from llama_jax.clean.steps import CountedStep, EditDocuments, ReadDocuments, ReadFiles, WriteDocuments
 from llama_jax.errors import DataError
+from llama_jax.files.atomic import make_folder
+from llama_jax.files.lock import only_writer, wait_for_workers
 from llama_jax.terminal import progress_bar
 
 WORK = ".work"
@@ -105,9 +107,11 @@ def run_stages(stages: list[Stage], place: Workplace, *, settings: dict[str, Any
     folders = [place.folder("stages") / f"{number}-{stage.name}" for number, stage in enumerate(stages)]
     runners = [make_executor(executor, stage.steps, logs=logs, tasks=stage.tasks, workers=workers, options=options or {})
                for stage, logs in zip(stages, folders, strict=True)]
-    claim_output(place.output, settings, files=place.files)
     logger.remove()
-    with locked_output(place.folder("")):
+    with only_writer(place.output):
+        claim_output(place.output, settings, files=place.files)
+        make_folder(place.folder(""))
+        wait_for_workers(place.folder(WORKERS_LOCK))
         if any(is_queued(logs) for logs in folders):
             return False
         before = None

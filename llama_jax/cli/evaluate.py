@@ -21,6 +21,7 @@ from llama_jax.evaluation.harness import TaskProgress, distinct_requests, evalua
 from llama_jax.evaluation.requests import PreparedTask, prepare_tasks
 from llama_jax.evaluation.results import RESULTS_FILE, TaskResult, earlier_tasks, results_json, write_results
 from llama_jax.evaluation.task import Settings
+from llama_jax.files.lock import only_writer
 from llama_jax.formats.loading import load_source
 from llama_jax.formats.open import open_source
 from llama_jax.model.accounting import parameter_count
@@ -56,6 +57,12 @@ def _evaluate(asked: EvaluateOptions) -> None:
     name, folder = _row_name(asked), _output_folder(asked)
     settings = Settings(output=str(folder), **{name: getattr(asked, name) for name in SETTINGS})
     jobs = prepare_tasks(_names(asked.tasks), asked.data_dir, settings=settings, limit=asked.limit)
+    with only_writer(folder):
+        _evaluate_into(folder, asked, jobs=jobs, settings=settings, name=name)
+
+
+def _evaluate_into(folder: Path, asked: EvaluateOptions, *, jobs: list[PreparedTask], settings: Settings, name: str) -> None:
+    """Evaluate, and write the report into the folder, which this process holds."""
     earlier_tasks(folder, settings)
     read_answers(folder / AnswerCache.FILE)  # damaged lines are told before the model is loaded
     if jax.default_backend() == "cpu":
@@ -70,7 +77,6 @@ def _evaluate(asked: EvaluateOptions) -> None:
     with jax.set_mesh(params["embedding"].sharding.mesh), _progress(console, jobs) as progress:
         results = evaluate_tasks(jobs, answerer, settings=settings, cache=cache, progress=progress)
     report = results_json(results, settings, model=_model_entry(asked, answerer, name=name))
-    # read again: another command may have added tasks meanwhile
     report["tasks"] = earlier_tasks(folder, settings, fingerprint=answerer.fingerprint) | report["tasks"]
     write_results(folder, report, results=results)
     write_evaluation_report(folder, report)

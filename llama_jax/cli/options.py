@@ -39,6 +39,12 @@ class TrainOptions:
     config: ConfigFile
     workdir: str = ""
     """Run directory; runs/<config name> where it is empty."""
+    stop_after: str = ""
+    """Duration such as 3h50m (units d, h, m, s), counted from the start of the process, by whose end it has saved and ended;
+    empty: no limit. The same command goes on from there."""
+    stop_exit_code: int = 0
+    """Exit code after a requested stop (SIGTERM, Ctrl-C, SIGHUP, SIGUSR1, stop_after, a notice of preemption), by which a
+    scheduler can tell it from the end of the run, whose code is 0."""
     fields: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
 

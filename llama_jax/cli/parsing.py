@@ -24,6 +24,8 @@ FRONT = """LLaMA as a JAX/Flax research codebase.
 COMMAND --help lists the options of a command, --version prints the version, and --tyro-write-completion SHELL FILE writes shell
 completion (bash, zsh, fish)."""
 
+_OWN_OPTIONS_OF_TRAIN = ("workdir", "stop_after", "stop_exit_code")
+
 FLAT = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
 """A group of options or a subcommand puts no prefix before the names of its options."""
 
@@ -148,7 +150,7 @@ def _parse_fields(asked: TrainOptions, arguments: list[str], *, prog: str) -> Tr
         name = unknown[0].removeprefix("--").partition("=")[0].replace("-", "_")
         if name in MOVED_FIELDS:
             raise ConfigError(f"--{name} is --{MOVED_FIELDS[name]} now.")
-        raise _unknown_argument(unknown[0], ["workdir", *field_names(Config)])
+        raise _unknown_argument(unknown[0], [*_OWN_OPTIONS_OF_TRAIN, *field_names(Config)])
     return parsed
 
 

@@ -10,6 +10,7 @@ from llama_jax.cli.load_model import load_model
 from llama_jax.cli.options import ServeOptions
 from llama_jax.errors import ConfigError
 from llama_jax.inference.params import decoding_params
+from llama_jax.interruption import noted_stops
 
 
 def run_serve(asked: ServeOptions) -> None:
@@ -34,6 +35,7 @@ def run_serve(asked: ServeOptions) -> None:
         limits = RequestLimits(body_bytes=asked.max_body, max_completions=asked.max_samples, api_key=key)
         name = asked.model_name or Path(asked.checkpoint).resolve().name
         print(f"{name}: {asked.slots} slots of {model.config.max_length} tokens, http://{asked.host}:{asked.port}/v1", flush=True)
+        noted_stops(second_ends=False)
         for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn obeys them, then raises them again
             signal.signal(number, lambda number, frame: None)
         server = Server(engine, tokenizer, name=name, limits=limits, log=None if asked.quiet else log_to_stderr)

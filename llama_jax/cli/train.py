@@ -1,17 +1,48 @@
 """`llama_jax train` and train.py at work."""
 
+import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from llama_jax.cli.options import TrainOptions
+from llama_jax.config.duration import parse_duration
+from llama_jax.errors import ConfigError
+from llama_jax.interruption import PROCESS_START, catch_signals_again, end_when_stopped, noted_stops, stop_at
 
 
 def run_train(asked: TrainOptions) -> None:
-    """Train, or go on training, in the run directory."""
-    from llama_jax.parallel.distributed import join_processes
+    """Train, or go on training, in the run directory.
+
+    Raises:
+        SystemExit: the run was asked to stop, and saved; the code is `stop_exit_code`.
+    """
+    if not 0 <= asked.stop_exit_code <= 255:
+        raise ConfigError(f"stop_exit_code must lie between 0 and 255, got {asked.stop_exit_code}.")
+    if asked.stop_after:
+        stop_at(PROCESS_START + parse_duration(asked.stop_after, where="stop_after"), f"--stop_after {asked.stop_after}")
+    end_when_stopped("the same command resumes", code=asked.stop_exit_code)
+
+    from llama_jax.files.lock import only_writer
+    from llama_jax.parallel.distributed import announces_preemption, is_first_process, join_processes
     from llama_jax.parallel.xla_flags import set_xla_flags
 
     set_xla_flags()  # XLA reads them when jax starts
     join_processes()
+    if announces_preemption():
+        noted_stops(forward=True)  # one process does not end alone
+    else:
+        catch_signals_again()
+    workdir = run_directory(asked)
+    # locked before the devices are taken, which a second process on this host could not have
+    with only_writer(workdir, option="--workdir") if is_first_process() else nullcontext():
+        state = _train(asked, workdir)
+    if noted_stops() and int(state.step) < asked.fields.training.num_steps:
+        sys.exit(asked.stop_exit_code)
+
+
+def _train(asked: TrainOptions, workdir: Path) -> Any:
+    """Train, and return the state that `fit` returns."""
     import jax
 
     from llama_jax.evaluation.in_training import evaluators
@@ -20,8 +51,7 @@ def run_train(asked: TrainOptions) -> None:
 
     if jax.default_backend() == "cpu":
         keep_freed_memory()
-    config, workdir = asked.fields, run_directory(asked)
-    fit(config, workdir, evaluators=evaluators(config, workdir))
+    return fit(asked.fields, workdir, evaluators=evaluators(asked.fields, workdir))
 
 
 def run_directory(asked: TrainOptions) -> Path:

@@ -142,11 +142,14 @@ class TrainingConfig:
     """Prompts continued at the end of the run into samples.txt."""
     sample_tokens: int = 256
     """Tokens sampled for each prompt; 0: no samples."""
+    hang_seconds: int = 3600
+    """Seconds without a finished step after which a run counts as hanging: it prints the stacks of all threads and ends with exit
+    code 1, so that a supervisor can start it again. Compilation, evaluation and checkpoints do not count. 0: never."""
 
     def __post_init__(self):
         for name in ("num_steps", "batch_size", "accumulation_steps", "log_every"):
             _require(getattr(self, name) > 0, f"training.{name} must be positive, got {getattr(self, name)}.")
-        for name in ("seed", "z_loss", "heldout_every", "heldout_batches", "sample_tokens"):
+        for name in ("seed", "z_loss", "heldout_every", "heldout_batches", "sample_tokens", "hang_seconds"):
             _require(getattr(self, name) >= 0, f"training.{name} must be at least 0, got {getattr(self, name)}.")
         _require(self.init_seed >= -1, f"training.init_seed must be at least 0, or -1 to be training.seed, got {self.init_seed}.")
         _require(self.batch_size % self.accumulation_steps == 0,

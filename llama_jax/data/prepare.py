@@ -6,6 +6,7 @@ The shards are the same for any number of workers and any interruptions.
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from llama_jax.data.hash_split import HashSplit, is_held_out
@@ -14,6 +15,7 @@ from llama_jax.data.manifest import Manifest, Shard
 from llama_jax.data.shards import ShardWriter
 from llama_jax.data.workers import EncodedChunk, open_encoder
 from llama_jax.errors import ConfigError, DataError
+from llama_jax.files.lock import only_writer
 from llama_jax.tokenizer.base import Tokenizer
 
 CHUNK_SIZE = 1 << 20
@@ -51,7 +53,7 @@ def prepare_data(
 
     Raises:
         ConfigError: an argument is out of range, or there are no inputs.
-        DataError: an input cannot be read, or `output` holds something else.
+        DataError: an input cannot be read, or `output` holds something else, or another process writes there.
     """
     if workers < 0 or shard_tokens < 1:
         raise ConfigError(f"workers must be at least 0 and shard_tokens at least 1, got {workers} and {shard_tokens}.")
@@ -61,8 +63,12 @@ def prepare_data(
     texts = itertools.chain.from_iterable(read_input(source, text_key=text_key, separator=separator) for source in sources)
     settings = fingerprint_inputs(sources) | {"text_key": text_key, "shard_tokens": shard_tokens}
     settings |= {"document_separator": separator} if separator else {}
-    return write_shards(texts, tokenizer, output=output, settings=settings, workers=workers, shard_tokens=shard_tokens,
-                        report=report)
+    folders = [output.train, output.heldout] if isinstance(output, HashSplit) else [output]
+    with ExitStack() as locks:
+        for folder in sorted(folders):
+            locks.enter_context(only_writer(folder))
+        return write_shards(texts, tokenizer, output=output, settings=settings, workers=workers, shard_tokens=shard_tokens,
+                            report=report)
 
 
 def write_shards(

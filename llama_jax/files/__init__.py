@@ -3,6 +3,7 @@
 from llama_jax.files.atomic import atomic_stream, check_writable, make_folder, write_atomic
 from llama_jax.files.encoding import check_unicode, is_unicode, is_utf16
 from llama_jax.files.jsonl import json_line, parse_json, parse_json_lines, read_jsonl, write_jsonl
+from llama_jax.files.lock import only_writer
 
 __all__ = [
     "atomic_stream",
@@ -12,6 +13,7 @@ __all__ = [
     "is_utf16",
     "json_line",
     "make_folder",
+    "only_writer",
     "parse_json",
     "parse_json_lines",
     "read_jsonl",

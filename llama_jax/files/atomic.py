@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from llama_jax.errors import DataError
+from llama_jax.interruption import removed_when_stopped
 
 
 def make_folder(folder: Path) -> None:
@@ -56,7 +57,7 @@ def atomic_stream(file: Path) -> Iterator[BinaryIO]:
         return
     temporary = _temporary_name(file)
     try:
-        with open(temporary, "wb") as stream:
+        with removed_when_stopped(temporary), open(temporary, "wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())

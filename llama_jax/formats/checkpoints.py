@@ -75,6 +75,10 @@ class Checkpoints:
             args = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True)
             return checkpointer.restore((self.folder / str(step) / "state").absolute(), args=args)["params"]
 
+    def wait(self) -> None:
+        """Wait until what was begun to be saved is on the disk."""
+        self._manager.wait_until_finished()
+
     def close(self) -> None:
         """Wait until everything is saved."""
         self._manager.close()

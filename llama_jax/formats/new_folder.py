@@ -1,5 +1,6 @@
 """A folder of weights that appears under its name when it is complete, and not before."""
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from llama_jax.errors import ConfigError, DataError
+from llama_jax.files.lock import only_writer
+from llama_jax.interruption import removed_when_stopped
 
 
 @contextmanager
@@ -21,16 +24,24 @@ def new_folder(target: Path, *, needed: int) -> Iterator[Path]:
     if os.path.lexists(target) and not _is_empty_folder(target):
         raise ConfigError(f"{target} exists; name another folder, nothing is overwritten.")
     place = Path(os.path.abspath(target))
+    with only_writer(place, option="folder", file=place.with_name(f".{place.name}.lock")):
+        yield from _written_folder(target, place, needed=needed)
+
+
+def _written_folder(target: Path, place: Path, *, needed: int) -> Iterator[Path]:
+    """Yield the temporary folder once; see `new_folder`. Removes those that killed processes left."""
     folder = place.with_name(f".{place.name}.{os.getpid()}.unfinished")
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
+        for left in place.parent.glob(f".{glob.escape(place.name)}.*.unfinished"):
+            shutil.rmtree(left, ignore_errors=True)
         if (free := shutil.disk_usage(place.parent).free) < needed:
             raise DataError(f"{target} needs {needed:,} bytes and {place.parent} has {free:,} free; make room or name another "
                             "folder.")
-        folder.mkdir()
-        yield folder
-        _fsync_files(folder)
-        folder.rename(place)
+        with removed_when_stopped(folder):
+            folder.mkdir()
+            yield folder
+            _fsync_files(folder)
+            folder.rename(place)
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:  # tensorstore raises the last two
         reason = (error.strerror if isinstance(error, OSError) else str(error).splitlines()[0][:300]) or type(error).__name__
         raise DataError(f"cannot write {target}: {reason}; nothing of it stays.") from error

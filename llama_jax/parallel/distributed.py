@@ -99,6 +99,16 @@ def _exchange_heartbeats() -> None:
         time.sleep(HEARTBEAT_SECONDS)
 
 
+def is_first_process() -> bool:
+    """Whether this process is the only one of its run, or the one that writes its files; asks no device."""
+    return global_state.process_id == 0
+
+
+def announces_preemption() -> bool:
+    """Whether this run has several processes to which jax announces a SIGTERM that one of them got, so that all stop together."""
+    return (global_state.num_processes or 1) > 1 and global_state.preemption_sync_manager is not None
+
+
 def lost_process_message() -> str:
     """The start of the error message for the loss of another process of the run."""
     return (f"process {jax.process_index()}: another process of this run is gone; start all of them again with the same command, "

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -16,6 +17,7 @@ from llama_jax.batch import Batch
 from llama_jax.config import Config, to_dict
 from llama_jax.data.ledger import ledger_table, source_totals
 from llama_jax.data.loader import load_batches
+from llama_jax.interruption import acting_when_stopped
 from llama_jax.parallel.distributed import exit_at_once, first_line, lost_process_message
 from llama_jax.training.heldout import heldout_metrics
 from llama_jax.training.init_from import load_initial_params
@@ -23,7 +25,7 @@ from llama_jax.training.loss_plot import plot_loss
 from llama_jax.training.metrics import TrainingMeter
 from llama_jax.training.profiling import StepProfiler
 from llama_jax.training.run import Evaluator, TrainingRun, open_training_run
-from llama_jax.training.run_dir import DATA_POSITION
+from llama_jax.training.run_dir import DATA_POSITION, EVALUATION_DUE
 from llama_jax.training.samples import write_samples
 from llama_jax.training.step import Params, TrainState
 from llama_jax.training.step_log import StepLog
@@ -49,9 +51,11 @@ def fit(config: Config, workdir: Path, *, evaluators: Iterable[Evaluator] = ()) 
     with open_training_run(config, workdir, evaluators=evaluators) as run:
         try:
             state = _train(run, _initial_state(run))
+            run.heartbeat.enter("ending")
             if int(state.step) == run.last_step:
                 _write_end(run)
-                _write_samples(run, state.params)
+                with acting_when_stopped(partial(_finish_save, run, step=run.last_step)):
+                    _write_samples(run, state.params)
             return state
         except jax.errors.JaxRuntimeError as error:
             if jax.process_count() == 1:
@@ -76,6 +80,8 @@ def _train(run: TrainingRun, state: TrainState) -> TrainState:
     meter = TrainingMeter(config, run.mixture, peak_flops=run.peak_flops, last_step=run.last_step, resume_step=run.resume_step,
                           progress=saved_progress)
     log = StepLog(run, meter)
+    if saved_progress and saved_progress.get(EVALUATION_DUE):  # a stop request cut it off
+        _pause_to_evaluate(run, state, step=run.resume_step, meter=meter)
     batches = load_batches(run.mixture, run.mesh, batch_size=config.training.batch_size, start=0,
                            stop=run.last_step - run.resume_step)
     train_step, notes = None, run.mixture_notes()
@@ -91,6 +97,7 @@ def _train(run: TrainingRun, state: TrainState) -> TrainState:
                 with log.pause(step - 1):
                     profiler.start(step)
 
+            run.heartbeat.step(step)
             state, metrics = train_step(state, batch)  # returns at once, while the devices compute
             log.add_dispatched(step, metrics)  # reads and writes the metrics of step - 1 meanwhile
 
@@ -99,16 +106,16 @@ def _train(run: TrainingRun, state: TrainState) -> TrainState:
             if profiler.stops_after(step, run.last_step):
                 with log.pause(step):
                     run.writers.write_text(profiler.stop(step))
-            if evaluators := _due_evaluators(run, step):
+            if _due_evaluators(run, step):
                 with log.pause(step):
-                    _evaluate(run, step, params=state.params, evaluators=evaluators)
-                    _write_ledger(run, step)
-            stop = agreed_stop(stop_signals, ask_others=run.is_due(step, config.training.log_every))
+                    _pause_to_evaluate(run, state, step=step, meter=meter)
+            stop = agreed_stop(stop_signals, step, ask_others=run.is_due(step, config.training.log_every))
             if stop or run.is_due(step, config.checkpoint.every):
                 with log.pause(step):
                     _save_checkpoint(run, state, step=step, meter=meter)
             if stop:
-                run.writers.write_text(f"{stop}: saved step {step}; the same command goes on from here")
+                run.heartbeat.enter("saving")
+                run.writers.write_text(f"{stop}: {_finish_save(run, stop, step=step)}")
                 break
     return state
 
@@ -116,7 +123,9 @@ def _train(run: TrainingRun, state: TrainState) -> TrainState:
 def _compile_train_step(run: TrainingRun, state: TrainState, *, batch: Batch) -> Callable:
     """Compile the train step before its first call, so that the time of the first step does not include it."""
     begin = time.perf_counter()
-    compiled = run.program.train_step.lower(state, batch).compile()
+    done = f"step {run.resume_step} is saved" if run.resume_step else "no step was trained"
+    with acting_when_stopped(lambda name: f"{done}; the same command goes on"), run.heartbeat.phase("compiling"):
+        compiled = run.program.train_step.lower(state, batch).compile()
     run.writers.write_text(f"compiled the train step in {time.perf_counter() - begin:.1f} s")
     return compiled
 
@@ -133,6 +142,18 @@ def _due_evaluators(run: TrainingRun, step: int) -> list[Evaluator]:
 
 def _heldout_metrics(run: TrainingRun, params: Params) -> dict[str, float]:
     return heldout_metrics(run.program, params, sources=run.corpus.heldout, mesh=run.mesh, config=run.config.training)
+
+
+def _pause_to_evaluate(run: TrainingRun, state: TrainState, *, step: int, meter: TrainingMeter) -> None:
+    """Call the evaluators that are due after `step`; a stop request meanwhile saves the step, and the next session calls them."""
+
+    def save(name: str) -> str:
+        _save_checkpoint(run, state, step=step, meter=meter, evaluation_due=True)
+        return _finish_save(run, name, step=step)
+
+    with run.heartbeat.phase("evaluating"), acting_when_stopped(save):
+        _evaluate(run, step, params=state.params, evaluators=_due_evaluators(run, step))
+        _write_ledger(run, step)
 
 
 def _evaluate(run: TrainingRun, step: int, *, params: Params, evaluators: Iterable[Evaluator]) -> None:
@@ -157,12 +178,27 @@ def _write_end(run: TrainingRun) -> None:
                                f"{run.mixture.end_reason()}; raise data.max_epochs or change the mixture to go on from here")
 
 
-def _save_checkpoint(run: TrainingRun, state: TrainState, *, step: int, meter: TrainingMeter) -> None:
+def _save_checkpoint(run: TrainingRun, state: TrainState, *, step: int, meter: TrainingMeter,
+                     evaluation_due: bool = False) -> None:
     """Begin to save a checkpoint, whose files are written in the background, and plot the loss so far."""
-    progress = meter.progress() | {DATA_POSITION: to_dict(run.data_position(step))}
-    run.checkpoints.save(step, state, config=run.config, progress=progress)
+    progress = meter.progress() | {DATA_POSITION: to_dict(run.data_position(step)), EVALUATION_DUE: evaluation_due}
+    with run.heartbeat.phase("saving"):
+        run.heartbeat.begin_to_save(run.checkpoints.folder / str(step), _bytes_per_process(state))
+        run.checkpoints.save(step, state, config=run.config, progress=progress)
     if run.writers.active:
         plot_loss(run.workdir, run.config.name)
+
+
+def _finish_save(run: TrainingRun, name: str, *, step: int) -> str:
+    """Wait until the checkpoint of `step` is on the disk, because of the stop request `name`; returns what to say of it."""
+    run.checkpoints.wait()
+    run.writers.flush()
+    return f"saved step {step}; the same command goes on from here"
+
+
+def _bytes_per_process(tree: Any) -> int:
+    """Bytes of arrays that each process of the run writes."""
+    return sum(x.nbytes for x in jax.tree.leaves(tree)) // jax.process_count()
 
 
 def _write_samples(run: TrainingRun, params: Params) -> None:

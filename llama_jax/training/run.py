@@ -1,7 +1,7 @@
 """A training run with all its parts opened and checked: model, data, checkpoints and outputs."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,13 +14,16 @@ from llama_jax.data.corpus import Corpus, open_corpus
 from llama_jax.data.mixture import Mixture
 from llama_jax.data.position import DataPosition
 from llama_jax.errors import ConfigError
+from llama_jax.files.lock import only_writer
 from llama_jax.formats.base import WeightSource
 from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.model.accounting import MFU_FORMULA, parameter_count
+from llama_jax.parallel.distributed import is_first_process
 from llama_jax.parallel.mesh import make_mesh
 from llama_jax.parallel.xla_flags import describe_xla_flags
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.training.compiled import Program, build
+from llama_jax.training.heartbeat import Heartbeat
 from llama_jax.training.init_from import open_initial_weights, required_tokenizer
 from llama_jax.training.metrics import total_peak_flops
 from llama_jax.training.run_dir import open_run_dir, restore_data_position, write_run_config
@@ -49,6 +52,7 @@ class TrainingRun(NamedTuple):
     resume_step: int
     """Steps that earlier sessions of the run have done."""
     writers: MetricWriters
+    heartbeat: Heartbeat
     evaluators: tuple[Evaluator, ...]
     peak_flops: float
     """FLOP/s of all devices together, which MFU is measured against."""
@@ -84,8 +88,17 @@ def open_training_run(config: Config, workdir: Path, *, evaluators: Iterable[Eva
 
     Raises:
         ConfigError: the config does not suit the devices, the run directory, its checkpoint, the initial weights or the data.
-        DataError: data, tokenizer or checkpoint are missing, damaged or do not fit each other.
+        DataError: data, tokenizer or checkpoint are missing, damaged or do not fit each other, or another process trains here.
     """
+    with ExitStack() as opened:
+        if is_first_process():
+            opened.enter_context(only_writer(workdir, option="--workdir"))
+        yield opened.enter_context(_opened_run(config, workdir, evaluators=evaluators))
+
+
+@contextmanager
+def _opened_run(config: Config, workdir: Path, *, evaluators: Iterable[Evaluator]) -> Iterator[TrainingRun]:
+    """See `open_training_run`; the run directory is locked."""
     mesh = make_mesh(config.mesh)
     program = build(config, mesh)
     weights = open_initial_weights(config, workdir)
@@ -93,7 +106,8 @@ def open_training_run(config: Config, workdir: Path, *, evaluators: Iterable[Eva
     if weights is not None:
         tokenizer = required_tokenizer(weights, config.data.tokenizer)
     checkpoints, resume_step, notes = open_run_dir(config, workdir)
-    with closing(checkpoints):
+    heartbeat = Heartbeat(workdir, active=jax.process_index() == 0, hang_seconds=config.training.hang_seconds)
+    with closing(heartbeat), closing(checkpoints):
         corpus = _open_shared_corpus(config, workdir, tokenizer=tokenizer)
         position = restore_data_position(checkpoints, resume_step, workdir=workdir, tokenizer=tokenizer)
         mixture = corpus.mixture(seed=config.training.seed, position=position)
@@ -103,8 +117,8 @@ def open_training_run(config: Config, workdir: Path, *, evaluators: Iterable[Eva
         peak_flops, peak_source = total_peak_flops(config)
         run = TrainingRun(
             config=config, workdir=workdir, mesh=mesh, program=program, corpus=corpus, mixture=mixture, initial_weights=weights,
-            checkpoints=checkpoints, resume_step=resume_step, writers=writers, evaluators=tuple(evaluators),
-            peak_flops=peak_flops,
+            checkpoints=checkpoints, resume_step=resume_step, writers=writers, heartbeat=heartbeat,
+            evaluators=tuple(evaluators), peak_flops=peak_flops,
         )
         with closing(writers), jax.set_mesh(mesh):
             for line in [*notes, *_describe_run(run, peak_source)]:

@@ -13,6 +13,7 @@ from llama_jax.data.corpus import open_corpus
 from llama_jax.data.position import DataPosition
 from llama_jax.errors import ConfigError, DataError, LlamaError
 from llama_jax.files.atomic import write_atomic
+from llama_jax.files.lock import LOCK_FILE
 from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.tokenizer.base import Tokenizer
 
@@ -21,6 +22,9 @@ RUN_CONFIG = "config.json"
 
 DATA_POSITION = "position"
 """Key of a checkpoint's progress that holds the data position, i.e. what has been read of every source."""
+
+EVALUATION_DUE = "evaluation_due"
+"""Key of a checkpoint's progress: whether a stop request cut off the evaluation after its step."""
 
 
 def open_run_dir(config: Config, workdir: Path) -> tuple[Checkpoints, int, list[str]]:
@@ -103,7 +107,7 @@ def _check_run_dir(workdir: Path) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=workdir):
             pass
-        holds_files = any(workdir.iterdir())
+        holds_files = any(file.name != LOCK_FILE for file in workdir.iterdir())
     except OSError as error:
         raise ConfigError(f"cannot write the run directory {workdir}: {error.strerror}; name another with "
                           "--workdir.") from None

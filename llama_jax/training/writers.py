@@ -103,6 +103,12 @@ class MetricWriters:
         """Columns that a line may take: the terminal's; None (any number) in a file or a pipe, unless COLUMNS is set."""
         return self._console.width if self._console.is_terminal or "COLUMNS" in os.environ else None
 
+    def flush(self) -> None:
+        """Bring what was written to the files, for a process that ends without closing them."""
+        if self.active:
+            self._events.flush()
+            self._file.flush()
+
     def close(self) -> None:
         """Finish the progress bar and the files."""
         if self.active:

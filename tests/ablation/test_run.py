@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from llama_jax.__main__ import run_command
-from llama_jax.ablation.claims import _start_of_process
 from llama_jax.ablation.slots import least_used_core, number_of_jobs
 from llama_jax.config import Arm, Study
+from llama_jax.files.lock import start_of_process
 from tests.ablation.study import small_config, small_study, write_sources, write_study_file
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ def report(workdir: Path) -> dict:
 def workers(workdir: Path) -> list[int]:
     """The living workers of a study, told from other processes of their numbers by when they started."""
     claims = [json.loads(file.read_text() or "{}") for file in workdir.glob("claims/*")]
-    return [claim["pid"] for claim in claims if claim.get("cores") and claim["started"] == _start_of_process(claim["pid"])]
+    return [claim["pid"] for claim in claims if claim.get("cores") and claim["started"] == start_of_process(claim["pid"])]
 
 
 @pytest.fixture(scope="module")
