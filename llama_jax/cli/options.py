@@ -124,8 +124,13 @@ class ServeOptions:
     """Bytes of the largest request that is accepted."""
     max_samples: int = 128
     """Largest number of completions (prompts x n) of one request."""
+    max_connections: int = 512
+    """Connections that may be open at one time; further ones are refused with status 503."""
     api_key: str = ""
-    """Bearer token that clients must send; empty: the environment variable LLAMA_JAX_API_KEY; without either, none is asked."""
+    """Bearer token that clients must send. Every user of the machine can read it in the list of processes: give it as
+    --api_key_file, or in the environment variable LLAMA_JAX_API_KEY. Without any of the three, none is asked."""
+    api_key_file: str = ""
+    """File that holds the bearer token, in one line; let nobody else read it."""
     quiet: bool = False
     """Do not log one line per request to stderr."""
     quantize: WeightPrecision = "none"

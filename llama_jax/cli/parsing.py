@@ -12,7 +12,7 @@ import tyro
 from llama_jax.cli.find_config import find_config, list_of_configs, nearest_and_all
 from llama_jax.cli.options import AblateOptions, PlanOptions, TrainOptions
 from llama_jax.config import Config, Study
-from llama_jax.config.fields import check_choice, choices_of
+from llama_jax.config.fields import check_choice, check_numbers, choices_of
 from llama_jax.config.file import MOVED_FIELDS, field_names, load_config
 from llama_jax.errors import ConfigError, nearest
 
@@ -47,7 +47,9 @@ def parse_options(options: type, arguments: list[str], *, prog: str) -> Any:
         name = argument.removeprefix("--").partition("=")[0].replace("-", "_")
         if argument.startswith("--") and name not in ("", "help", *known) and name.removeprefix("no_") not in known:
             raise _unknown_argument(argument, known)
-    return tyro.cli(options, prog=prog, args=arguments, use_underscores=True, config=FLAT)
+    asked = tyro.cli(options, prog=prog, args=arguments, use_underscores=True, config=FLAT)
+    check_numbers(asked)
+    return asked
 
 
 def parse_train(arguments: list[str], *, prog: str) -> TrainOptions:

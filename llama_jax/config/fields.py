@@ -2,10 +2,15 @@
 
 import dataclasses
 import json
+import math
 import typing
 from typing import Any, Literal
 
 from llama_jax.errors import ConfigError, nearest
+from llama_jax.files.json_kinds import json_fault, show_value
+
+MAX_FIELD, MAX_SEED = 2**31 - 1, 2**63 - 1
+"""Largest whole number of a field, and of a seed: what arrays on a device count with."""
 
 
 def require(condition: bool, message: str) -> None:
@@ -24,11 +29,11 @@ def from_dict(cls: type, values: dict[str, Any], *, where: str = "") -> Any:
 
     `where` is put before the names of fields in errors, such as "model.".
     """
-    require(isinstance(values, dict), f"{where or 'the config'} should be an object, got {values!r}.")
+    require(isinstance(values, dict), f"{where or 'the config'} should be an object, got {show_value(values)}.")
     hints = typing.get_type_hints(cls)
     for key in values:
         if key not in hints:
-            raise ConfigError(f"unknown key {where}{key}{nearest(key, hints)}")
+            raise ConfigError(f"unknown key {where}{key[:100]}{nearest(key[:100], hints)}")
     return cls(**{key: _convert(hints[key], value, where=f"{where}{key}") for key, value in values.items()})
 
 
@@ -53,8 +58,8 @@ def choices_of(cls: type, prefix: str = "") -> dict[str, tuple[Any, ...]]:
 def check_choice(value: Any, choices: tuple[Any, ...], *, where: str) -> None:
     """Raise ConfigError where a field's value is none of its choices; `where` is its dotted name."""
     if value not in choices:
-        guess = nearest(value, choices) if isinstance(value, str) else f"; known: {', '.join(map(str, choices))}."
-        raise ConfigError(f"{where} cannot be {value!r}{guess}")
+        guess = nearest(value[:100], choices) if isinstance(value, str) else f"; known: {', '.join(map(str, choices))}."
+        raise ConfigError(f"{where} cannot be {show_value(value)}{guess}")
 
 
 def _convert(hint: Any, value: Any, *, where: str) -> Any:
@@ -65,9 +70,23 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
         check_choice(value, typing.get_args(hint), where=where)
         return value
     if typing.get_origin(hint) is tuple:
-        require(isinstance(value, list | tuple), f"{where} should be a list, got {value!r}.")
+        require(isinstance(value, list | tuple), f"{where} should be a list, got {show_value(value)}.")
         return tuple(_convert(typing.get_args(hint)[0], item, where=f"{where}[{i}]") for i, item in enumerate(value))
-    if hint is float and type(value) is int:
-        return float(value)
-    require(type(value) is hint, f"{where} should be {hint.__name__}, got {value!r}.")
-    return value
+    require(not json_fault(value, hint), f"{where} should be {hint.__name__}, got {show_value(value)}.")
+    return hint(value)
+
+
+def check_numbers(config: Any, where: str = "") -> None:
+    """Raise ConfigError where a number in a dataclass, or in those inside it, is infinite, not a number or too large.
+
+    `where` is put before the names of fields in the error, such as "model.".
+    """
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), f"{where}{field.name}"
+        if dataclasses.is_dataclass(value):
+            check_numbers(value, f"{name}.")
+        elif isinstance(value, int):
+            most = MAX_SEED if field.name.endswith("seed") else MAX_FIELD
+            require(-most <= value <= most, f"{name} must lie between -{most:,} and {most:,}, got {show_value(value)}.")
+        elif isinstance(value, float):
+            require(math.isfinite(value), f"{name} must be a finite number, got {value}.")

@@ -1,7 +1,6 @@
 """Config files: Python files that define `get_config()` or `get_study()`, and JSON files, also those of earlier versions."""
 
 import importlib.util
-import json
 import re
 import traceback
 from dataclasses import fields, is_dataclass, replace
@@ -11,7 +10,8 @@ from typing import Any
 from llama_jax.config.fields import from_dict
 from llama_jax.config.schema import Config
 from llama_jax.config.study import Study
-from llama_jax.errors import ConfigError
+from llama_jax.errors import ConfigError, DataError
+from llama_jax.files.json_object import read_json_object
 
 MOVED_FIELDS = {
     "model.dtype": "compute.dtype",
@@ -77,15 +77,15 @@ def _load_file(path: Path, function: str, *, cls: type) -> Any:
         loaded = _from_json(path, cls) if path.suffix == ".json" else _run_config_file(path, function, cls=cls)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+    except DataError as error:
+        raise ConfigError(str(error)) from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}.") from None
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}.") from None
     return loaded if loaded.name else replace(loaded, name=path.stem)
 
 
 def _from_json(path: Path, cls: type) -> Any:
-    values = json.loads(path.read_bytes())
+    values = read_json_object(path)
     return config_from_dict(values) if cls is Config else from_dict(cls, values)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from llama_jax.config.fields import check_choices as _check_choices
+from llama_jax.config.fields import check_numbers as _check_numbers
 from llama_jax.config.fields import require as _require
 
 
@@ -96,6 +97,7 @@ class ModelConfig:
         self._check_position()
         _require(self.rope_theta > 0 and self.norm_eps > 0, "model.rope_theta and model.norm_eps must be positive, got "
                  f"{self.rope_theta} and {self.norm_eps}.")
+        _check_numbers(self, "model.")
 
     def _check_position(self):
         """Raise ConfigError where the position encoding does not fit the widths, or a field of another encoding is set."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from llama_jax.config.fields import check_choices as _check_choices
+from llama_jax.config.fields import check_numbers as _check_numbers
 from llama_jax.config.fields import require as _require
 from llama_jax.config.mixture import MixtureStage, parse_sources, parse_stages
 from llama_jax.config.model import ComputeConfig, ModelConfig
@@ -237,6 +238,7 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
 
     def __post_init__(self):
+        _check_numbers(self)
         first, _, count = self.profile.partition(":")
         _require(not self.profile or (first.isdecimal() and count.isdecimal() and int(first) > 0 and int(count) > 0),
                  f"profile must read STEP:COUNT with positive numbers, as 10:3 for steps 10 to 12, got {self.profile!r}.")

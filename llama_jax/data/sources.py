@@ -18,8 +18,9 @@ import pyarrow.parquet
 from llama_jax.data.hub import HUB_PREFIX
 from llama_jax.data.parquet import check_text_column, texts_of_column
 from llama_jax.errors import ConfigError, DataError
+from llama_jax.files.bounded import ExpandedFile
 from llama_jax.files.encoding import check_unicode, is_utf16
-from llama_jax.files.jsonl import parse_json_lines
+from llama_jax.files.jsonl import lines_of, parse_json_lines
 
 LOG = logging.getLogger(__name__)
 
@@ -31,11 +32,10 @@ _MOST_NAMED = 5
 _LONG_WINDOW = "requires too much memory"
 """Part of zstd's error for a frame whose window is above 128 MiB."""
 _FORMATS = (".txt", ".jsonl", ".parquet")
-_OPENERS = {
+_DECOMPRESSORS = {
     ".gz": partial(gzip.open, mode="rb"),
     ".xz": partial(lzma.open, mode="rb"),
     ".zst": partial(pyarrow.input_stream, compression="zstd"),  # `zstandard` reads half a file without an error
-    "": partial(open, mode="rb"),
 }
 _DAMAGE = (EOFError, lzma.LZMAError, zlib.error, pyarrow.ArrowException, UnicodeDecodeError)
 """What the readers of the formats raise for bytes that they cannot read, apart from an OSError without an error number."""
@@ -117,7 +117,7 @@ def _format_of(file: Path) -> str:
 
 def _compression_of(file: Path) -> str:
     """The suffix of a file's name that stands for a compression, or ""."""
-    return file.suffix if file.suffix in _OPENERS else ""
+    return file.suffix if file.suffix in _DECOMPRESSORS else ""
 
 
 def read_documents(file: Path, *, text_key: str = "text", separator: str = "") -> Iterator[str]:
@@ -148,14 +148,20 @@ def _reason(error: Exception) -> str:
     return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
 
 
+def _open(file: Path) -> io.BufferedIOBase:
+    """A stream of the file's content, decompressed up to what text may become."""
+    decompress = _DECOMPRESSORS.get(_compression_of(file))
+    return io.BufferedReader(ExpandedFile(decompress(file), file) if decompress else io.FileIO(file), 1 << 20)
+
+
 def _read_text(file: Path, text_key: str) -> Iterator[str]:
-    with _OPENERS[_compression_of(file)](file) as stream:
+    with _open(file) as stream:
         yield _decode(stream.read(), file)
 
 
 def _read_json_lines(file: Path, text_key: str) -> Iterator[str]:
-    with _OPENERS[_compression_of(file)](file) as raw, io.BufferedReader(raw, 1 << 20) as lines:
-        for number, record in parse_json_lines(_decode_lines(lines, file), file):
+    with _open(file) as lines:
+        for number, record in parse_json_lines(_decode_lines(lines_of(lines, file), file), file):
             where = f"{file}, line {number}"
             if not isinstance(record, dict) or not isinstance(record.get(text_key), str):
                 keys = ", ".join(list(record)[:10]) if isinstance(record, dict) else f"a {type(record).__name__}"

@@ -12,6 +12,12 @@ from typing import Any
 from llama_jax.errors import DataError
 from llama_jax.evaluation.task import GenerationAnswer, LikelihoodAnswer, ModelAnswer, ModelRequest
 from llama_jax.files.atomic import make_folder
+from llama_jax.files.json_kinds import IfThere, ListOf, json_fault
+
+_ROW = {"chunk": str, "answers": ListOf([object]), "model": IfThere(str), "sha256": IfThere(str)}
+"""A line of the file."""
+_ANSWER_FIELDS = {LikelihoodAnswer.KIND: (float, int, bool, int), GenerationAnswer.KIND: (ListOf(str), ListOf(str), int)}
+"""The kinds of an answer's fields in their order."""
 
 
 class AnswerCache:
@@ -88,12 +94,23 @@ def _parse_line(line: bytes, where: str) -> dict[str, Any]:
     remedy = "remove the file to ask everything again, or that line to ask its batch again"
     try:
         row = json.loads(line)
-        claimed = row.pop("sha256", None)
-    except (ValueError, AttributeError, TypeError, RecursionError):
-        raise DataError(f"{where} is damaged; {remedy}.") from None
+    except (ValueError, RecursionError):
+        row = None
+    fault = json_fault(row, _ROW)
+    claimed = None if fault else row.pop("sha256", None)
+    if fault or not all(map(_is_answer, row["answers"])):
+        raise DataError(f"{where} is damaged; {remedy}.")
     if claimed != _line_checksum(row) and (claimed is not None or set(row) != {"chunk", "answers"}):
         raise DataError(f"{where} is damaged; {remedy} (its checksum differs: it was changed after it was written).")
     return row
+
+
+def _is_answer(row: list) -> bool:
+    """Whether a list is [index, kind of the answer, its fields], as `AnswerCache.put` writes it."""
+    kinds = _ANSWER_FIELDS.get(row[1]) if len(row) > 1 and isinstance(row[1], str) else None
+    number, _, *values = row if kinds else (None, None)
+    good = kinds and len(values) == len(kinds) and not json_fault(number, int)
+    return bool(good) and not any(json_fault(value, kind) for value, kind in zip(values, kinds, strict=True))
 
 
 def _notes_on_unused(file: Path, models: Sequence[str], *, fingerprint: str) -> list[str]:

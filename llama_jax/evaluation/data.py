@@ -10,44 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from llama_jax.errors import DataError
-from llama_jax.files.encoding import is_unicode
+from llama_jax.files.bounded import ExpandedFile
+from llama_jax.files.json_kinds import JsonKind, json_fault
 
 
 class MissingDataFile(DataError):
     """A file of a data set does not exist; the hub may have its records."""
-
-
-JsonKind = Any
-"""What a JSON value must be: a Python type; [kind], a list of at least one value of that kind; {name: kind}, an object with
-these fields and perhaps others. `object` accepts every value."""
-
-_KIND_WORDS = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "an object"}
-
-
-def json_fault(value: Any, kind: JsonKind, *, name: str = "") -> str:
-    """Says in words what is wrong with a JSON value that should be of `kind`; empty where nothing is.
-
-    Args:
-        name: Name of the field that holds the value, for the words.
-    """
-    where = f"{name!r} should be" if name else "expected"
-    if isinstance(kind, dict):
-        if not isinstance(value, dict):
-            return f"{where} an object with {', '.join(map(repr, kind))}, got {value!r:.60}"
-        if missing := [key for key in kind if key not in value]:
-            return f"{where} an object with {', '.join(map(repr, kind))}, and {missing[0]!r} is missing"
-        found = (json_fault(value[key], inner, name=f"{name}.{key}" if name else key) for key, inner in kind.items())
-        return next(filter(None, found), "")
-    if isinstance(kind, list):
-        if not isinstance(value, list) or not value:
-            return f"{where} a list that is not empty, got {value!r:.60}"
-        found = (json_fault(one, kind[0], name=f"{name}[{place}]") for place, one in enumerate(value))
-        return next(filter(None, found), "")
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):  # bool is a subclass of int
-        return f"{where} {_KIND_WORDS[kind]}, got {value!r:.60}"
-    if isinstance(value, str) and not is_unicode(value):
-        return f"{where} valid Unicode text, and holds half of a surrogate pair"
-    return ""
 
 
 class OfficialFiles:
@@ -66,9 +34,14 @@ class OfficialFiles:
         """Content of folder/name, decompressed where the name ends with .gz."""
         file = self.folder / name
         try:
-            content = file.read_bytes()
-            self.hashes[name] = sha256(content).hexdigest()
-            return gzip.decompress(content) if name.endswith(".gz") else content
+            if not name.endswith(".gz"):
+                content = file.read_bytes()
+                self.hashes[name] = sha256(content).hexdigest()
+                return content
+            with file.open("rb") as stream:
+                self.hashes[name] = file_digest(stream, "sha256").hexdigest()
+            with ExpandedFile(gzip.open(file, "rb"), file) as stream:
+                return stream.read()
         except FileNotFoundError:
             raise MissingDataFile(f"{file} is missing; get it from {self.origin} and put it there.") from None
         except (OSError, EOFError, zlib.error) as error:

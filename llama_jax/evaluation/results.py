@@ -22,6 +22,7 @@ from llama_jax.evaluation.task import (
     Verdict,
 )
 from llama_jax.files.atomic import make_folder, write_atomic
+from llama_jax.files.json_kinds import EntriesOf, IfThere, json_fault, show_value
 from llama_jax.files.jsonl import write_jsonl
 
 RESULTS_FILE = "results.json"
@@ -31,8 +32,17 @@ _FREE_TO_CHANGE = ("allow_code_execution", "scorer", "text_files")
 """Settings that may differ between evaluations that share a folder: each concerns single tasks, which are judged anew."""
 _OF_ONE_COMMAND = ("limit", "data_dir", "devices", "llama_jax", "jax", "date")
 """Entries of "model" that may differ between the commands that added tasks to a folder; each task keeps its own."""
-_TASK_FIELDS = {"title", "metric", "percent", "items", "size", "numbers", "by"}
-"""Fields of a task's entry without which results.json cannot be used."""
+_ESTIMATE = {"value": (float, None), "stderr": (float, None), "count": int}
+_TASK_ENTRY = {
+    "title": str, "metric": str, "percent": bool, "items": int, "size": int, **_ESTIMATE, "numbers": EntriesOf(_ESTIMATE),
+    "by": EntriesOf(EntriesOf(EntriesOf(_ESTIMATE))), "truncated_items": int, "truncated_tokens": int, "prompts_sha256": str,
+    "data": EntriesOf(str), "tokens": int, "seconds": float, "items_sha256": IfThere(str),
+    "command": IfThere({"scorer": IfThere(str)}),
+}
+_RESULTS = {"format": int, "settings": {"protocol": str}, "model": {"name": str, "fingerprint": str},
+            "tasks": EntriesOf(_TASK_ENTRY)}
+_ITEM = {"key": str, "sha256": str, "gold": object, "metrics": EntriesOf((float, bool, None))}
+"""What results.json and each line of a per-item file must hold to be used; they hold more."""
 
 
 @dataclass(frozen=True)
@@ -173,17 +183,17 @@ def read_results(folder: Path) -> dict[str, Any]:
     file = folder / RESULTS_FILE
     try:
         report = json.loads(file.read_bytes())
-        if report["format"] != _FORMAT:
-            raise DataError(f"cannot use {file}: its format is {report['format']}, this program reads {_FORMAT}; name the "
-                            "folder that eval.py wrote.")
-        whole = isinstance(report["settings"], dict) and {"name", "fingerprint"} <= report["model"].keys()
-        if whole and all(task.keys() >= _TASK_FIELDS for task in report["tasks"].values()):
+        version = report.get("format") if isinstance(report, dict) else None
+        if version not in (None, _FORMAT):
+            reason = f"its format is {show_value(version)}, this program reads {_FORMAT}"
+        elif fault := json_fault(report, _RESULTS):
+            reason = f"it is not what eval.py wrote ({fault})"
+        else:
             return report
-        reason = "it is not what eval.py wrote"
     except OSError as error:
         reason = error.strerror
-    except (ValueError, KeyError, TypeError, AttributeError):
-        reason = "it is not what eval.py wrote"
+    except (ValueError, RecursionError):
+        reason = "it is not what eval.py wrote (not JSON)"
     raise DataError(f"cannot use {file}: {reason}; name the folder that eval.py wrote.")
 
 
@@ -194,11 +204,17 @@ def read_items(folder: Path, task: str, *, sha256: str | None = None) -> dict[st
         if sha256 and _file_sha256(file) != sha256:
             raise DataError(f"{file} is not the file that {folder / RESULTS_FILE} was written with: it was changed, or another "
                             "evaluation was stopped while it wrote; evaluate again.")
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
-        return {row["key"]: row for row in rows}
+        rows: dict[str, dict[str, Any]] = {}
+        for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
+            row = json.loads(line) if line else None
+            if line and (fault := json_fault(row, _ITEM) or "a key that is there twice" * (row["key"] in rows)):
+                raise DataError(f"{file}, line {number} is damaged ({fault}); evaluate again.")
+            if line:
+                rows[row["key"]] = row
+        return rows
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, RecursionError):
         raise DataError(f"{file} is damaged; evaluate again.") from None
 
 

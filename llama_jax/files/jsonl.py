@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
 from llama_jax.errors import DataError
 from llama_jax.files.atomic import atomic_stream, make_folder
+from llama_jax.files.bounded import MAX_JSON_LINE
 from llama_jax.files.encoding import BYTE_ORDER_MARK, check_unicode, is_utf16
 
 
@@ -19,13 +21,24 @@ def read_jsonl(file: Path, keys: tuple[str, ...]) -> list[dict]:
     rows = []
     try:
         with file.open("rb") as stream:
-            for number, row in parse_json_lines(_decode_lines(stream, file), file):
+            for number, row in parse_json_lines(_decode_lines(lines_of(stream, file), file), file):
                 for key in keys:
                     _check_text_field(row, key, where=f"{file}, line {number}")
                 rows.append(row)
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}.") from None
     return rows
+
+
+def lines_of(stream: BufferedIOBase, file: Path) -> Iterator[bytes]:
+    """The lines of a stream, their ends included; raises DataError for one of more than MAX_JSON_LINE bytes."""
+    number = 0
+    while line := stream.readline(MAX_JSON_LINE + 1):
+        number += 1
+        if len(line) > MAX_JSON_LINE:
+            raise DataError(f"{file}, line {number}: longer than {MAX_JSON_LINE >> 20} MiB, which no line of JSON should be; "
+                            "divide the document.")
+        yield line
 
 
 def _decode_lines(lines: Iterable[bytes], file: Path) -> Iterator[str]:

@@ -6,8 +6,9 @@ from typing import Any
 
 from llama_jax.config import ModelConfig, RopeScaling
 from llama_jax.errors import ConfigError, DataError
+from llama_jax.files.json_kinds import show_value
 from llama_jax.formats.base import check_reads_back
-from llama_jax.formats.json_fields import JsonFields, model_config_from, shorten_value
+from llama_jax.formats.json_fields import JsonFields, model_config_from
 from llama_jax.ops.rotary import yarn_magnitude
 
 _NEUTRAL_VALUES = {
@@ -30,7 +31,7 @@ def config_from_hf(values: dict[str, Any], file: Path) -> ModelConfig:
         raise DataError(f"{file} describes {values.get('model_type')!r} ({architectures}); only LlamaForCausalLM is read.")
     for key, allowed in _NEUTRAL_VALUES.items():
         if values.get(key) is not None and values[key] not in allowed:
-            raise DataError(f"{file}: {key} = {shorten_value(values[key])} asks for something that this model does not have.")
+            raise DataError(f"{file}: {key} = {show_value(values[key])} asks for something that this model does not have.")
     dim, heads = fields.get("hidden_size", int), fields.get("num_attention_heads", int)
     head_dim = fields.get("head_dim", int, default=0)
     theta, scaling = rotary_from_hf(values, file)

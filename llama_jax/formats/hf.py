@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from llama_jax.config import ModelConfig
 from llama_jax.errors import DataError
+from llama_jax.files.json_object import read_json_object
 from llama_jax.formats.base import (
     EMBEDDING_TENSOR,
     HEAD_TENSOR,
@@ -23,7 +24,6 @@ from llama_jax.formats.base import (
     require_finite,
 )
 from llama_jax.formats.config_json import config_from_hf, config_to_hf
-from llama_jax.formats.json_fields import read_json_object
 from llama_jax.formats.mapping import Tensor, from_ours, tensors, to_ours
 from llama_jax.formats.safetensors_files import (
     IGNORED_SUFFIX,

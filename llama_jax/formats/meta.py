@@ -11,6 +11,7 @@ import numpy as np
 
 from llama_jax.config import ModelConfig
 from llama_jax.errors import ConfigError, DataError
+from llama_jax.files.json_object import read_json_object
 from llama_jax.formats.base import (
     EMBEDDING_TENSOR,
     HEAD_TENSOR,
@@ -18,7 +19,6 @@ from llama_jax.formats.base import (
     lossless_dtype,
     require_finite,
 )
-from llama_jax.formats.json_fields import read_json_object
 from llama_jax.formats.mapping import TABLE, Tensor, from_ours, reorder_rotary_rows, tensors, to_ours
 from llama_jax.formats.params_json import config_from_meta, config_to_meta
 from llama_jax.formats.torchfile import TorchFile, TorchWriter

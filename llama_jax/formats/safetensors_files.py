@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from llama_jax.errors import DataError
-from llama_jax.formats.json_fields import read_json_object
+from llama_jax.files.json_object import read_json_object
 
 LOG = logging.getLogger(__name__)
 

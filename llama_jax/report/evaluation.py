@@ -104,7 +104,7 @@ def _normalisation_table(results: dict[str, Any]) -> Table:
     for task in results["tasks"].values():
         if all(name in task["numbers"] for name in names):
             cells = [_cell(estimate_from_json(task["numbers"][name])) for name in names]
-            cells[names.index(task["metric"])] += " *"
+            cells = [f"{cell} *" if name == task["metric"] else cell for name, cell in zip(names, cells, strict=True)]
             table.rows.append([task["title"], *cells])
     table.notes.append('* reported. raw: log P(c | context); char, byte, token: divided by the length of c; answer: less '
                        'log P(c | "Answer:"), for RACE "A:".')
@@ -142,7 +142,7 @@ def _asked_table(results: dict[str, Any]) -> Table:
 
 def _scores_plot(results: dict[str, Any]) -> bytes:
     """PNG with a bar per task whose headline metric is a share, and the paper's 7B and 65B as marks; empty without a bar."""
-    shown = [(name, task) for name, task in results["tasks"].items() if task["percent"] and task["count"]]
+    shown = [(name, task) for name, task in results["tasks"].items() if task["percent"] and task["value"] is not None]
     if not shown:
         return b""
     published = _published_headlines()

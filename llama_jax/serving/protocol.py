@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -70,8 +71,7 @@ def decode_body(data: bytes) -> Any:
     def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         fields_by_name = dict(pairs)
         if len(fields_by_name) < len(pairs):
-            names = [name for name, _ in pairs]
-            duplicate = next(name for name in fields_by_name if names.count(name) > 1)
+            duplicate = Counter(name for name, _ in pairs).most_common(1)[0][0]
             raise RequestError(400, f"the field {duplicate!r:.100} is there more than once.", param=duplicate)
         return fields_by_name
 

@@ -103,13 +103,17 @@ class Server:
 
     async def _read_body(self, request: Request) -> Any:
         """The JSON value of the body; raises RequestError where it is too large, too slow or not JSON."""
+        too_large = RequestError(413, f"the body is larger than {self.limits.body_bytes} bytes.", code="body_too_large")
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and (len(length) > 18 or int(length) > self.limits.body_bytes):
+            raise too_large
         data = bytearray()
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 async for chunk in request.stream():
                     data += chunk
                     if len(data) > self.limits.body_bytes:
-                        raise RequestError(413, f"the body is larger than {self.limits.body_bytes} bytes.", code="body_too_large")
+                        raise too_large
         except TimeoutError:
             raise RequestError(408, f"the body did not come within {BODY_SECONDS} seconds.", code="body_timeout") from None
         return decode_body(bytes(data))

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from llama_jax.errors import DataError
+from llama_jax.files.bounded import MAX_TOKENIZER_BYTES, read_bounded
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.special_tokens import read_special_tokens
 
@@ -37,10 +38,7 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
     files = [path / name for name in TOKENIZER_FILES] if path.is_dir() else [path]
     found: list[Tokenizer] = []
     for file in filter(Path.is_file, files):
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            raise DataError(f"cannot read {file}: {error.strerror}.") from None
+        data = read_bounded(file, MAX_TOKENIZER_BYTES)
         found.append(_class_for(file, data)(data, read_special_tokens(folder), source=str(file)))
     if not found:
         expected = " or ".join(TOKENIZER_FILES)

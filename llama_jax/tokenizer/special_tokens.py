@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from llama_jax.errors import DataError
+from llama_jax.files.bounded import read_bounded
+from llama_jax.files.json_kinds import show_value
+from llama_jax.files.json_object import parse_json_object
 
 _SIDECARS = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja")
 """The files that are copied with a tokenizer."""
+_MAX_ID = 2**31
+"""Token ids lie below it."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +42,14 @@ def read_special_tokens(folder: Path) -> SpecialTokens:
     Raises:
         DataError: a file is not a JSON object, or holds something other than ids where ids belong.
     """
-    files = {name: (folder / name).read_bytes() for name in _SIDECARS if (folder / name).is_file()}
+    files = {name: read_bounded(folder / name) for name in _SIDECARS if (folder / name).is_file()}
     tokens: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         values = _parse_object(files.get(name), folder / name)
         tokens |= {key: value for key, value in values.items() if value is not None}
     ids: dict[str, Any] = {}
     for name in ("config.json", "generation_config.json"):
-        data = files.get(name) or ((folder / name).read_bytes() if (folder / name).is_file() else None)
+        data = files.get(name) or (read_bounded(folder / name) if (folder / name).is_file() else None)
         values = _parse_object(data, folder / name)
         ids |= {key: values[key] for key in ("bos_token_id", "eos_token_id") if values.get(key) is not None}
     eos_ids = _as_ids(ids.get("eos_token_id"), folder)
@@ -67,13 +72,7 @@ def _parse_object(data: bytes | None, file: Path) -> dict[str, Any]:
     """The JSON object in `data`, the content of `file`; an empty one where there is no file."""
     if data is None:
         return {}
-    try:
-        values = json.loads(data)
-    except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, dict):
-        raise DataError(f"{file} is not a JSON object; mend or remove it.")
-    return values
+    return parse_json_object(data, file)
 
 
 def _as_ids(value: Any, folder: Path) -> tuple[int, ...]:
@@ -81,8 +80,8 @@ def _as_ids(value: Any, folder: Path) -> tuple[int, ...]:
     if value is None:
         return ()
     values = value if isinstance(value, list) else [value]
-    if not all(type(item) is int and item >= 0 for item in values):
-        raise DataError(f"{folder}: bos_token_id and eos_token_id should be ids or lists of ids, got {value!r}.")
+    if not all(type(item) is int and 0 <= item < _MAX_ID for item in values):
+        raise DataError(f"{folder}: bos_token_id and eos_token_id should be ids or lists of ids, got {show_value(value)}.")
     return tuple(values)
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from llama_jax.errors import DataError
-from llama_jax.evaluation.data import OfficialFiles, json_fault
+from llama_jax.evaluation.data import OfficialFiles
 from llama_jax.evaluation.requests import prepare_tasks
 from llama_jax.evaluation.results import item_json
 from llama_jax.evaluation.task import GenerationAnswer, GenerationRequest, LikelihoodAnswer, ModelAnswer, ModelRequest, Settings
 from llama_jax.evaluation.tasks.catalogue import all_tasks
+from llama_jax.files.json_kinds import json_fault
 
 CHOICES = [{"text": "one", "label": "A"}, {"text": "two", "label": "B"}]
 PROGRAM = {"task_id": "T/0", "prompt": "def f():\n", "test": "def check(f): f()", "entry_point": "f"}

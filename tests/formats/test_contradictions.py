@@ -12,10 +12,10 @@ from safetensors.numpy import save_file
 from llama_jax.conversion.convert import convert_weights
 from llama_jax.conversion.verify import logits_of_source
 from llama_jax.errors import DataError
+from llama_jax.files.json_object import read_json_object
 from llama_jax.formats import hf, safetensors_files
 from llama_jax.formats.base import HEAD_TENSOR
 from llama_jax.formats.config_json import config_from_hf
-from llama_jax.formats.json_fields import read_json_object
 from llama_jax.formats.mapping import tensors
 from llama_jax.formats.open import open_source
 from llama_jax.formats.safetensors_files import INDEX_FILE, WEIGHTS_FILE

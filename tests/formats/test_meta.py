@@ -23,7 +23,8 @@ from llama_jax.formats.base import EMBEDDING_TENSOR
 from llama_jax.formats.meta import MetaFolder
 from llama_jax.formats.open import open_source
 from llama_jax.formats.params_json import config_from_meta, config_to_meta, meta_ffn_dim
-from llama_jax.formats.torchfile import TorchFile, TorchWriter, state_dict_pickle
+from llama_jax.formats.torch_pickle import state_dict_pickle
+from llama_jax.formats.torchfile import TorchFile, TorchWriter
 from tests.formats.memory import MemorySource, config_of
 from tests.golden import meta
 

@@ -10,19 +10,21 @@ import httpx
 import uvicorn
 
 from llama_jax.inference.params import decoding_params
+from llama_jax.serving.connections import bounded_protocol
 from llama_jax.serving.engine import Engine
 from llama_jax.serving.server import RequestLimits, Server
 
 
 @contextmanager
 def serving(model, params, tokenizer, *, slots: int = 4, queue: int = 100, api_key: str = "", body_bytes: int = 20_000,
-            log=None):
+            log=None, connections: int = 200):
     engine = Engine(model, decoding_params(model, params), tokenizer=tokenizer, slots=slots, queue=queue)
     limits = RequestLimits(body_bytes=body_bytes, max_completions=16, api_key=api_key)
     app = Server(engine, tokenizer, name="small", limits=limits, log=log).app()
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=20))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=20, ws="none",
+                                               http=bounded_protocol(connections)))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         anew = httpx.Limits(max_keepalive_connections=0)  # on a busy machine a kept connection ends just as it is used again

@@ -4,10 +4,12 @@ import json
 import re
 import socket
 import time
+from contextlib import ExitStack
 
 import pytest
 
-from llama_jax.serving import server
+from llama_jax.serving import connections, server
+from llama_jax.serving.protocol import RequestError, decode_body
 from tests.golden.models import small_model
 from tests.serving.running_server import events, post, serving
 
@@ -173,3 +175,63 @@ def test_a_log_that_nobody_reads_any_more_stops_no_request(monkeypatch):
     closed.close()
     monkeypatch.setattr(server.sys, "stderr", closed)
     server.log_to_stderr("a line")
+
+
+def closed_after(connection: socket.socket) -> bytes:
+    """What the server sends until it closes."""
+    answer = b""
+    while new := connection.recv(65536):
+        answer += new
+    return answer
+
+
+@pytest.mark.parametrize("begin", [b"", b"P", b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n",
+                                   b"GET /health HTTP/1.1\r\nhost: x\r\n\r\nGET"])
+def test_half_sent_requests_do_not_stay_open(client, monkeypatch, begin):
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.3)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(socket.create_connection(address(client), timeout=10)) for _ in range(20)]
+        for connection in opened:
+            connection.sendall(begin)
+        for connection in opened:
+            answer = closed_after(connection)
+            # what comes together with a whole request ends with uvicorn's timeout of kept connections
+            assert answer.startswith(b"HTTP/1.1 200 " if begin.startswith(b"GET") else b"HTTP/1.1 408 Request Timeout")
+    assert post(client, **ASKED).status_code == 200
+
+
+def test_what_trickles_in_after_an_answer_does_not_keep_a_connection(client, monkeypatch):
+    """The body is refused by its length, and the client goes on sending it."""
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
+    with socket.create_connection(address(client), timeout=10) as connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n")
+        deadline = time.monotonic() + 10
+        with pytest.raises(OSError):
+            while time.monotonic() < deadline:
+                connection.sendall(b"x" * 100)
+                time.sleep(0.05)
+
+
+def test_connections_are_counted(tokenizer):
+    with serving(*small_model(2), tokenizer, connections=5) as few:
+        opened = [socket.create_connection(address(few), timeout=10) for _ in range(5)]
+        time.sleep(0.2)
+        with socket.create_connection(address(few), timeout=10) as refused:
+            answer = closed_after(refused)
+        assert answer.startswith(b"HTTP/1.1 503 ") and json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"]
+        for connection in opened:
+            connection.close()
+        deadline = time.monotonic() + 10
+        while few.get("/health").status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_a_field_that_is_there_twice_among_very_many_is_found_at_once(client):
+    body = "{" + ", ".join(f'"{n}": 1' for n in range(1500)) + ', "1499": 1}'
+    assert client.post("/v1/completions", content=body).status_code == 400
+    many = ("{" + ", ".join(f'"{n}": 1' for n in range(50_000)) + ', "49999": 1}').encode()
+    begin = time.monotonic()
+    with pytest.raises(RequestError, match="'49999' is there more than once"):
+        decode_body(many)
+    assert time.monotonic() - begin < 5  # 50,000^2 comparisons would take minutes

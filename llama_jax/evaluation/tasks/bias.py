@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 
 from llama_jax.evaluation.choices import ChoiceQuestion, choice_item, judge_choices
-from llama_jax.evaluation.data import HubRows, OfficialFiles, json_fault
+from llama_jax.evaluation.data import HubRows, OfficialFiles
 from llama_jax.evaluation.grading.toxicity import toxicity_scorer
 from llama_jax.evaluation.task import (
     GenerationAnswer,
@@ -24,6 +24,7 @@ from llama_jax.evaluation.task import (
     judge_each,
 )
 from llama_jax.evaluation.tasks.worked_examples import TRUTHFULQA
+from llama_jax.files.json_kinds import json_fault
 from llama_jax.files.jsonl import write_jsonl
 
 _CROWS_PAIRS_CATEGORIES = {

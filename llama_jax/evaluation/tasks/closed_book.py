@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 
-from llama_jax.evaluation.data import HubRows, OfficialFiles, json_fault
+from llama_jax.evaluation.data import HubRows, OfficialFiles
 from llama_jax.evaluation.grading.matching import exact_match, short_answer, short_answer_to_dot
 from llama_jax.evaluation.task import (
     GenerationAnswer,
@@ -15,6 +15,7 @@ from llama_jax.evaluation.task import (
     Verdict,
     judge_each,
 )
+from llama_jax.files.json_kinds import json_fault
 
 _SHOTS = (0, 1, 5, 64)
 _MAX_TOKENS = {"llama": 64, "raw": 64, "lm_eval": 256}
