@@ -4,6 +4,9 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable
 
+_MAX_MESSAGE = 2000
+"""Characters of an error message."""
+
 
 class LlamaError(Exception):
     """A mistake that the user can correct: commands print its message without a traceback and exit with `exit_code`.
@@ -12,6 +15,11 @@ class LlamaError(Exception):
     """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The message, cut where it quotes very much of a damaged file."""
+        message = super().__str__()
+        return message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]} ..."
 
 
 class ConfigError(LlamaError):

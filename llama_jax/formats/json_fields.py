@@ -1,5 +1,6 @@
 """JSON objects from other projects' folders: one value per key, each checked for the type that is asked for."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ class JsonFields:
             return default
         if key not in self.values:
             raise DataError(f"{self.file}: {key} should be {kind.__name__}, it is missing.")
-        if json_fault(value, kind):
+        if json_fault(value, kind) or (kind is float and not math.isfinite(value)):
             raise DataError(f"{self.file}: {key} should be {kind.__name__}, got {show_value(value)}.")
         return kind(value)
 

@@ -15,6 +15,7 @@ _KNOWN_KEYS = {"dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "multip
 _RELEASED_MULTIPLES = ((256, None), (1024, 1.3), (4096, 1.3), (256, 1.5), (1024, 1.0), (1024, 1.4), (32, None))
 """(multiple_of, ffn_dim_multiplier) of released models, which are tried before others."""
 
+_MAX_MULTIPLIER = 1000
 _FACTOR, _HIGH_FREQ_FACTOR = 8.0, 4.0
 """What use_scaled_rope means where rope_scaling_factor and rope_high_freq_factor are absent."""
 
@@ -67,7 +68,8 @@ def _check_against_tensors(fields: JsonFields, config: ModelConfig) -> None:
         raise DataError(f"{fields.file}: vocab_size is {told}, and the embedding has {config.vocab_size} rows.")
     multiple = fields.get("multiple_of", int, default=256)
     multiplier = fields.get("ffn_dim_multiplier", float, default=None)
-    if multiple < 1 or meta_ffn_dim(config.dim, multiple, multiplier=multiplier) != config.ffn_dim:
+    possible = multiple > 0 and (multiplier is None or 0 < multiplier < _MAX_MULTIPLIER)
+    if not possible or meta_ffn_dim(config.dim, multiple, multiplier=multiplier) != config.ffn_dim:
         raise DataError(f"{fields.file}: multiple_of and ffn_dim_multiplier do not give the feed-forward width {config.ffn_dim} "
                         "of the tensors.")
 

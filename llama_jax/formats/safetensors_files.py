@@ -10,6 +10,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from llama_jax.errors import DataError
+from llama_jax.files.encoding import is_unicode
+from llama_jax.files.json_kinds import show_value
 from llama_jax.files.json_object import read_json_object
 
 LOG = logging.getLogger(__name__)
@@ -24,6 +26,7 @@ IGNORED_SUFFIX = "rotary_emb.inv_freq"
 
 _OTHER_WEIGHTS = re.compile(r"(model|pytorch_model).*\.(safetensors|bin)(\.index\.json)?")
 """Names that transformers gives to files of weights and to their indexes."""
+_MAX_FILE_NAME = 255
 _MAX_NAMED = 4
 """Number of unread files that the warning names."""
 
@@ -65,6 +68,8 @@ def _file_inside(folder: Path, name: str) -> Path:
 
     The links of a Hugging Face cache lead from a snapshot to the blobs of the same model, which count as inside.
     """
+    if not is_unicode(name) or "\0" in name or len(name) > _MAX_FILE_NAME:
+        raise DataError(f"{folder} names the file {show_value(name)}, which is no file's name; get {INDEX_FILE} again.")
     file, home = folder / name, folder.resolve()
     if home.parent.name == "snapshots":
         home = home.parent.parent

@@ -8,8 +8,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from llama_jax.serving.protocol import RequestError
 
 REQUEST_SECONDS = 20
-"""Seconds from the opening of a connection, or the first byte of a later request, to the end of the request's headers. Bodies have
-`server.BODY_SECONDS` of their own."""
+"""Seconds from the opening of a connection, or the first byte of a later request, to the end of the request's headers. Bodies
+have `server.BODY_SECONDS` of their own."""
 MAX_HEADER_BYTES = 16 << 10
 """Bytes of a request's line and headers together."""
 

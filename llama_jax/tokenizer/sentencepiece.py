@@ -32,7 +32,11 @@ class SentencePiece(Tokenizer):
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(model)
-        except (RuntimeError, TypeError):
+            for token in range(self._processor.vocab_size()):  # a piece that is not UTF-8 is an error when it is read
+                if self._processor.IsByte(token):
+                    _byte_of(self._processor.IdToPiece(token))
+                self._processor.IdToPiece(token)
+        except (RuntimeError, TypeError, ValueError):
             raise DataError(f"{source} is not a SentencePiece model ({len(model)} bytes); name another.") from None
         self.vocab_size = self._processor.vocab_size()
         self.bos_id = self._processor.bos_id()
