@@ -18,7 +18,7 @@ import pyarrow.parquet
 from llama_jax.data.hub import HUB_PREFIX
 from llama_jax.data.parquet import check_text_column, texts_of_column
 from llama_jax.errors import ConfigError, DataError
-from llama_jax.files.bounded import ExpandedFile
+from llama_jax.files.bounded import ExpandedFile, check_expansion
 from llama_jax.files.encoding import check_unicode, is_utf16
 from llama_jax.files.jsonl import lines_of, parse_json_lines
 
@@ -37,7 +37,7 @@ _DECOMPRESSORS = {
     ".xz": partial(lzma.open, mode="rb"),
     ".zst": partial(pyarrow.input_stream, compression="zstd"),  # `zstandard` reads half a file without an error
 }
-_DAMAGE = (EOFError, lzma.LZMAError, zlib.error, pyarrow.ArrowException, UnicodeDecodeError)
+_DAMAGE = (EOFError, MemoryError, lzma.LZMAError, zlib.error, pyarrow.ArrowException, UnicodeDecodeError)
 """What the readers of the formats raise for bytes that they cannot read, apart from an OSError without an error number."""
 
 
@@ -180,6 +180,7 @@ def _decode_lines(lines: Iterable[bytes], file: Path) -> Iterator[str]:
 def _read_parquet(file: Path, text_key: str) -> Iterator[str]:
     with pyarrow.parquet.ParquetFile(file) as table:
         check_text_column(table.schema_arrow, text_key, where=str(file))
+        check_expansion(sum(table.metadata.row_group(n).total_byte_size for n in range(table.num_row_groups)), file)
         rows = 0
         for batch in table.iter_batches(batch_size=1024, columns=[text_key]):
             # taken by name, because a request for the column "a.b" also returns the field b of a struct column a

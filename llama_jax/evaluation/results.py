@@ -1,7 +1,8 @@
 """Results of tasks, and the files that hold them: results.json, one JSON line per item, and how evaluations share a folder."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import file_digest
 from itertools import groupby
@@ -41,6 +42,7 @@ _TASK_ENTRY = {
 }
 _RESULTS = {"format": int, "settings": {"protocol": str}, "model": {"name": str, "fingerprint": str},
             "tasks": EntriesOf(_TASK_ENTRY)}
+_TASK_NAME = re.compile(r"\w[\w.+-]{0,99}")
 _ITEM = {"key": str, "sha256": str, "gold": object, "metrics": EntriesOf((float, bool, None))}
 """What results.json and each line of a per-item file must hold to be used; they hold more."""
 
@@ -186,7 +188,7 @@ def read_results(folder: Path) -> dict[str, Any]:
         version = report.get("format") if isinstance(report, dict) else None
         if version not in (None, _FORMAT):
             reason = f"its format is {show_value(version)}, this program reads {_FORMAT}"
-        elif fault := json_fault(report, _RESULTS):
+        elif fault := json_fault(report, _RESULTS) or _fault_of_names(report["tasks"]):
             reason = f"it is not what eval.py wrote ({fault})"
         else:
             return report
@@ -195,6 +197,11 @@ def read_results(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         reason = "it is not what eval.py wrote (not JSON)"
     raise DataError(f"cannot use {file}: {reason}; name the folder that eval.py wrote.")
+
+
+def _fault_of_names(names: Iterable[str]) -> str:
+    """What is wrong with the names of tasks, which are names of files too; empty where nothing is."""
+    return next((f"{show_value(name)} is no name of a task" for name in names if not _TASK_NAME.fullmatch(name)), "")
 
 
 def read_items(folder: Path, task: str, *, sha256: str | None = None) -> dict[str, dict[str, Any]]:

@@ -33,12 +33,18 @@ def read_bounded(file: Path, most: int = MAX_JSON_BYTES) -> bytes:
     return content
 
 
+def check_expansion(size: int, file: Path) -> None:
+    """Raise DataError where `size` bytes are far more than texts become that are compressed in `file`."""
+    if size > max(_MOST_EXPANSION * file.stat().st_size, _ALWAYS_EXPANDED):
+        raise DataError(f"{file} becomes more than {_MOST_EXPANSION} times as large when it is decompressed, which no text does, "
+                        "and is not read further; get it again.")
+
+
 class ExpandedFile(io.RawIOBase):
     """What `stream` decompresses of a file; raises DataError where it is far more than texts become."""
 
     def __init__(self, stream: BinaryIO, file: Path):
         self._stream, self._file, self._read = stream, file, 0
-        self._most = max(_MOST_EXPANSION * file.stat().st_size, _ALWAYS_EXPANDED)
 
     def readable(self) -> bool:
         """True: it can be read."""
@@ -48,9 +54,7 @@ class ExpandedFile(io.RawIOBase):
         """Fill `buffer` with what comes next."""
         data = self._stream.read(len(buffer))
         self._read += len(data)
-        if self._read > self._most:
-            raise DataError(f"{self._file} becomes more than {_MOST_EXPANSION} times as large when it is decompressed, which no "
-                            "text does, and is not read further; get it again.")
+        check_expansion(self._read, self._file)
         buffer[: len(data)] = data
         return len(data)
 

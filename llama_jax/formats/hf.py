@@ -101,6 +101,9 @@ class HFFolder:
 
     def _check_tensors(self) -> None:
         """Raise DataError unless every tensor of the model is there in its shape and a dtype of weights, and no other is."""
+        if self.config.num_layers > len(self._stored):  # said before the names of so many tensors are made
+            raise DataError(f"{self.folder} holds {len(self._stored)} tensors, and {_CONFIG_FILE} asks for "
+                            f"{self.config.num_layers:,} layers; is a file missing?")
         wanted = {tensor.hf: tensor.stored_shape(self.config) for tensor in tensors(self.config)}
         if HEAD_TENSOR.hf in self._stored:  # a model with tied embeddings may store its head too
             wanted[HEAD_TENSOR.hf] = HEAD_TENSOR.stored_shape(self.config)

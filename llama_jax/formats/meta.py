@@ -93,6 +93,9 @@ class MetaFolder:
 
     def _check_tensors(self, shapes: list[_ShardShapes]) -> None:
         """Raise DataError unless every shard holds every tensor of the model in its shape, and no other."""
+        if self.config.num_layers > len(shapes[0]):  # said before the names of so many tensors are made
+            raise DataError(f"{self.folder} holds {len(shapes[0])} tensors, and {_PARAMS_FILE} asks for "
+                            f"{self.config.num_layers:,} layers; is a file missing?")
         wanted = {tensor.meta: tensor for tensor in tensors(self.config)}
         ignored = {_IGNORED_TENSOR}
         if self.config.tied_embeddings:

@@ -122,6 +122,8 @@ BYTE_OF_CHARACTER = _byte_of_character()
 """The character that stands for each byte in the pieces of byte-level tokenizers."""
 _BYTE_PIECE = re.compile("<0x([0-9A-Fa-f]{2})>")
 """How tokenizers with byte fallback write the bytes of characters for which they have no piece."""
+_MAX_VOCABULARY = 1 << 24
+"""Most ids of a vocabulary; the largest known has 262,144."""
 _NEIGHBOR = "a"
 """A piece set before and after another whose text is sought, because that text can depend on being first or last."""
 _BOS_NAMES = ("<s>", "<|begin_of_text|>", "<bos>")
@@ -151,12 +153,17 @@ class TokenizerJson(Tokenizer):
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
         self.vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        if self.vocab_size > _MAX_VOCABULARY:
+            raise DataError(f"{source} gives the id {self.vocab_size - 1:,} to a token; no vocabulary is so large, get it again.")
         beside = self.special_tokens
         eos = self._find_control_token(beside.eos_token, _EOS_NAMES, known=next(iter(beside.eos_ids), None))
         if eos is None:
             raise DataError(f"{source} has no end-of-text token; name it as eos_token in a tokenizer_config.json beside it.")
         bos = self._find_control_token(beside.bos_token, _BOS_NAMES, known=beside.bos_id)
         self.bos_id, self.eos_id = eos if bos is None else bos, eos
+        if max(self.bos_id, self.eos_id) >= self.vocab_size:
+            raise DataError(f"the files beside {source} give BOS or EOS the id {max(self.bos_id, self.eos_id):,}, and it has "
+                            f"{self.vocab_size:,} ids; mend bos_token_id or eos_token_id in generation_config.json.")
         unknown = content["model"].get("unk_token")
         self.unknown_id = content["model"].get("unk_id") if unknown is None else self._tokenizer.token_to_id(unknown)
 

@@ -25,6 +25,7 @@ from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.training.compiled import Program, build
 from llama_jax.training.heartbeat import Heartbeat
 from llama_jax.training.init_from import open_initial_weights, required_tokenizer
+from llama_jax.training.memory_bound import check_memory
 from llama_jax.training.metrics import total_peak_flops
 from llama_jax.training.run_dir import open_run_dir, restore_data_position, write_run_config
 from llama_jax.training.step import Params
@@ -100,6 +101,7 @@ def open_training_run(config: Config, workdir: Path, *, evaluators: Iterable[Eva
 def _opened_run(config: Config, workdir: Path, *, evaluators: Iterable[Evaluator]) -> Iterator[TrainingRun]:
     """See `open_training_run`; the run directory is locked."""
     mesh = make_mesh(config.mesh)
+    check_memory(config, mesh)
     program = build(config, mesh)
     weights = open_initial_weights(config, workdir)
     tokenizer = None

@@ -6,7 +6,6 @@ import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from llama_jax.errors import ConfigError
+from llama_jax.evaluation.sandbox.folders import program_folder, remove_stale_folders
 
 SANDBOX_LAYERS = ("namespaces", "user", "landlock", "seccomp")
 """Layers of confinement that Linux offers, the outermost first; `jail` says what each does."""
@@ -92,7 +92,7 @@ def run_program(
         ConfigError: A layer that is asked for does not work, or no program can be started.
     """
     layers = available_layers()[0] if layers is None else tuple(layers)
-    with tempfile.TemporaryDirectory(prefix="llama_jax_sandbox_", ignore_cleanup_errors=True) as folder:
+    with program_folder() as folder:
         answer_read, answer_write = os.pipe()
         # the limit on a user's processes is right where the user has no others: in a user namespace, or as a new user
         counted = ("namespaces" if os.geteuid() else "user") in layers
@@ -200,6 +200,7 @@ def available_layers() -> tuple[tuple[str, ...], dict[str, str]]:
     """
     if os.name != "posix":
         raise ConfigError("programs are run on Linux and macOS only; without --allow_code_execution they are written to files.")
+    remove_stale_folders()
     working: list[str] = []
     missing: dict[str, str] = {}
     patient = ProgramLimits(wall_seconds=_START_SECONDS, cpu_seconds=_START_SECONDS)
