@@ -103,7 +103,7 @@ def test_damaged_files(tmp_path, name, content, sentence):
 
 
 @pytest.mark.parametrize("files, sentence", [
-    ({"tokenizer_config": []}, "tokenizer_config.json is not a JSON object"),
+    ({"tokenizer_config": []}, "tokenizer_config.json should hold an object"),
     ({"generation_config": {"eos_token_id": "end"}}, "should be ids or lists of ids, got 'end'"),
 ])
 def test_damaged_rules(tmp_path, tokenizer, files, sentence):
