@@ -122,8 +122,9 @@ class StudyFolder:
         heldout = tuple(str(self.path / source) for source in values["heldout"])
         data = self.study.arm(self.study.baseline).config.data
         stages = rename_stages(data.stages, [path for path, _ in data.shares()], renamed=paths)
-        return replace(data, sources=sources, stages=stages, heldout=heldout, heldout_fraction=0.0, document_separator="",
-                       tokenizer=str(self.path))
+        limits = tuple(f"{path}={limit.epochs!r}" for path, limit in zip(paths, data.epoch_limits(), strict=True))
+        return replace(data, sources=sources, stages=stages, source_max_epochs=limits if data.source_max_epochs else (),
+                       heldout=heldout, heldout_fraction=0.0, document_separator="", tokenizer=str(self.path))
 
     def _relative(self, source: Path) -> str:
         """A source's path relative to the study folder, where it lies in it, so that hosts may see the folder at other paths."""

@@ -1,4 +1,4 @@
-"""The mixture of sources as a config writes it: sources with shares, and stages with other shares."""
+"""The mixture of sources as a config writes it: sources with shares, stages with other shares, and limits of epochs."""
 
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -15,6 +15,18 @@ class MixtureStage(NamedTuple):
     """Tokens that the run has read when the stage begins."""
     shares: tuple[float, ...]
     """Share of every source, in the order of data.sources; 0 for those that are not read. They need not add up to 1."""
+
+
+class EpochLimit(NamedTuple):
+    """How often a source may be read."""
+
+    epochs: float
+    """Not necessarily whole; 0: no limit."""
+    option: str
+    """The option of the config that says so, for messages."""
+
+    def __str__(self) -> str:
+        return f"{self.option} {self.epochs:g}"
 
 
 def parse_sources(sources: Sequence[str]) -> list[tuple[str, float | None]]:
@@ -65,6 +77,26 @@ def rename_stages(stages: Sequence[str], paths: Sequence[str], *, renamed: Seque
                  for stage in parse_stages(stages, paths))
 
 
+def parse_epoch_limits(limits: Sequence[str], paths: Sequence[str], *, otherwise: float) -> tuple[EpochLimit, ...]:
+    """The limit of every source, in the order of `paths`, from data.source_max_epochs, of which each is NAME=EPOCHS.
+
+    A source that is not named has the limit `otherwise`, which is data.max_epochs. NAME is as in data.stages.
+
+    Raises ConfigError for an entry that does not read so, and a name that means no source, several, or one that has a limit.
+    """
+    option = "data.source_max_epochs"
+    result = [EpochLimit(otherwise, "data.max_epochs")] * len(paths)
+    for entry in limits:
+        wanted = f"{option}: {entry!r} should read NAME=EPOCHS, as books=2.23."
+        name, equals, text = entry.rpartition("=")
+        _require(bool(equals), wanted)
+        number, epochs = _source_number(name, paths, option=option), _number(text, wanted)
+        _require(0 <= epochs < float("inf"), f"{option}: the epochs of {name!r} must be at least 0 (no limit), got {text}.")
+        _require(result[number].option != option, f"{option} names {name!r} twice.")
+        result[number] = EpochLimit(epochs, option)
+    return tuple(result)
+
+
 def _stage_shares(items: str, paths: Sequence[str], *, wanted: str) -> tuple[float, ...]:
     """The share of every source in a stage; `wanted` says how the stage should read."""
     found, words = [], []
@@ -77,7 +109,7 @@ def _stage_shares(items: str, paths: Sequence[str], *, wanted: str) -> tuple[flo
     _require(not words, wanted)
     shares = [0.0] * len(paths)
     for name, text in found:
-        number = _source_number(name, paths)
+        number = _source_number(name, paths, option="data.stages")
         share = _number(text, wanted)
         _require(0 < share < float("inf"), f"data.stages: the share of {name!r} must be positive, got {text}; a source that a "
                  "stage does not name is not read in it.")
@@ -86,21 +118,21 @@ def _stage_shares(items: str, paths: Sequence[str], *, wanted: str) -> tuple[flo
     return tuple(shares)
 
 
-def _source_number(name: str, paths: Sequence[str]) -> int:
-    """Number of the source that a stage calls `name`."""
+def _source_number(name: str, paths: Sequence[str], *, option: str) -> int:
+    """Number of the source that an entry of `option` calls `name`."""
     if name in paths:
         return list(paths).index(name)
     numbers = [number for number, path in enumerate(paths) if name in _short_names(path)]
     if not numbers:
         known = dict.fromkeys(_short_names(path)[0] for path in paths)
-        raise ConfigError(f"data.stages: {name!r} is no source of data.sources{nearest(name, known)}")
-    _require(len(numbers) == 1, f"data.stages: {name!r} is the name of {len(numbers)} sources; write their paths as "
+        raise ConfigError(f"{option}: {name!r} is no source of data.sources{nearest(name, known)}")
+    _require(len(numbers) == 1, f"{option}: {name!r} is the name of {len(numbers)} sources; write their paths as "
              f"data.sources does: {', '.join(paths[number] for number in numbers)}.")
     return numbers[0]
 
 
 def _short_names(path: str) -> list[str]:
-    """What a stage may call a source beside its path: its last part without suffixes; NAME, too, of NAME/train."""
+    """What a source may be called beside its path: its last part without suffixes; NAME, too, of NAME/train."""
     place = PurePath(path.removeprefix("embedded:"))
     stem = place.name.split(".")[0]
     return [place.parent.name, stem] if stem == "train" and place.parent.name else [stem]

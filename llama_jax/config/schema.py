@@ -8,7 +8,7 @@ from typing import Literal
 from llama_jax.config.fields import check_choices as _check_choices
 from llama_jax.config.fields import check_numbers as _check_numbers
 from llama_jax.config.fields import require as _require
-from llama_jax.config.mixture import MixtureStage, parse_sources, parse_stages
+from llama_jax.config.mixture import EpochLimit, MixtureStage, parse_epoch_limits, parse_sources, parse_stages
 from llama_jax.config.model import ComputeConfig, ModelConfig
 
 
@@ -62,8 +62,10 @@ class DataConfig:
     source's path, or its last part without suffixes. Until the first stage begins, the shares of sources hold."""
     max_epochs: float = 0.0
     """How many times a source may be read, which need not be a whole number; 0: no limit."""
+    source_max_epochs: tuple[str, ...] = ()
+    """The same for single sources, each NAME=EPOCHS, as books=2.23; the others have the limit max_epochs. NAME as in stages."""
     on_max_epochs: Literal["stop", "warn", "reweigh"] = "stop"
-    """What happens where a source would be read more often than max_epochs. stop: training ends before that step and saves a
+    """What happens where a source would be read more often than its limit. stop: training ends before that step and saves a
     checkpoint; warn: the log says so and training goes on; reweigh: the source is not read any more, and the others share its
     part in proportion."""
     heldout: tuple[str, ...] = ()
@@ -102,8 +104,12 @@ class DataConfig:
         """The stages after the first, whose shares are those of `sources`."""
         return parse_stages(self.stages, [path for path, _ in self.shares()])
 
+    def epoch_limits(self) -> tuple[EpochLimit, ...]:
+        """How often each source may be read."""
+        return parse_epoch_limits(self.source_max_epochs, [path for path, _ in self.shares()], otherwise=self.max_epochs)
+
     def _check_mixture(self) -> None:
-        """Raise ConfigError where a source is never read, nothing is read at first, or max_epochs is no number of epochs."""
+        """Raise ConfigError where a source is never read, nothing is read at first, or a limit is no number of epochs."""
         later = {number for stage in self.mixture_stages() for number, share in enumerate(stage.shares) if share}
         for number, (path, share) in enumerate(self.shares()):
             _require(share != 0 or number in later, f"data.sources: the share of {path!r} must be positive, got 0; it may be 0 "
@@ -112,6 +118,7 @@ class DataConfig:
                  "data.sources: every share is 0; the first tokens come from sources with a share.")
         _require(0 <= self.max_epochs < float("inf"),
                  f"data.max_epochs must be at least 0 (no limit), got {self.max_epochs}.")
+        self.epoch_limits()
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,8 @@ class Study:
                                    ("training.seed", config.training.seed, base.training.seed)):
             _require(ours == theirs, f"arm {arm.name} differs from the baseline {self.baseline} in {name}; all arms of a study "
                      "read the same tokens.")
-        _require(not config.data.max_epochs or config.data.on_max_epochs == "warn", "the arms of a study read equally many "
+        limited = any(limit.epochs for limit in config.data.epoch_limits())
+        _require(not limited or config.data.on_max_epochs == "warn", "the arms of a study read equally many "
                  "tokens; set data.max_epochs 0, or data.on_max_epochs warn.")
         _require(bool(config.data.heldout) or config.data.heldout_fraction > 0, "arms are compared by their held-out loss, and "
                  "nothing is held out; set data.heldout or data.heldout_fraction.")

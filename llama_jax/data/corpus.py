@@ -37,7 +37,7 @@ class Corpus:
         """The rows of the config's mixture after `position`; raises DataError as `Mixture`."""
         config = self.config
         return Mixture(self.sources, self.shares, seed=seed, position=position, stages=config.mixture_stages(),
-                       max_epochs=config.max_epochs, on_max_epochs=config.on_max_epochs)
+                       max_epochs=config.epoch_limits(), on_max_epochs=config.on_max_epochs)
 
 
 def open_corpus(config: DataConfig, vocab_size: int, *, workdir: Path, given: Tokenizer | None = None,

@@ -8,12 +8,13 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from llama_jax.config.mixture import MixtureStage
+from llama_jax.config.mixture import EpochLimit, MixtureStage
 from llama_jax.data.ledger import SourceTotals, source_totals
 from llama_jax.data.position import DataPosition, PlannedTokens
 from llama_jax.data.reader import SourceReader
@@ -42,7 +43,7 @@ class Mixture:
     """
 
     def __init__(self, sources: list[TokenSource], shares: Sequence[float], *, seed: int, position: DataPosition | None = None,
-                 stages: Sequence[MixtureStage] = (), max_epochs: float = 0.0,
+                 stages: Sequence[MixtureStage] = (), max_epochs: float | Sequence[EpochLimit] = 0.0,
                  on_max_epochs: Literal["stop", "warn", "reweigh"] = "stop"):
         """Mix `sources` by `shares`, which need not add up to 1, from `position` on; None is the begin of a run.
 
@@ -51,13 +52,16 @@ class Mixture:
             shares: share of every source until the first stage begins.
             seed: seed of the order of every source.
             position: what the run has read.
-            stages: other shares; each holds from the first row that begins after its number of tokens of the run.
-            max_epochs: how many times a source may be read; 0: no limit.
+            stages: other shares; each holds from the first row that begins after its number of tokens of the run, or
+                earlier where no source of the stage before may be read any more.
+            max_epochs: how many times each source may be read, or one number for all; 0: no limit.
             on_max_epochs: what happens where one would be read more often. stop: no row after that; reweigh: no row of it.
 
         Raises DataError if a source holds other text than when it was read.
         """
-        self.sources, self.max_epochs, self.on_max_epochs = sources, max_epochs, on_max_epochs
+        self.sources, self.on_max_epochs = sources, on_max_epochs
+        self.limits = ([EpochLimit(max_epochs, "data.max_epochs")] * len(sources) if isinstance(max_epochs, int | float)
+                       else list(max_epochs))
         self._start = position or DataPosition()
         self._readers = [SourceReader(source, progress, seed=seed)
                          for source, progress in zip(sources, self._start.match_sources(sources), strict=True)]
@@ -65,10 +69,9 @@ class Mixture:
         self._length = sources[0].sequence_length
         self._stages = [(max(-(-(stage.begin - self._start.tokens) // self._length), 0), tuple(integer_shares(stage.shares)))
                         for stage in (MixtureStage(0, tuple(shares)), *stages)]
-        self._rows_left = [math.inf] * len(sources)
-        if max_epochs:
-            limit = Fraction(repr(max_epochs))  # the number as it is written: 0.1 and not the float beside it
-            self._rows_left = [reader.rows_within(limit) for reader in self._readers]
+        # a limit is the number as it is written: 0.1 and not the float beside it
+        self._rows_left = [reader.rows_within(Fraction(repr(limit.epochs))) if limit.epochs else math.inf
+                           for reader, limit in zip(self._readers, self.limits, strict=True)]
         kept = CountedRows(self._start.weights, self._start.rows) if self._keys == self._start.keys else CountedRows()
         readable = self._rows_left if on_max_epochs == "reweigh" else [math.inf] * len(sources)
         self._segments, self.rows = plan_segments(self._stages, readable, counted=kept)
@@ -84,7 +87,7 @@ class Mixture:
         """The segment that row n is in; after the last row, the last segment."""
         return self._segments[bisect_right(self._segments, n, key=attrgetter("begin")) - 1]
 
-    def _counts(self, rows: int) -> list[int]:
+    def counts(self, rows: int) -> list[int]:
         """How many of the first `rows` rows come from each source."""
         return self._segment(rows).counts(rows) if self._segments else [0] * len(self.sources)
 
@@ -118,7 +121,7 @@ class Mixture:
 
     def position(self, rows: int) -> DataPosition:
         """The data position after the first `rows` rows, for a checkpoint."""
-        read = [reader.after(count) for reader, count in zip(self._readers, self._counts(rows), strict=True)]
+        read = [reader.after(count) for reader, count in zip(self._readers, self.counts(rows), strict=True)]
         others = [progress for progress in self._start.sources if progress.key not in self._keys]
         if not self._segments:
             return DataPosition((*read, *others), self._start.keys, self._start.weights, self._start.rows,
@@ -149,28 +152,37 @@ class Mixture:
         """How many whole steps of `batch_size` rows there are, at most `most`."""
         return most if self.rows is None else min(most, self.rows // batch_size)
 
+    @property
+    def limit_options(self) -> str:
+        """The options of the config that limit epochs, for messages."""
+        return " or ".join(dict.fromkeys(limit.option for limit in self.limits if limit.epochs))
+
     def end_reason(self) -> str:
         """Why there are no rows after the last one; empty where they do not end."""
         if self.rows is None:
             return ""
         if self.on_max_epochs == "reweigh":
-            return f"every source of the mixture has reached data.max_epochs {self.max_epochs:g}"
-        names = [self.sources[number].name for row, number in self._passed_limits() if row == self.rows]
-        return f"{names[0]} would pass data.max_epochs {self.max_epochs:g}"
+            limits = dict.fromkeys(str(limit) for limit in self.limits if limit.epochs)
+            return f"every source of the mixture has reached {' or '.join(limits)}"
+        first = next(number for row, number in self._passed_limits() if row == self.rows)
+        return f"{self.sources[first].name} would pass {self.limits[first]}"
 
     def notes(self) -> list[tuple[int, str]]:
-        """(row, sentence) of every change at a row: a stage that begins, a source that reaches max_epochs."""
+        """(row, sentence) of every change at a row: a stage that begins, a source that reaches its limit."""
         notes = []
-        for row, weights in self._stages[1:]:
-            if row > 0:
-                notes.append((row, f"another stage of the mixture begins: {self._shares_text(weights)} (data.stages)"))
+        for before, segment in pairwise(self._segments):
+            if segment.stage > before.stage:
+                begin, weights = self._stages[segment.stage]
+                early = ", early, because no source of the one before may be read any more" if segment.begin < begin else ""
+                notes.append((segment.begin, f"another stage of the mixture begins{early}: {self._shares_text(weights)} "
+                              "(data.stages)"))
         if self.on_max_epochs == "warn":
-            notes += [(row, f"{self.sources[number].name} passes data.max_epochs {self.max_epochs:g}")
+            notes += [(row, f"{self.sources[number].name} passes {self.limits[number]}")
                       for row, number in self._passed_limits()]
         if self.on_max_epochs == "reweigh":
             for row, number in self._left_out():
                 shares = self._shares_text(self._segment(row).counted.weights)
-                notes.append((row, f"{self.sources[number].name} has reached data.max_epochs {self.max_epochs:g} and is left "
+                notes.append((row, f"{self.sources[number].name} has reached {self.limits[number]} and is left "
                               f"out; the mixture is now {shares}"))
         return sorted(notes)
 
@@ -180,7 +192,7 @@ class Mixture:
                          for source, weight in zip(self.sources, weights, strict=True) if weight)
 
     def _passed_limits(self) -> Iterator[tuple[int, int]]:
-        """(row, number of the source) where a source would first be read more often than max_epochs, if nothing stops it."""
+        """(row, number of the source) where a source would first be read more often than its limit, if nothing stops it."""
         for number, most in enumerate(self._rows_left):
             if most < math.inf and (row := first_row_of(self._segments, number, index=int(most))) is not None:
                 yield row, number

@@ -65,17 +65,19 @@ def plan_segments(stages: Sequence[tuple[int, tuple[int, ...]]], rows_left: Sequ
         counted: the rows at the end of what earlier sessions read.
 
     Returns:
-        (segments, how many rows there are: None where they do not end, else those before no source is left to read).
+        (segments, how many rows there are: None where they do not end, else those before no source is left to read). A stage
+        begins early where no source of the stage before may be read any more.
     """
     segments: list[Segment] = []
     row, read = 0, [0] * len(rows_left)
     begins = [begin for begin, _ in stages]
     while True:
-        stage = bisect_right(begins, row) - 1
-        weights = tuple(weight if count < most else 0
-                        for weight, count, most in zip(stages[stage][1], read, rows_left, strict=True))
-        if not any(weights):
+        readable = [count < most for count, most in zip(read, rows_left, strict=True)]
+        stage = next((stage for stage in range(bisect_right(begins, row) - 1, len(stages))
+                      if any(weight and can for weight, can in zip(stages[stage][1], readable, strict=True))), None)
+        if stage is None:
             return segments, row
+        weights = tuple(weight * can for weight, can in zip(stages[stage][1], readable, strict=True))
         if weights != counted.weights:
             counted = CountedRows(weights, 0)
         divided = split_rows(counted.rows, weights)

@@ -39,6 +39,8 @@ _DECOMPRESSORS = {
 }
 _DAMAGE = (EOFError, MemoryError, lzma.LZMAError, zlib.error, pyarrow.ArrowException, UnicodeDecodeError)
 """What the readers of the formats raise for bytes that they cannot read, apart from an OSError without an error number."""
+_BESIDE_DOCUMENTS = (".work", "report.json", "settings.json", "perplexity.npz", "reference.npz")
+"""What an output folder of `llama_jax clean` holds beside its documents."""
 
 
 def find_text_files(*paths: str) -> list[Path]:
@@ -85,21 +87,23 @@ def _files_at(path: str) -> list[Path]:
 def _files_below(root: Path) -> tuple[list[Path], list[str]]:
     """(files to read, names of what is skipped) of a folder and all folders in it, both sorted.
 
-    Links to folders are skipped: they can lead back to the folder that holds them, and to files that are read already.
+    What `llama_jax clean` leaves beside its documents is not named. Links to folders are skipped: they can lead back to the folder that holds them, and to files that are read already.
     """
     def stop(error: OSError) -> None:
         raise DataError(f"cannot read {error.filename}: {error.strerror}.")
 
     files, skipped = [], []
     for folder, subfolders, names in os.walk(root, onerror=stop):
+        known = _BESIDE_DOCUMENTS if {"report.json", "settings.json"} <= set(names) else ()
         for name in list(subfolders):
             if _is_hidden(name) or os.path.islink(os.path.join(folder, name)):
                 subfolders.remove(name)
-                skipped.append(f"{Path(folder, name).relative_to(root)}/")
+                if name not in known:
+                    skipped.append(f"{Path(folder, name).relative_to(root)}/")
         for file in (Path(folder, name) for name in names):
             if _format_of(file) and file.is_file() and not _is_hidden(file.name):
                 files.append(file)
-            else:
+            elif file.name not in known:
                 skipped.append(str(file.relative_to(root)))
     return sorted(files), sorted(skipped)
 

@@ -41,7 +41,7 @@ def fit(config: Config, workdir: Path, *, evaluators: Iterable[Evaluator] = ()) 
         evaluators: called with the parameters every `config.eval.every` steps and after the last.
 
     Returns:
-        The state after the last step; or, where SIGTERM, Ctrl-C or data.max_epochs stopped the run, the state that was saved
+        The state after the last step; or, where SIGTERM, Ctrl-C or a limit of epochs stopped the run, the state that was saved
         then.
 
     Raises:
@@ -175,7 +175,8 @@ def _write_end(run: TrainingRun) -> None:
     """Say why the run ends before training.num_steps, where it does."""
     if run.last_step < run.config.training.num_steps:
         run.writers.write_text(f"stopped after step {run.last_step} of {run.config.training.num_steps}, which is saved: "
-                               f"{run.mixture.end_reason()}; raise data.max_epochs or change the mixture to go on from here")
+                               f"{run.mixture.end_reason()}; raise {run.mixture.limit_options} or change the mixture to go on "
+                               "from here")
 
 
 def _save_checkpoint(run: TrainingRun, state: TrainState, *, step: int, meter: TrainingMeter,

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -32,9 +33,9 @@ def perplexity(nats_per_token: float) -> float:
         return math.inf
 
 
-def _mixture_predicted_per_byte(sources: list[TokenSource], shares: list[float]) -> float:
-    """Predicted tokens per byte of a mixture by token share: the harmonic mean of its sources'."""
-    return sum(shares) / sum(share / source.predicted_per_byte for source, share in zip(sources, shares, strict=True))
+def _bytes_per_predicted(sources: list[TokenSource], shares: Sequence[float]) -> float:
+    """Bytes per predicted token of a mixture by token share."""
+    return sum(share / source.predicted_per_byte for source, share in zip(sources, shares, strict=True)) / sum(shares)
 
 
 def total_peak_flops(config: Config) -> tuple[float, str]:
@@ -69,12 +70,14 @@ class TrainingMeter:
         self._flops_per_token = train_flops_per_token(config.model, config.data.sequence_length)
         self._nats = progress.get("nats", 0.0)  # summed over the predicted tokens since the last line
         self._predicted_tokens = progress.get("predicted_tokens", 0.0)
+        self._bytes = progress.get("bytes", self._predicted_tokens * _bytes_per_predicted(mixture.sources, mixture.shares(0)))
+        self._rows = 0  # of this session
         self._earlier_seconds = progress.get("seconds", 0.0)
         self._session_start = time.perf_counter()
 
     def progress(self) -> dict[str, float]:
         """The meter's state for a checkpoint, with which a resumed run writes the same lines as an uninterrupted one."""
-        return {"nats": self._nats, "predicted_tokens": self._predicted_tokens, "seconds": self.seconds()}
+        return {"nats": self._nats, "predicted_tokens": self._predicted_tokens, "bytes": self._bytes, "seconds": self.seconds()}
 
     def seconds(self) -> float:
         """Wall-clock seconds in the training loop over all sessions of the run.
@@ -93,9 +96,16 @@ class TrainingMeter:
         self._measured_step, self._measured_since = step, time.perf_counter()
 
     def add_step(self, metrics: dict[str, float]) -> None:
-        """Add a finished step to the sums of the next line: its loss (nats per predicted token) and its predicted tokens."""
+        """Add a finished step to the sums of the next line: its loss (nats per predicted token) and its predicted tokens.
+
+        How many bytes these stand for follows from the sources of the step's rows.
+        """
+        before, self._rows = self._rows, self._rows + self._config.training.batch_size
+        counts = zip(self._mixture.counts(before), self._mixture.counts(self._rows), strict=True)
+        rows = [after - count for count, after in counts]
         self._nats += metrics["loss"] * metrics["tokens"]
         self._predicted_tokens += metrics["tokens"]
+        self._bytes += metrics["tokens"] * _bytes_per_predicted(self._mixture.sources, rows)
 
     def training_line(self, step: int, metrics: dict[str, float]) -> dict[str, Any]:
         """Make the training line of metrics.jsonl for the step that was added last, and reset the sums.
@@ -104,24 +114,22 @@ class TrainingMeter:
             loss (nats per token), perplexity and bits_per_byte over all predicted tokens since the last line; grad_norm and
             learning_rate of the step itself; tokens_per_second and mfu over the steps since the last line or pause
             (evaluation, checkpoint, profile); seconds over all sessions; seconds_left at this session's pace, pauses included;
-            tokens that the run has read, and the ledger of its sources. bits_per_byte takes the sources' bytes per token by the
-            shares of the step's last row.
+            tokens that the run has read, and the ledger of its sources.
         """
         now = time.perf_counter()
         tokens_per_second = (step - self._measured_step) * self._tokens_per_step / max(now - self._measured_since, 1e-9)
         seconds_per_step = (now - self._clock_start) / (step - self._clock_start_step)
         loss = self._nats / self._predicted_tokens
-        self._nats = self._predicted_tokens = 0.0
+        bits = bits_per_byte(loss, self._predicted_tokens / self._bytes)
+        self._nats = self._predicted_tokens = self._bytes = 0.0
         self._measured_step, self._measured_since = step, now
         training = self._config.training
-        rows = (step - self._resume_step) * training.batch_size
-        position = self._mixture.position(rows)
-        predicted_per_byte = _mixture_predicted_per_byte(self._mixture.sources, self._mixture.shares(rows - 1))
+        position = self._mixture.position((step - self._resume_step) * training.batch_size)
         return {
             "tokens": position.tokens,
             "loss": loss,
             "perplexity": perplexity(loss),
-            "bits_per_byte": bits_per_byte(loss, predicted_per_byte),
+            "bits_per_byte": bits,
             "grad_norm": metrics["grad_norm"],
             "learning_rate": float(self._learning_rate(step)),
             "tokens_per_second": tokens_per_second,

@@ -60,7 +60,7 @@ class TrainingRun(NamedTuple):
 
     @property
     def last_step(self) -> int:
-        """Number of the run's last step: training.num_steps, or the last one before data.max_epochs ends the run."""
+        """Number of the run's last step: training.num_steps, or the last one before a limit of epochs ends the run."""
         training = self.config.training
         return self.resume_step + self.mixture.steps(training.num_steps - self.resume_step, batch_size=training.batch_size)
 
@@ -129,10 +129,10 @@ def _opened_run(config: Config, workdir: Path, *, evaluators: Iterable[Evaluator
 
 
 def _check_first_step(config: Config, mixture: Mixture, *, resume_step: int) -> None:
-    """Raise ConfigError where a new run has too little text for one step within data.max_epochs."""
+    """Raise ConfigError where a new run has too little text for one step within its limits of epochs."""
     if resume_step == 0 and mixture.steps(1, batch_size=config.training.batch_size) == 0:
         raise ConfigError(f"no step can be trained: {mixture.end_reason()} within the first {config.training.batch_size} rows; "
-                          "raise data.max_epochs, or set --data.on_max_epochs warn.")
+                          f"raise {mixture.limit_options}, or set --data.on_max_epochs warn.")
 
 
 def _open_shared_corpus(config: Config, workdir: Path, *, tokenizer: Tokenizer | None) -> Corpus:

@@ -122,6 +122,20 @@ def test_shards_do_not_bring_their_tokenizer_over_another(tmp_path, small, folde
     assert (tmp_path / "other/tokenizer.model").read_bytes() == before
 
 
+def test_what_cleaning_leaves_beside_its_documents_is_not_worth_a_word(tmp_path, small, folder, caplog):
+    output = tmp_path / "documents/web"
+    (output / ".work").mkdir(parents=True)
+    small.rename(output / "small.txt")
+    for name in ("settings.json", "perplexity.npz", ".hidden"):
+        (output / name).write_text("{}")
+    prepare = ("prepare", "--input", output.parent, "--tokenizer", folder, "--workers", 1, "--output")
+    assert run(*prepare, tmp_path / "other") == 0  # some other folder: nothing says that cleaning made it
+    assert "4 left out" in caplog.messages[-1]
+    (output / "report.json").write_text("[]")
+    assert run(*prepare, tmp_path / "out") == 0
+    assert caplog.messages[-1].endswith("1 left out (hidden, a link to a folder, or of another format): web/.hidden")
+
+
 def test_what_is_left_out_is_named(tmp_path, small, folder, caplog):
     """By every command that reads a folder of text."""
     (tmp_path / "corpus/.ipynb_checkpoints").mkdir(parents=True)

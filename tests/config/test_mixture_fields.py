@@ -64,6 +64,13 @@ def test_mistakes_in_stages_are_named(texts, error):
     ({"max_epochs": -1.0}, "data.max_epochs must be at least 0 (no limit), got -1.0."),
     ({"max_epochs": float("inf")}, "data.max_epochs must be at least 0"),
     ({"max_epochs": float("nan")}, "data.max_epochs must be at least 0"),
+    ({"source_max_epochs": ("tinyshakespeare",)}, "data.source_max_epochs: 'tinyshakespeare' should read NAME=EPOCHS, as"),
+    ({"source_max_epochs": ("tinyshakespeare=often",)}, "should read NAME=EPOCHS"),
+    ({"source_max_epochs": ("tinyshakespear=1",)}, "data.source_max_epochs: 'tinyshakespear' is no source of data.sources"),
+    ({"source_max_epochs": ("tinyshakespeare=-1",)}, "the epochs of 'tinyshakespeare' must be at least 0 (no limit), got -1."),
+    ({"source_max_epochs": ("tinyshakespeare=inf",)}, "must be at least 0 (no limit), got inf."),
+    ({"source_max_epochs": ("tinyshakespeare=1", "tinyshakespeare=2")}, "data.source_max_epochs names 'tinyshakespeare' twice."),
+    ({"sources": ("a/b", "c/b.txt"), "source_max_epochs": ("b=1",)}, "data.source_max_epochs: 'b' is the name of 2 sources"),
     ({"on_max_epochs": "halt"}, "data.on_max_epochs cannot be 'halt'; known: reweigh, stop, warn."),
     ({"on_max_epochs": "reweight"}, "data.on_max_epochs cannot be 'reweight'; did you mean reweigh?"),
 ])
@@ -74,10 +81,12 @@ def test_other_mistakes_are_named(values, error):
 
 
 def test_a_config_that_came_from_json():
-    config = Config(data=DataConfig(("a=1", "b=0"), stages=("1e6: b=1",), max_epochs=2.5, on_max_epochs="reweigh"))
+    config = Config(data=DataConfig(("a=1", "b=0"), stages=("1e6: b=1",), max_epochs=2.5, source_max_epochs=("b=0.64",),
+                                    on_max_epochs="reweigh"))
+    assert [str(limit) for limit in config.data.epoch_limits()] == ["data.max_epochs 2.5", "data.source_max_epochs 0.64"]
     assert config_from_dict(json.loads(json.dumps(to_dict(config)))) == config
     early = to_dict(Config())
-    for name in ("stages", "max_epochs", "on_max_epochs"):
+    for name in ("stages", "max_epochs", "source_max_epochs", "on_max_epochs"):
         del early["data"][name]
     assert config_from_dict(early) == Config(), "configs of earlier versions have no stages"
     with pytest.raises(ConfigError, match=r"unknown key data.stage; did you mean stages"):

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llama_jax.config.fields import from_dict, to_dict
-from llama_jax.config.mixture import MixtureStage
+from llama_jax.config.mixture import EpochLimit, MixtureStage
 from llama_jax.data.mixture import Mixture
 from llama_jax.data.position import DataPosition
 from llama_jax.data.segments import CountedRows, first_row_of, integer_shares, plan_segments, split_rows
@@ -25,20 +25,29 @@ def recorded(position: DataPosition) -> DataPosition:
     return from_dict(DataPosition, json.loads(json.dumps(to_dict(position))))
 
 
-def simulated(windows: list[int], stages: list[MixtureStage], *, T: int, max_epochs: float, action: str, rows: int) -> list[int]:
+def limits_of(epochs: tuple[float, ...]) -> list[EpochLimit]:
+    """A limit per source."""
+    return [EpochLimit(number, "data.source_max_epochs") for number in epochs]
+
+
+def simulated(windows: list[int], stages: list[MixtureStage], *, T: int, max_epochs: tuple[float, ...], action: str,
+              rows: int) -> list[int]:
     """The source of each row, one after the other, of sources with so many windows an epoch; it ends where there is no row.
 
-    Rows are divided by the shares in force. The division begins anew where they change.
+    Rows are divided by the shares in force. The division begins anew where they change. A stage begins early where the sources of
+    the one before may not be read any more.
     """
-    limit = Fraction(str(max_epochs)) if max_epochs else math.inf
+    limits = [Fraction(str(epochs)) if epochs else math.inf for epochs in max_epochs]
     read, result, in_force, divided = [0] * len(windows), [], None, 0
     while len(result) < rows:
-        shares = shares_after(len(result) * T, stages[0].shares, stages[1:])
-        full = [Fraction(count + 1, size) > limit for count, size in zip(read, windows, strict=True)]
-        weights = integer_shares(shares)
-        if action == "reweigh":
-            weights = [0 if out else weight for weight, out in zip(weights, full, strict=True)]
-        if not any(weights):
+        full = [Fraction(count + 1, size) > limit for count, size, limit in zip(read, windows, limits, strict=True)]
+        for shares in shares_from(len(result) * T, stages[0].shares, stages[1:]):
+            weights = integer_shares(shares)
+            if action == "reweigh":
+                weights = [0 if out else weight for weight, out in zip(weights, full, strict=True)]
+            if any(weights):
+                break
+        else:
             return result
         divided = divided if weights == in_force else 0
         in_force = weights
@@ -55,7 +64,7 @@ def simulated(windows: list[int], stages: list[MixtureStage], *, T: int, max_epo
 SHARES = st.tuples(*[st.sampled_from([0.0, 0.1, 0.5, 1.0, 3.0])] * 3).filter(any)
 STAGES = st.lists(st.tuples(st.integers(1, 400), SHARES), max_size=3, unique_by=lambda stage: stage[0]).map(
     lambda stages: [MixtureStage(*stage) for stage in sorted(stages)])
-LIMITS = st.sampled_from([0.0, 0.3, 1.0, 1.5, 2.1, 4.0])
+LIMITS = st.tuples(*[st.sampled_from([0.0, 0.3, 1.0, 1.5, 2.1, 4.0])] * 3)
 ACTIONS = st.sampled_from(["stop", "warn", "reweigh"])
 
 
@@ -71,7 +80,7 @@ def folders(folder_of) -> list:
 @settings(PROPERTY, max_examples=60)
 def test_rows_are_those_of_a_simulation_with_stops_or_without(folders, shares, stages, max_epochs, action, T, stops):
     sources = [TokenSource(folder, T) for folder in folders]
-    rules = {"seed": 1, "stages": stages, "max_epochs": max_epochs, "on_max_epochs": action}
+    rules = {"seed": 1, "stages": stages, "max_epochs": limits_of(max_epochs), "on_max_epochs": action}
     whole = Mixture(sources, shares, **rules)
     expected = simulated(list(map(len, sources)), [MixtureStage(0, shares), *stages], T=T, max_epochs=max_epochs, action=action,
                          rows=150)
@@ -101,26 +110,31 @@ def test_limits_and_stages_hold_over_resumes_with_other_rows(folders, legs):
     position = DataPosition()
     for T, rows, shares, stages, max_epochs, seed in legs:
         sources = [TokenSource(folder, T) for folder in folders]
-        mixture = Mixture(sources, shares, seed=seed, position=position, stages=stages, max_epochs=max_epochs,
+        mixture = Mixture(sources, shares, seed=seed, position=position, stages=stages, max_epochs=limits_of(max_epochs),
                           on_max_epochs="reweigh")
         rows = rows if mixture.rows is None else min(rows, mixture.rows)
         read = Counter()
         for n in range(rows):
+            in_force = next(shares for shares in shares_from(position.tokens + n * T, shares, stages)
+                            if any(share and read[number] < most for number, (share, most)
+                                   in enumerate(zip(shares, mixture._rows_left, strict=True))))
+            assert in_force[mixture[n].source] > 0
             read[mixture[n].source] += 1
-            assert shares_after(position.tokens + n * T, shares, stages)[mixture[n].source] > 0
         before, position = position, recorded(mixture.position(rows))
         assert position.tokens == before.tokens + rows * T
         epochs = {p.name: p.epochs for p in before.sources}
         for number, source in enumerate(sources):
             after = next(p.epochs for p in position.sources if p.name == source.name)
-            assert not max_epochs or after <= max(max_epochs, epochs.get(source.name, 0.0)) + 1e-12
-            if rows == mixture.rows and shares_after(position.tokens, shares, stages)[number]:
-                assert mixture._readers[number].rows_within(Fraction(str(max_epochs))) == read[number], "all it may be read"
+            limit = max_epochs[number]
+            assert not limit or after <= max(limit, epochs.get(source.name, 0.0)) + 1e-12
+            if rows == mixture.rows and any(shares[number] for shares in shares_from(position.tokens, shares, stages)):
+                assert mixture._readers[number].rows_within(Fraction(str(limit))) == read[number], "all it may be read"
 
 
-def shares_after(tokens: int, shares: tuple, stages: list[MixtureStage]) -> tuple:
-    """The shares in force once so many tokens are read."""
-    return next(stage.shares for stage in reversed([MixtureStage(0, shares), *stages]) if stage.begin <= tokens)
+def shares_from(tokens: int, shares: tuple, stages: list[MixtureStage]) -> list[tuple]:
+    """The shares in force once so many tokens are read, and those of the stages after."""
+    begun = sum(stage.begin <= tokens for stage in stages)
+    return [shares, *(stage.shares for stage in stages)][begun:]
 
 
 @pytest.mark.parametrize("T, first", [(4, 25), (8, 13), (3, 34)])
@@ -172,6 +186,43 @@ def test_what_the_log_says(folders):
     assert left.end_reason() == "every source of the mixture has reached data.max_epochs 2"
     nothing = Mixture(sources, [0, 0, 1], seed=0, max_epochs=1.0, position=stopped.position(stopped.rows))
     assert (nothing.rows, nothing.end_reason()) == (0, "c would pass data.max_epochs 1")
+
+
+def test_a_limit_per_source_and_a_recount(folders):
+    """a may be read once (10 rows), b has no limit, c 2.25 times (9 rows): all rows are counted again one by one."""
+    sources = [TokenSource(folder, 5) for folder in folders]
+    limits = [EpochLimit(1.0, "data.max_epochs"), EpochLimit(0.0, "data.source_max_epochs"),
+              EpochLimit(2.25, "data.source_max_epochs")]
+    left = Mixture(sources, [0.45, 0.15, 0.4], seed=0, max_epochs=limits, on_max_epochs="reweigh")
+    assert left.rows is None and left.end_reason() == "" and left.limit_options == "data.max_epochs or data.source_max_epochs"
+    read = Counter(left[n].source for n in range(200))
+    assert read == {0: 10, 1: 181, 2: 9}
+    ledger = left.ledger(200)
+    assert [ledger[name].epochs for name in "abc"] == [1.0, pytest.approx(181 / 23), 2.25]
+    assert [sentence.partition(" and")[0] for _, sentence in left.notes()] == [
+        "a has reached data.max_epochs 1", "c has reached data.source_max_epochs 2.25"]
+    stopped = Mixture(sources, [0.05, 0.15, 0.8], seed=0, max_epochs=limits)
+    assert Counter(stopped[n].source for n in range(stopped.rows))[2] == 9
+    assert stopped.end_reason() == "c would pass data.source_max_epochs 2.25"
+
+
+def test_a_stage_begins_early_where_nothing_is_left_of_the_one_before(folders):
+    """c alone is read until row 100, and may be read twice, 8 rows; b of the next stage, no limit, follows at once."""
+    sources = [TokenSource(folder, 5) for folder in folders]
+    limits = limits_of((0.0, 0.0, 2.0))
+    rules = {"seed": 0, "stages": [MixtureStage(500, (0, 1, 1)), MixtureStage(1000, (1, 0, 0))], "max_epochs": limits,
+             "on_max_epochs": "reweigh"}
+    mixture = Mixture(sources, [0, 0, 1], **rules)
+    assert mixture.rows is None
+    assert [mixture[n].source for n in range(250)] == [2] * 8 + [1] * 192 + [0] * 50
+    assert mixture.notes() == [
+        (8, "another stage of the mixture begins, early, because no source of the one before may be read any more: b 50.0%, "
+            "c 50.0% (data.stages)"),
+        (8, "c has reached data.source_max_epochs 2 and is left out; the mixture is now b 100.0%"),
+        (200, "another stage of the mixture begins: a 100.0% (data.stages)")]
+    resumed = Mixture(sources, [0, 0, 1], position=recorded(mixture.position(20)), **rules)
+    assert [resumed[n].window for n in range(200)] == [mixture[n + 20].window for n in range(200)]
+    assert resumed.notes()[1:] == [(180, "another stage of the mixture begins: a 100.0% (data.stages)")]
 
 
 def test_an_unstaged_mixture_counts_on_where_a_later_stage_is_added(folders):

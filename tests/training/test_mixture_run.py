@@ -1,6 +1,7 @@
 """Runs with stages and limits of epochs: what they print and record, that they end well, and that stops change nothing."""
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,13 @@ import pytest
 
 from llama_jax.config import Config
 from llama_jax.config.file import load_config
+from llama_jax.config.mixture import MixtureStage
 from llama_jax.data.mixture import Mixture
+from llama_jax.data.windows import TokenSource
 from llama_jax.errors import ConfigError
 from llama_jax.formats.checkpoints import Checkpoints
 from llama_jax.training.loop import fit
+from llama_jax.training.metrics import TrainingMeter
 from tests.training.test_resume import write_folder
 
 ROOT = Path(__file__).parents[2]
@@ -95,12 +99,21 @@ def test_no_step_within_the_limit_is_an_error(config, tmp_path):
         fit(config, tmp_path / "run")
 
 
-def test_bits_per_byte_follow_the_shares(config, tmp_path, monkeypatch):
-    """A stage of another source has another number of bytes per token, by which the loss is converted."""
-    asked = []
-    shares = Mixture.shares
-    monkeypatch.setattr(Mixture, "shares", lambda self, n: asked.append((n, shares(self, n))) or asked[-1][1])
+def test_bits_per_byte_are_those_of_the_rows(config, tmp_path, monkeypatch):
+    """The second line spans the begin of a stage, and wiki has more bytes per token: every row is counted again."""
+    steps, add = [], TrainingMeter.add_step
+    monkeypatch.setattr(TrainingMeter, "add_step", lambda self, metrics: (steps.append(metrics), add(self, metrics)))
     config = replace(config, data=replace(config.data, max_epochs=0.0),
-                     training=replace(config.training, num_steps=6, log_every=2))
+                     training=replace(config.training, num_steps=6, log_every=3))
+    manifest = tmp_path / "wiki/manifest.json"
+    manifest.write_text(re.sub(r'"bytes": (\d+)', lambda match: f'"bytes": {2 * int(match[1])}', manifest.read_text()))
     fit(config, tmp_path / "run")
-    assert asked == [(0, [1.0, 0.0]), (15, [1.0, 0.0]), (31, [1.0, 0.0]), (47, [0.25, 0.75])]
+    sources = [TokenSource(tmp_path / name, 32) for name in ("books", "wiki")]
+    assert sources[0].predicted_per_byte == 2 * sources[1].predicted_per_byte
+    mixture = Mixture(sources, [1, 0], seed=config.training.seed, stages=[MixtureStage(1000, (0.25, 0.75))])
+    nats = [step["loss"] * step["tokens"] for step in steps]
+    sizes = [sum(step["tokens"] / 8 / sources[mixture[8 * number + row].source].predicted_per_byte for row in range(8))
+             for number, step in enumerate(steps)]
+    written = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
+    lines = {line["step"]: line["bits_per_byte"] for line in written if "loss" in line}
+    assert lines == {last: pytest.approx(sum(nats[last - 3:last]) / sum(sizes[last - 3:last]) / math.log(2)) for last in (3, 6)}
