@@ -87,7 +87,8 @@ def _files_at(path: str) -> list[Path]:
 def _files_below(root: Path) -> tuple[list[Path], list[str]]:
     """(files to read, names of what is skipped) of a folder and all folders in it, both sorted.
 
-    What `llama_jax clean` leaves beside its documents is not named. Links to folders are skipped: they can lead back to the folder that holds them, and to files that are read already.
+    What `llama_jax clean` leaves beside its documents is not named. Links to folders are skipped: they can lead back to the
+    folder that holds them, and to files that are read already.
     """
     def stop(error: OSError) -> None:
         raise DataError(f"cannot read {error.filename}: {error.strerror}.")
