@@ -112,14 +112,14 @@ class _Expander:
     def _after_name(self, out: list[str], position: int, *, reader: LatexReader) -> int:
         r"""What TeX makes of the spaces that end the name of a macro without arguments, and what authors do against it.
 
-        TeX drops the spaces; "\name\ " and "\name{}" become what they print. Returns where to go on.
+        TeX drops the spaces; "\name\ " (or at the end of a line) and "\name{}" become what they print. Returns where to go on.
         """
         after = reader.skip_spaces(position)
         last = out[-1] if out else ""
         if self.formula or is_word(last) or _ends_environment(out) or reader.at(after) in _DISPLAYS:
             return position
         if reader.at(position) in ("\\ ", "\\\n"):
-            reader.tokens[position] = " "
+            reader.tokens[position] = reader.at(position)[1]
             return position
         return position + 2 if reader.closing.get(position) == position + 1 else after
 

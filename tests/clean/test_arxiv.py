@@ -162,6 +162,7 @@ def test_every_source_gives_a_text_or_is_dropped(parts, definitions):
     (r"\newcommand{\emcee}{emcee}\emcee\ is, \emcee's, \emcee{} x, (\emcee), \emcee.",
      "emcee is, emcee's, emcee x, (emcee), emcee."),
     (r"\newcommand{\this}{emcee}\this is", "emceeis"),
+    ("\\newcommand{\\k}{Kepler}of \\k\\\n     data", "of Kepler\n     data"),
     (r"\newcommand{\R}{\mathbb{R}}$x \in \R \subset y$", r"$x \in \mathbb{R} \subset y$"),
     (r"\newcommand{\e}{emcee\xspace}\e is \e, \e\ x \e{} y (\e) \e(z) {\e}",
      "emcee is emcee, emcee x emcee y (emcee) emcee (z) {emcee}"),
