@@ -1,38 +1,88 @@
-"""`python -m tests.faults`: the long runs, which a person starts."""
+"""Faults done to the product on purpose: bad inputs of every kind, and real processes that are killed.
+
+    python -m tests.faults --minutes 60 [--seed N] [--kinds pth kill_train ...]     all kinds in turn, until the time is up
+    python -m tests.faults --count 10000 [--seed N] [--kinds ...]                   so many bad inputs
+    python -m tests.faults --repeat "pth 17" "kill_train 3"                         cases of a report once more
+"""
 
 import argparse
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
+
+from tests.faults.inputs import FINE, Outcome, Watched, serve_cases
+from tests.faults.kills import Killed
+from tests.faults.report import write_report
+from tests.faults.scenes import SCENES
+from tests.faults.targets import TARGETS
+
+KILLS = {f"kill_{name}": name for name in SCENES}
+ROUND = 40
+"""Bad inputs of a kind before the next kind has its turn."""
+
+
+def run_rounds(kinds: list[str], folder: Path, *, first: int) -> Iterator[Outcome]:
+    """Outcomes without end: some bad inputs of each kind, one killed process of each, and again with the next numbers."""
+    child, killed = Watched(folder), {}
+    number = 0
+    try:
+        while True:
+            for kind in kinds:
+                if kind in KILLS:
+                    if kind not in killed:
+                        killed[kind] = Killed(KILLS[kind], folder)
+                    yield killed[kind].trial(first + number)
+                else:
+                    for case in range(ROUND):
+                        yield child.run(kind, first + number * ROUND + case)
+            number += 1
+    finally:
+        child.stop()
+
+
+def repeat_cases(cases: list[str], folder: Path) -> Iterator[Outcome]:
+    """Outcomes of single cases, each "KIND NUMBER"."""
+    child = Watched(folder)
+    try:
+        for case in cases:
+            kind, number = case.split()
+            yield Killed(KILLS[kind], folder).trial(int(number)) if kind in KILLS else child.run(kind, int(number))
+    finally:
+        child.stop()
 
 
 def main() -> int:
     """Run what the command line asks for; 0 where nothing failed."""
-    from tests.faults.inputs import FINE, run_cases, serve_cases
-    from tests.faults.report import write_report
-    from tests.faults.targets import TARGETS
-
     if sys.argv[1:2] == ["serve-cases"]:
         serve_cases(Path(sys.argv[2]))
         return 0
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("what", choices=["inputs"])
-    parser.add_argument("--count", type=int, default=10_000, help="number of bad inputs")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kinds", nargs="+", choices=list(TARGETS), default=list(TARGETS))
-    parser.add_argument("--repeat", nargs="+", default=[], metavar="KIND NUMBER", help='cases of a report, as "pth 17"')
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--count", type=int, default=0, help="number of bad inputs, of all kinds together")
+    parser.add_argument("--seed", type=int, default=0, help="other seeds are other cases")
+    parser.add_argument("--kinds", nargs="+", choices=[*TARGETS, *KILLS], default=[])
+    parser.add_argument("--repeat", nargs="+", default=[], metavar="CASE")
     parser.add_argument("--report", type=Path, default=Path("faults"), help="folder of report.md and report.json")
     asked = parser.parse_args()
-    cases = [(kind, int(number)) for kind, number in (words.split() for words in asked.repeat)]
-    each = -(-asked.count // len(asked.kinds))
-    cases = cases or [(kind, asked.seed * 1_000_000 + n) for kind in asked.kinds for n in range(each)]
-
-    def show(outcome) -> None:
-        if outcome.ended not in FINE or asked.repeat:
-            head = f"{outcome.kind} {outcome.number} {outcome.file}: {outcome.ended}, {outcome.seconds:.2f} s"
-            print(f"{head}\n{outcome.text}", flush=True)
-
-    outcomes = run_cases(cases, show)
-    write_report(asked.report, outcomes)
+    if not (asked.repeat or asked.count or asked.minutes < float("inf")):
+        parser.error("give --minutes, --count or --repeat")
+    kinds = asked.kinds or ([*TARGETS] if asked.count else [*TARGETS, *KILLS])
+    deadline, outcomes = time.monotonic() + 60 * asked.minutes, []
+    with tempfile.TemporaryDirectory(prefix="llama_jax_faults_") as folder:
+        place = Path(folder)
+        cases = repeat_cases(asked.repeat, place) if asked.repeat else run_rounds(kinds, place, first=asked.seed * 1_000_000)
+        for outcome in cases:
+            outcomes.append(outcome)
+            if outcome.ended not in FINE or asked.repeat:
+                head = f"{outcome.kind} {outcome.number} {outcome.file}: {outcome.ended}, {outcome.seconds:.2f} s"
+                print(f"{head}\n{outcome.text}", flush=True)
+            if len(outcomes) == asked.count or time.monotonic() > deadline:
+                break
+        cases.close()
+    print(write_report(asked.report, outcomes).partition("\n## ")[0])
     return int(any(outcome.ended not in FINE for outcome in outcomes))
 
 

@@ -1,9 +1,6 @@
 """Thousands of bad inputs, each used in a child process that is watched: a clear error or a result, and nothing else.
 
-    python -m tests.faults inputs --count 10000 [--seed N] [--kinds pth records] [--report DIR]
-
-A case is a kind of input and a number; the number seeds the damage, so that a case can be repeated:
-    python -m tests.faults inputs --repeat "pth 17"
+A case is a kind of input and a number; the number seeds the damage, so that a case can be repeated.
 """
 
 import json
@@ -30,8 +27,8 @@ MEMORY_BYTES = 2 << 30
 """Most memory that a case may add."""
 MAX_MESSAGE = 2010
 """Longest error message that is still for people."""
-FINE = ("accepted", "refused")
-"""Outcomes that are right: a result, or an error of ours."""
+FINE = ("accepted", "refused", "equal")
+"""Outcomes that are right: a result, an error of ours, or what an undisturbed process leaves."""
 
 
 class Outcome(NamedTuple):
@@ -40,7 +37,8 @@ class Outcome(NamedTuple):
     kind: str
     number: int
     ended: str
-    """accepted, refused, traceback, unclear, memory, crash or hang."""
+    """accepted, refused, traceback, unclear (a message), silent (other content was read), memory, crash or hang; of processes
+    that were killed equal, different or failed."""
     text: str
     """The error message, or the end of the traceback."""
     seconds: float
@@ -59,8 +57,12 @@ def damage_file(kind: str, file: Path, rng: Random) -> bytes:
         return damage_bytes(file.read_bytes(), rng)
 
 
-def use_damaged(kind: str, number: int, folder: Path) -> Outcome:
-    """Damage one file of a good folder, use the folder, and mend the file again."""
+def use_damaged(kind: str, number: int, folder: Path, *, wanted: Any) -> Outcome:
+    """Damage one file of a good folder, use the folder, and mend the file again.
+
+    Args:
+        wanted: What using the good folder returns.
+    """
     from tests.faults.targets import TARGETS
 
     target, rng = TARGETS[kind], Random(f"{kind} {number}")
@@ -70,7 +72,9 @@ def use_damaged(kind: str, number: int, folder: Path) -> Outcome:
     before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     file.write_bytes(damage_file(kind, file, rng))
     try:
-        ended, text = _outcome_of(lambda: target.use(folder))
+        ended, text, result = _outcome_of(lambda: target.use(folder))
+        if ended == "accepted" and target.summed and result != wanted:
+            ended, text = "silent", "other content was read, and nothing was said"
     finally:
         file.write_bytes(good)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
@@ -79,20 +83,20 @@ def use_damaged(kind: str, number: int, folder: Path) -> Outcome:
     return Outcome(kind, number, ended, text, time.perf_counter() - begin, str(file.relative_to(folder)))
 
 
-def _outcome_of(use: Callable[[], Any]) -> tuple[str, str]:
+def _outcome_of(use: Callable[[], Any]) -> tuple[str, str, Any]:
+    """(how it ended, the error, what it returned)."""
     from llama_jax.errors import LlamaError
     from llama_jax.serving.protocol import RequestError
 
     try:
-        use()
+        return "accepted", "", use()
     except (LlamaError, RequestError) as error:
         text = str(error)
-        return ("refused" if 10 <= len(text) <= MAX_MESSAGE else "unclear"), text
+        return ("refused" if 10 <= len(text) <= MAX_MESSAGE else "unclear"), text, None
     except SystemExit as error:
-        return ("refused" if error.code in (0, 2) else "traceback"), f"exit {error.code}"
+        return ("refused" if error.code in (0, 2) else "traceback"), f"exit {error.code}", None
     except BaseException:
-        return "traceback", traceback.format_exc()[-3000:]
-    return "accepted", ""
+        return "traceback", traceback.format_exc()[-3000:], None
 
 
 def serve_cases(seeds: Path) -> None:
@@ -102,6 +106,7 @@ def serve_cases(seeds: Path) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     folders: dict[str, Path] = {}
+    wanted: dict[str, Any] = {}
     for line in sys.stdin:
         kind, number = line.split()
         if kind not in folders:
@@ -111,9 +116,9 @@ def serve_cases(seeds: Path) -> None:
                 TARGETS[kind].make(seeds / kind)
                 (seeds / f"{kind}.done").touch()
             shutil.copytree(seeds / kind, folders[kind], dirs_exist_ok=True)
-            TARGETS[kind].use(folders[kind])  # the good folder is accepted; and what is imported late is here by now
+            wanted[kind] = TARGETS[kind].use(folders[kind])  # the good folder is accepted, and what is imported late is here
             _limit_memory()
-        print(json.dumps(use_damaged(kind, int(number), folders[kind])), file=answers, flush=True)
+        print(json.dumps(use_damaged(kind, int(number), folders[kind], wanted=wanted[kind])), file=answers, flush=True)
 
 
 def _limit_memory() -> None:

@@ -1,15 +1,11 @@
-"""Real processes that are killed at random moments and started again; in the end they must have done what an undisturbed one did.
+"""Real processes that are killed at random moments and started again; in the end they have done what an undisturbed one did."""
 
-    python -m tests.faults kills --minutes 60 [--seed N] [--kinds train eval] [--report DIR]
-"""
-
-import json
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -76,7 +72,7 @@ class Killed:
         seconds = time.monotonic() - begin
         if ended[0] == "equal":
             shutil.rmtree(place)
-        return Outcome(self.kind, number, *ended, seconds, ", ".join(moments))
+        return Outcome(f"kill_{self.kind}", number, *ended, seconds, ", ".join(moments))
 
     def _moment(self, rng: Random, place: Path) -> tuple[Callable[[float], bool], str]:
         """When to kill: after a time, or a few milliseconds after something began to be written for the n-th time."""
@@ -104,17 +100,3 @@ class Killed:
             return "different", f"nothing to compare: {error!r}"
         names = [name for name in self.wanted.keys() | found.keys() if self.wanted.get(name) != found.get(name)]
         return ("different", f"other than undisturbed: {', '.join(sorted(names))}") if names else ("equal", "")
-
-
-def run_kills(kinds: Sequence[str], folder: Path, *, seed: int, seconds: float,
-              report: Callable[[Outcome], None] = lambda outcome: None) -> list[Outcome]:
-    """Trials of several commands in turn, until the time is up."""
-    deadline, outcomes, number = time.monotonic() + seconds, [], seed * 1_000_000
-    trials = [Killed(kind, folder) for kind in kinds]
-    while time.monotonic() < deadline:
-        for trial in trials:
-            outcomes.append(trial.trial(number))
-            report(outcomes[-1])
-        number += 1
-    (folder / "outcomes.json").write_text(json.dumps([outcome._asdict() for outcome in outcomes]))
-    return outcomes

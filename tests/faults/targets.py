@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import gzip
+import hashlib
 import io
 import json
 import lzma
@@ -30,6 +31,8 @@ class Target(NamedTuple):
     """Reads the folder as the product does."""
     damaged: tuple[str, ...]
     """Glob patterns of the files that are damaged."""
+    summed: bool = False
+    """Whether the files carry checksums: `use` then returns a hash of all that it read, and damage must not change it."""
 
 
 def train_tokenizer():
@@ -49,7 +52,7 @@ def make_prepared(folder: Path) -> None:
     prepare_data([str(text)], tokenizer, output=folder / "out", shard_tokens=1500, workers=1)
 
 
-def use_prepared(folder: Path) -> None:
+def use_prepared(folder: Path) -> str:
     from llama_jax.data.manifest import verify_shards
     from llama_jax.data.windows import TokenSource
 
@@ -58,6 +61,8 @@ def use_prepared(folder: Path) -> None:
     for index in range(min(len(source), 50)):
         source.row([source.span(index)])
     verify_shards(folder / "out")
+    tokens, starts = source.read(0, source.manifest.tokens)
+    return hashlib.sha256(tokens.tobytes() + starts.tobytes() + repr(source.manifest).encode()).hexdigest()
 
 
 def make_sentencepiece(folder: Path) -> None:
@@ -107,15 +112,17 @@ def _convert(folder: Path, to: str) -> None:
     convert_weights(MemorySource(config_of(num_layers=2), train_tokenizer()), folder / "model", to)
 
 
-def use_weights(folder: Path) -> None:
+def use_weights(folder: Path) -> str:
     from llama_jax.formats.base import tokenizer_of
     from llama_jax.formats.mapping import tensors
     from llama_jax.formats.open import open_source
 
     source = open_source(folder / "model")
-    tokenizer_of(source)
+    tokenizer = tokenizer_of(source)
+    hashed = hashlib.sha256(repr((source.config, tokenizer and tokenizer.sha256)).encode())
     for tensor in tensors(source.config):
-        source.read(tensor)
+        hashed.update(source.read(tensor).tobytes())
+    return hashed.hexdigest()
 
 
 def make_split_hf(folder: Path) -> None:
@@ -342,18 +349,21 @@ def make_run(folder: Path) -> None:
     _convert(folder, "orbax")
 
 
-def use_run(folder: Path) -> None:
+def use_run(folder: Path) -> str:
     """Reads a run directory in both ways, and its tokenizer."""
+    import jax
+
     from llama_jax.formats.loading import load
 
-    use_weights(folder)
-    _, params, _ = load(folder / "model")
-    np.asarray(params["embedding"])
+    hashed = hashlib.sha256(use_weights(folder).encode())
+    for leaf in jax.tree.leaves(load(folder / "model")[1]):
+        hashed.update(np.asarray(leaf).tobytes())
+    return hashed.hexdigest()
 
 
 TARGETS: dict[str, Target] = {
-    "manifest": Target(make_prepared, use_prepared, ("out/manifest.json",)),
-    "shards": Target(make_prepared, use_prepared, ("out/shard_*",)),
+    "manifest": Target(make_prepared, use_prepared, ("out/manifest.json",), summed=True),
+    "shards": Target(make_prepared, use_prepared, ("out/shard_*",), summed=True),
     "sentencepiece": Target(make_sentencepiece, use_tokenizer, ("tokenizer.model", "tokenizer.model", "*.json")),
     "tokenizer_json": Target(make_tokenizer_json, use_tokenizer, (
         "tokenizer.json", "tokenizer.json", "*config.json", "special*")),
@@ -361,7 +371,7 @@ TARGETS: dict[str, Target] = {
     "safetensors": Target(make_split_hf, use_weights, ("model/*.safetensors", "model/*.safetensors", "model/config.json",
                                                        "model/model.safetensors.index.json")),
     "pth": Target(partial(_convert, to="meta"), use_weights, ("model/*.pth", "model/*.pth", "model/params.json")),
-    "run": Target(make_run, use_run, ("model/**/*",)),
+    "run": Target(make_run, use_run, ("model/checkpoints/**/*", "model/checkpoints/0/**/d/*"), summed=True),
     "config": Target(make_config, use_config, ("*.json",)),
     "records": Target(make_records, use_records, (
         "a/results.json", "b/results.json", "a/items/*", "b/items/*", "a/answers.jsonl")),
