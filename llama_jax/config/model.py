@@ -94,10 +94,10 @@ class ModelConfig:
         _require(self.head_dim > 0 or (self.head_dim == 0 and self.dim % self.num_heads == 0),
                  f"model.dim must be a multiple of model.num_heads (or set model.head_dim), got {self.dim} and "
                  f"{self.num_heads}.")
-        self._check_position()
         _require(self.rope_theta > 0 and self.norm_eps > 0, "model.rope_theta and model.norm_eps must be positive, got "
                  f"{self.rope_theta} and {self.norm_eps}.")
         _check_numbers(self, "model.")
+        self._check_position()
 
     def _check_position(self):
         """Raise ConfigError where the position encoding does not fit the widths, or a field of another encoding is set."""

@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,12 +25,14 @@ def read_bounded(file: Path, most: int = MAX_JSON_BYTES) -> bytes:
     """Read a file of at most `most` bytes; raises DataError where it is larger, or cannot be read."""
     try:
         with file.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            content = stream.read(min(size, most) + 1) if size <= most else b""
+            status = os.fstat(stream.fileno())
+            size = status.st_size if stat.S_ISREG(status.st_mode) else most  # pipes and devices do not tell theirs
+            content = stream.read(size + 1) if size <= most else b""
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}.") from None
     if size > most or len(content) > most:
-        raise DataError(f"{file} has {size:,} bytes, and a file of this kind at most {most:,}; it is another, get it again.")
+        raise DataError(f"{file} has {max(size, len(content)):,} bytes, and a file of this kind at most {most:,}; it is another, "
+                        "get it again.")
     return content
 
 

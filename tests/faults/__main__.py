@@ -44,11 +44,13 @@ def run_rounds(kinds: list[str], folder: Path, *, first: int) -> Iterator[Outcom
 
 def repeat_cases(cases: list[str], folder: Path) -> Iterator[Outcome]:
     """Outcomes of single cases, each "KIND NUMBER"."""
-    child = Watched(folder)
+    child, killed = Watched(folder), {}
     try:
         for case in cases:
             kind, number = case.split()
-            yield Killed(KILLS[kind], folder).trial(int(number)) if kind in KILLS else child.run(kind, int(number))
+            if kind in KILLS and kind not in killed:
+                killed[kind] = Killed(KILLS[kind], folder)
+            yield killed[kind].trial(int(number)) if kind in KILLS else child.run(kind, int(number))
     finally:
         child.stop()
 
