@@ -1,8 +1,7 @@
 """Evaluate: `python eval.py --checkpoint DIR --tasks common_sense [--data_dir DIR]`; `--help` lists the rest."""
 
+import signal
 import sys
-
-from llama_jax.interruption import watch_stop_signals
 
 
 def main(arguments: list[str]) -> int:
@@ -13,5 +12,8 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    watch_stop_signals()  # before the imports that take long
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # during imports, until the next but one line
+    from llama_jax.interruption import watch_stop_signals
+
+    watch_stop_signals()
     sys.exit(main(sys.argv[1:]))

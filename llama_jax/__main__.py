@@ -78,7 +78,7 @@ def run_command(name: str, arguments: list[str], *, prog: str) -> int:
 
     def parse_and_work() -> None:
         asked = parse(arguments, prog=prog)
-        end_when_stopped(command.interrupted)
+        end_when_stopped(command.interrupted, code=getattr(asked, "stop_exit_code", None))
         module, function = command.worker.split(".")
         getattr(import_module(f"llama_jax.cli.{module}"), function)(asked)
 

@@ -6,6 +6,7 @@ thread that reads there acts, whatever the main thread does: it saves what there
 sentence, and ends the process. Everything that is written appears whole or not at all, so that no work needs to be unwound.
 """
 
+import atexit
 import os
 import select
 import shutil
@@ -45,7 +46,9 @@ class _Watch:
         self.writer.setblocking(False)
         self.catch_signals()
         signal.set_wakeup_fd(self.writer.fileno(), warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # an entry point blocks them until it has imported this module
         os.register_at_fork(after_in_child=_leave_signals_to_parent)
+        atexit.register(_ignore_signals)  # Python ends its threads, then gives signals their first meaning, which is death
         threading.Thread(target=self._listen, name="stop requests", daemon=True).start()
 
     def catch_signals(self) -> None:
@@ -203,6 +206,12 @@ def _end(sentence: str, code: int) -> None:
 def _flush(stream: object) -> None:
     with suppress(OSError, ValueError, AttributeError):
         stream.flush()
+
+
+def _ignore_signals() -> None:
+    """A process whose work is done ends with its own exit code."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _leave_signals_to_parent() -> None:

@@ -3,12 +3,14 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import NamedTuple
 
 import numpy as np
@@ -72,6 +74,13 @@ def _encode_in_worker(texts: list[str]) -> EncodedChunk:
     return _encode(texts, _worker_tokenizer, heldout_fraction=_worker_fraction)
 
 
+def start_quiet_tracker() -> None:
+    """Start the process of Python's that removes the semaphores of a killed one, and let it do so without a warning."""
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
+    resource_tracker.ensure_running()
+    sys.warnoptions.pop()
+
+
 @contextmanager
 def open_encoder(tokenizer: Tokenizer, workers: int, *, heldout_fraction: float = 0.0) -> Iterator[Encoder]:
     """Yield a function from chunks to encoded chunks, in the same order, that uses `workers` processes (1 means this one).
@@ -82,6 +91,7 @@ def open_encoder(tokenizer: Tokenizer, workers: int, *, heldout_fraction: float 
     if workers == 1:
         yield lambda chunks: (_encode(chunk, tokenizer, heldout_fraction=heldout_fraction) for chunk in chunks)
         return
+    start_quiet_tracker()
     spawn = multiprocessing.get_context("spawn")  # a forked child would hang in the threads of jax
     pool = ProcessPoolExecutor(workers, spawn, _start_worker, (tokenizer, heldout_fraction))
     try:

@@ -89,10 +89,11 @@ class Heartbeat:
         self._silent, self._progress, self._wall_time = 0.0, time.monotonic(), time.time()
 
     def _beat(self) -> None:
-        ticks = 0
+        ticks, written = 0, ""
         try:
             while not self._closed.wait(_TICK if ticks else 0):
-                self._tick(write=ticks % _TICKS_PER_LINE == 0)
+                self._tick(write=ticks % _TICKS_PER_LINE == 0 or self._phase != written)
+                written = self._phase
                 ticks += 1
         finally:
             faulthandler.cancel_dump_traceback_later()

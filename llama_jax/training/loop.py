@@ -23,6 +23,7 @@ from llama_jax.training.heldout import heldout_metrics
 from llama_jax.training.init_from import load_initial_params
 from llama_jax.training.loss_plot import plot_loss
 from llama_jax.training.metrics import TrainingMeter
+from llama_jax.training.metrics_file import METRICS_FILE, holds_evaluation
 from llama_jax.training.profiling import StepProfiler
 from llama_jax.training.run import Evaluator, TrainingRun, open_training_run
 from llama_jax.training.run_dir import DATA_POSITION, EVALUATION_DUE
@@ -80,7 +81,8 @@ def _train(run: TrainingRun, state: TrainState) -> TrainState:
     meter = TrainingMeter(config, run.mixture, peak_flops=run.peak_flops, last_step=run.last_step, resume_step=run.resume_step,
                           progress=saved_progress)
     log = StepLog(run, meter)
-    if saved_progress and saved_progress.get(EVALUATION_DUE):  # a stop request cut it off
+    evaluation_due = bool(saved_progress) and saved_progress.get(EVALUATION_DUE, False)  # a stop request cut it off
+    if evaluation_due and not holds_evaluation(run.workdir / METRICS_FILE, run.resume_step):
         _pause_to_evaluate(run, state, step=run.resume_step, meter=meter)
     batches = load_batches(run.mixture, run.mesh, batch_size=config.training.batch_size, start=0,
                            stop=run.last_step - run.resume_step)

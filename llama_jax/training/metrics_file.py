@@ -42,3 +42,8 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return lines
+
+
+def holds_evaluation(file: Path, step: int) -> bool:
+    """Whether metrics.jsonl has what was evaluated after `step`: a line of it without the loss of the step itself."""
+    return any(line["step"] == step and "loss" not in line for line in read_metrics(file))

@@ -1,7 +1,7 @@
 """Stopping on request: a run saves a checkpoint and returns, in all its processes at the same step."""
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import jax
@@ -44,14 +44,14 @@ def catch_stop_signals() -> Iterator[list[str]]:
             signal.signal(number, handler)
 
 
-def agreed_stop(caught: Sequence[str], step: int, *, ask_others: bool) -> str:
+def agreed_stop(caught: list[str], step: int, *, ask_others: bool) -> str:
     """Decide whether the run stops after `step`, the same in all its processes; returns the reason, or "" if it goes on.
 
     Processes agree by jax's own notice of preemption, which reaches all of them a second or two after a stop request to any; all
     must call this after every step.
 
     Args:
-        caught: stop requests that this process has caught.
+        caught: stop requests that this process has caught; that of another process is added.
         step: the step that was just dispatched.
         ask_others: where jax's notice is switched off (JAX_ENABLE_PREEMPTION_SERVICE=0), whether the processes exchange what they
             have caught after this step, which waits for all of them.
@@ -59,11 +59,9 @@ def agreed_stop(caught: Sequence[str], step: int, *, ask_others: bool) -> str:
     if jax.process_count() == 1:
         return caught[0] if caught else ""
     if announces_preemption():
-        others = "another process was asked to stop"
-        return (caught[0] if caught else others) if multihost_utils.reached_preemption_sync_point(step) else ""
-    if not ask_others:
-        return ""
-    counts = multihost_utils.process_allgather(np.array([len(caught)]))
-    if not counts.any():
-        return ""
-    return caught[0] if caught else "another process was asked to stop"
+        stops = multihost_utils.reached_preemption_sync_point(step)
+    else:
+        stops = ask_others and multihost_utils.process_allgather(np.array([len(caught)])).any()
+    if stops and not caught:
+        caught.append("another process was asked to stop")
+    return caught[0] if stops else ""

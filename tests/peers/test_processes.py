@@ -106,3 +106,20 @@ def test_a_lost_process_ends_the_other_and_both_resume(how, config, tmp_path):
     assert not (workdir / "checkpoints/160").exists()
     resumed = finish(start(config, workdir, processes=2, devices=2))
     assert f"resuming {workdir} at step" in resumed[0] and "step 160/160" in resumed[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])  # the one that jax listens for, and one that is forwarded
+def test_a_stop_request_to_one_process_stops_both_at_the_same_step(number, config, tmp_path):
+    config = replace(config, training=replace(config.training, num_steps=2000, log_every=500))
+    workdir = tmp_path / "run"
+    processes = start(config, workdir, processes=2, devices=2)
+    until = time.monotonic() + 300
+    while not (workdir / "checkpoints/20").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    processes[1].send_signal(number)
+    said = finish(processes)
+    assert f"{number.name}: saved step " not in said[0] and "another process was asked to stop: saved step " in said[0]
+    step = int(said[0].partition("saved step ")[2].partition(";")[0])
+    assert (workdir / f"checkpoints/{step}").is_dir() and 20 <= step < 2000
+    once_more = replace(config, training=replace(config.training, num_steps=step + 5))
+    assert f"resuming {workdir} at step {step}" in finish(start(once_more, workdir, processes=2, devices=2))[0]

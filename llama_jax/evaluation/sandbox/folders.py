@@ -7,6 +7,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from llama_jax.interruption import removed_when_stopped
 
 FOLDER_PREFIX = "llama_jax_sandbox_"
 _STALE_SECONDS = 600
@@ -20,7 +23,8 @@ def program_folder() -> Iterator[str]:
     """An empty folder for one program, which is removed afterwards, whatever the program left in it."""
     folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX)
     try:
-        yield folder
+        with removed_when_stopped(Path(folder)):
+            yield folder
     finally:
         remove_folder(folder)
 
