@@ -7,7 +7,7 @@ from llama_jax.clean.items import Dropped
 
 LICENCE_FILE = re.compile(r"(un)?licen[cs]es?([-_.].*)?|copying([-_.].*)?", re.IGNORECASE)
 """The whole name of a file that holds a licence."""
-_MAIN_FILE = re.compile(r"(licen[cs]es?|copying|unlicense)(\.(txt|md|rst))?", re.IGNORECASE)
+_MAIN_FILE = re.compile(r"(licen[cs]es?|copying)(\.(txt|md|rst))?", re.IGNORECASE)
 _NO_LICENCE_FILE = re.compile(r".*\.(py|js|ts|c|h|cc|cpp|go|rs|java|rb|sh|json|html?|xml|ya?ml|png|svg|spdx)", re.IGNORECASE)
 
 UNKNOWN_LICENCE = "licence: unknown"
@@ -59,6 +59,8 @@ _NAMED = {
     "mit": r"\bmit[- ]licen[cs]e|\blicen[cs]ed? ?(under( the)?|:)? mit\b|^mit$",
 }
 """Names of the licences that are kept."""
+_CHOICE = re.compile(r"\beither\b(?! express)|\bat your (option|choice)\b")
+"""What a file says that leaves the choice between licences."""
 _KEPT_NAME = re.compile(r"(apache|bsd|0bsd|mit)(?![a-z])")
 
 
@@ -75,7 +77,7 @@ def recognise_licence(text: str) -> str:
 
     Raises Dropped with the name of the licence, or UNKNOWN_LICENCE.
     """
-    plain = " ".join(re.sub(r"[^\S\n]*\n[\s#*/;>|-]*", " ", text.lower()).split())
+    plain = _plain(text)
     refused = {name: match.start() for name, pattern in _REFUSED.items() if (match := re.search(pattern, plain))}
     if refused:
         raise Dropped(f"licence: {min(refused, key=lambda name: refused[name])}")  # its title stands before what it mentions
@@ -87,16 +89,34 @@ def recognise_licence(text: str) -> str:
     return "+".join(found)
 
 
+def _plain(text: str) -> str:
+    """A text in lower case on one line, without the marks of comments."""
+    return " ".join(re.sub(r"[^\S\n]*\n[\s#*/;>|-]*", " ", text.lower()).split())
+
+
 def licence_of_files(files: dict[str, str]) -> str:
     """The licence of a folder, given its licence files as {name: text}.
 
     LICENSE or COPYING, also with .txt, .md or .rst, decides, and where there are both, both must be kept. Files with other names,
     such as LICENSE-MIT, count where these are missing or only refer to them in a few lines; LICENSE.python or LICENSE-3rd-party
-    beside a LICENSE is about parts, which most often lie in folders of their own. Raises Dropped where it is not kept.
+    beside a LICENSE is about parts, which most often lie in folders of their own. Where these lines leave the choice between
+    licences, one that is kept is enough; and beside one that is kept, the Unlicense, which asks nothing, takes nothing away.
+    Raises Dropped where the licence is not kept.
     """
+    short = [_plain(text) for name, text in files.items() if _MAIN_FILE.fullmatch(name) and len(text) < _SHORT]
     main = [text for name, text in files.items() if _MAIN_FILE.fullmatch(name) and len(text) >= _SHORT]
     texts = main or [text for text in files.values() if len(text) >= _SHORT] or list(files.values())
-    return "+".join(sorted({name for text in texts for name in recognise_licence(text).split("+")}))
+    texts = [text for text in texts if not re.search(_REFUSED["Unlicense"], _plain(text))] or texts
+    found: set[str] = set()
+    for text in texts:
+        try:
+            found.update(recognise_licence(text).split("+"))
+        except Dropped:
+            if main or not any(_CHOICE.search(text) for text in short):
+                raise
+    if not found:
+        raise Dropped(UNKNOWN_LICENCE)
+    return "+".join(sorted(found))
 
 
 def permit_named(licence: str | Sequence[str] | None) -> None:

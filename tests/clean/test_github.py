@@ -75,6 +75,19 @@ def test_licence_texts():
     assert licence_of_files({"LICENSE": MIT, "LICENSE.python": "PSF: Python was created in the early 1990s"}) == "mit"
     with pytest.raises(Dropped, match="GPL"):
         licence_of_files({"LICENSE": MIT, "COPYING": GPL})
+    free = "This is free and unencumbered software released into the public domain." + " Anyone is free to copy it." * 30
+    choice = "Dual-licensed under the Unlicense and MIT licenses.\n\nUse it under the terms of either license.\n"
+    assert licence_of_files({"COPYING": choice, "LICENSE-MIT": MIT, "UNLICENSE": free}) == "mit"
+    assert licence_of_files({"LICENSE-MIT": MIT, "UNLICENSE": free}) == "mit", "without a word"
+    long_gpl, either = GPL + " " * 600, "You may use it under either of the licences found in LICENSE-MIT and LICENSE-GPL."
+    assert licence_of_files({"LICENSE": either, "LICENSE-MIT": MIT, "LICENSE-GPL": long_gpl}) == "mit"
+    for files in ({"UNLICENSE": free}, {"LICENSE": either.replace("either", "both"), "LICENSE-MIT": MIT, "LICENSE-GPL": long_gpl},
+                  {"LICENSE-MIT": MIT, "LICENSE-GPL": long_gpl}, {"LICENSE": either, "LICENSE-GPL": long_gpl}):
+        with pytest.raises(Dropped):
+            licence_of_files(files)
+    notice = "Licensed under the Apache License, Version 2.0, WITHOUT WARRANTIES OF ANY KIND, either express or implied."
+    with pytest.raises(Dropped, match="GPL"):
+        licence_of_files({"LICENSE": notice, "COPYING": GPL})
     assert [is_licence_file(name) for name in ("LICENSE", "licence.md", "COPYING.LESSER", "LICENSE-MIT", "license.py", "LICENSED"
                                                )] == [True, True, True, True, False, False]
 
