@@ -34,6 +34,10 @@ class DataError(LlamaError):
     exit_code = 3
 
 
+class DamagedError(DataError):
+    """Files are not what was written: bits, or whole files, are lost. An error of reading them, which may pass, is none."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """End an error message about an unknown name with the most similar known ones, or with all of them."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)

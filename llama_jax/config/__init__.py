@@ -12,11 +12,12 @@ from llama_jax.config.schema import (
     MeshConfig,
     OptimizerConfig,
     TrainingConfig,
+    Verification,
 )
 from llama_jax.config.study import Arm, Study, model_arm
 
 __all__ = [
     "PRESETS", "Arm", "CheckpointConfig", "ComputeConfig", "Config", "DataConfig", "EvalConfig", "MeshConfig", "ModelConfig",
-    "OptimizerConfig", "RopeScaling", "Study", "TrainingConfig", "config_from_dict", "from_dict", "load_config",
-    "load_study", "model_arm", "paper_optimizer", "paper_sources", "to_dict",
+    "OptimizerConfig", "RopeScaling", "Study", "TrainingConfig", "Verification", "config_from_dict", "from_dict",
+    "load_config", "load_study", "model_arm", "paper_optimizer", "paper_sources", "to_dict",
 ]

@@ -11,6 +11,9 @@ from llama_jax.config.fields import require as _require
 from llama_jax.config.mixture import EpochLimit, MixtureStage, parse_epoch_limits, parse_sources, parse_stages
 from llama_jax.config.model import ComputeConfig, ModelConfig
 
+Verification = Literal["never", "sample", "full"]
+"""How much of a checkpoint is compared with its checksums: nothing, a random part, or everything."""
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -200,8 +203,12 @@ class CheckpointConfig:
     """Number of newest checkpoints that are kept."""
     keep_every: int = 0
     """Checkpoints at multiples of this step are never removed; 0: none."""
+    verify: Verification = "full"
+    """How much of the checkpoint that a run resumes from is compared with its checksums: full: every array; sample: one in eight,
+    chosen at random; never: none. One that is damaged is set aside, and the one before it is used."""
 
     def __post_init__(self):
+        _check_choices(self, "checkpoint")
         _require(self.every > 0 and self.keep > 0 and self.keep_every >= 0,
                  "checkpoint.every and checkpoint.keep must be positive and checkpoint.keep_every at least 0, got "
                  f"{self.every}, {self.keep} and {self.keep_every}.")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from llama_jax.config import ModelConfig
+from llama_jax.config import ModelConfig, Verification
 from llama_jax.errors import DataError
 from llama_jax.files.json_object import read_json_object
 from llama_jax.formats.base import (
@@ -29,10 +29,12 @@ from llama_jax.formats.safetensors_files import (
     IGNORED_SUFFIX,
     INDEX_FILE,
     WEIGHTS_FILE,
+    checksums_as_metadata,
     find_tensors,
     find_weight_files,
     warn_of_unread_weights,
 )
+from llama_jax.formats.sums import is_chosen
 from llama_jax.formats.tokenizer_export import hf_generation_config, hf_tokenizer_files
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.load import load_tokenizer
@@ -60,8 +62,8 @@ class HFFolder:
 
     format, padded = "Hugging Face folder", True
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, *, verify: Verification = "full"):
+        self.folder, self._verify = folder, verify
         if (folder / _ADAPTER_FILE).is_file():
             raise DataError(f"{folder} holds an adapter ({_ADAPTER_FILE}), whose weights are to be added to the model's; merge "
                             "them first (merge_and_unload of peft), or move it away.")
@@ -90,7 +92,7 @@ class HFFolder:
     def read(self, tensor: Tensor, *, check_finite: bool = True) -> np.ndarray:
         """Read one tensor, as WeightSource says."""
         stored = self._stored[tensor.hf]
-        array = stored.read(tensor.hf)
+        array = stored.read(tensor.hf, verify=is_chosen(self._verify))
         if check_finite:
             require_finite(array, f"{tensor.hf} in {stored.file}")
         return to_ours(array, tensor, config=self.config)
@@ -179,7 +181,7 @@ def write_hf(
             if tensor != wanted:
                 raise DataError(f"the weights come in another order: {tensor.hf} where {wanted.hf} should be.")
             part[tensor.hf] = from_ours(ours, tensor, config=config)
-        save_file(part, folder / name, metadata={"format": "pt"})
+        save_file(part, folder / name, metadata={"format": "pt"} | checksums_as_metadata(part))
         (folder / name).chmod(folder.stat().st_mode & 0o666)  # the library makes files that only their owner can read
         del part
     if len(shards) > 1:

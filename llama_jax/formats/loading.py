@@ -12,7 +12,7 @@ from flax import traverse_util
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from llama_jax.config import MeshConfig, ModelConfig
+from llama_jax.config import MeshConfig, ModelConfig, Verification
 from llama_jax.errors import ConfigError, nearest
 from llama_jax.formats.base import WeightSource, check_vocabulary, tokenizer_of
 from llama_jax.formats.checkpoints import Checkpoints
@@ -30,7 +30,7 @@ PARAM_DTYPES = ("float32", "bfloat16")
 
 
 def load(
-    path: str | Path, mesh: MeshConfig | None = None, *, dtype: DTypeLike | None = None
+    path: str | Path, mesh: MeshConfig | None = None, *, dtype: DTypeLike | None = None, verify: Verification = "full"
 ) -> tuple[Transformer, Any, Tokenizer | None]:
     """Load (model, params, tokenizer) from a run directory, DIR/checkpoints/STEP, a Hugging Face folder or a Meta folder.
 
@@ -40,6 +40,7 @@ def load(
         dtype: "bfloat16" keeps every parameter, norms included, in 2 bytes from the moment that it is read, and the model then
             computes in bfloat16; weights that are stored in more bits are rounded. None: parameters are float32, and the model
             computes in bfloat16 where they are stored in 16 bits, or as the run did.
+        verify: How many of the tensors are compared with the checksums that were written with them: all, a sample or none.
 
     Returns:
         The model, its parameter tree, and its tokenizer, None where the folder has none.
@@ -49,7 +50,7 @@ def load(
         ConfigError: Tokenizer, model and mesh do not fit each other, or `dtype` is another.
     """
     dtype = None if dtype is None else _param_dtype(dtype)
-    source = open_source(path)
+    source = open_source(path, verify=verify)
     tokenizer = tokenizer_of(source)
     return *_model_and_params(source, mesh, dtype=dtype), tokenizer
 
@@ -96,7 +97,7 @@ def load_params(source: WeightSource, target: Any, *, report: Callable[[int], No
     shrinks = jax.tree.leaves(target)[0].dtype.itemsize < source.dtype.itemsize
     if shrinks or not isinstance(source, RunFolder):
         return read_params(source, target, report=report)
-    checkpoints = Checkpoints(source.folder / "checkpoints")
+    checkpoints = Checkpoints(source.folder / "checkpoints", verify=source.verify)
     try:
         return checkpoints.restore_params(source.step, target)
     finally:

@@ -11,34 +11,38 @@ import numpy as np
 import tensorstore
 from flax import traverse_util
 
-from llama_jax.config import CheckpointConfig, ComputeConfig, Config, ModelConfig, to_dict
-from llama_jax.errors import DataError
+from llama_jax.config import CheckpointConfig, ComputeConfig, Config, ModelConfig, Verification, to_dict
+from llama_jax.errors import DamagedError, DataError
 from llama_jax.files.atomic import write_atomic
 from llama_jax.formats.base import STORED_DTYPES, lossless_dtype, require_finite
-from llama_jax.formats.checkpoints import Checkpoints, checkpoint_errors
+from llama_jax.formats.checkpoints import Checkpoints, check_step, checkpoint_errors, warn_of_no_sums
 from llama_jax.formats.mapping import Tensor, Weight, weights_of
+from llama_jax.formats.sums import CheckpointSums, TensorSums, is_chosen, json_sha256, write_sums
 from llama_jax.model.tree import parameters
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.load import load_tokenizer
 
 
 class RunFolder:
-    """The weights of a run directory (its newest step), or of one of its steps."""
+    """The weights of a run directory (its newest step), or of one of its steps, compared with its checksums as they are read.
+
+    Raises DamagedError where the checkpoint is damaged, DataError where its folder has the number of another step.
+    """
 
     format = "run directory"
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, verify: Verification = "full"):
         self.folder, self.step = find_checkpoint(path)
-        checkpoints = Checkpoints(self.folder / "checkpoints")
-        try:
-            config = checkpoints.config(self.step)
-        finally:
-            checkpoints.close()
+        self.verify = verify
+        with closing(Checkpoints(self.folder / "checkpoints", verify=verify)) as checkpoints:
+            config, self._sums = checkpoints.config(self.step), checkpoints.sums(self.step)
         self.config, self.compute = config.model, config.compute
         self.padded = bool(config.init_from)  # a run that began with random weights has as many ids as its tokenizer
         self._path = self.folder / "checkpoints" / str(self.step)
         self._arrays = {name: self._open(name, leaf.shape) for name, leaf in parameters(self.config).items()}
         self.dtype = lossless_dtype({np.dtype(array.dtype.numpy_dtype) for array in self._arrays.values()})
+        if self._sums is None and verify != "never":
+            self._check_without_sums()
         self._chunk: tuple[Weight, range, np.ndarray] | None = None
         """The chunk that was read last: its parameter, its layers, and their values."""
 
@@ -59,17 +63,29 @@ class RunFolder:
             self._chunk = self._read_chunk(weight, layer)
         _, layers, values = self._chunk
         array = values[layer - layers.start]
+        if self._sums is not None and is_chosen(self.verify):
+            with checkpoint_errors(self._path):
+                self._sums.check_tensor(f"params.{weight.ours}", array, layer=layer if weight.stacked else None)
         return require_finite(array, f"{tensor.ours} in {self._path}") if check_finite else array
 
     def tokenizer(self) -> Tokenizer:
         """Load the run's tokenizer, as WeightSource says."""
         return load_tokenizer(self.folder)
 
+    def _check_without_sums(self) -> None:
+        """Say that an earlier version's checkpoint has no checksums, and compare its step with its number."""
+        warn_of_no_sums(self._path)
+        try:
+            saved = _open_array(self._path, "step").read().result()
+        except ValueError:  # weights that were converted have none
+            return
+        check_step(self._path, int(saved))
+
     def _open(self, name: str, wanted: tuple[int, ...]) -> tensorstore.TensorStore:
         with checkpoint_errors(self._path):
-            array = _open_array(self._path, name)
+            array = _open_array(self._path, f"params.{name}")
         if array.shape != wanted or array.dtype.name not in STORED_DTYPES:
-            raise DataError(f"{name} in {self._path} is {array.dtype.name} of shape {tuple(array.shape)}, and its config "
+            raise DamagedError(f"{name} in {self._path} is {array.dtype.name} of shape {tuple(array.shape)}, and its config "
                             f"asks for {wanted}.")
         return array
 
@@ -117,14 +133,18 @@ def write_run(
     begun = folder / "unfinished"  # it has another name until it is complete, so that a kill leaves nothing that can be loaded
     with closing(Checkpoints(begun, CheckpointConfig())) as checkpoints:
         checkpoints.save(0, {"params": scalars}, config=config)
-    weight, array = None, None
+    weight, array, sums = None, None, {}
     for tensor, ours in weights:
         if tensor.weight != weight:
             weight = tensor.weight
             array = _recreate_array(begun / "0", weight, shape=shapes[weight], dtype=ours.dtype)
+            sums[f"params.{weight.ours}"] = collector = TensorSums(shapes[weight], ours.dtype, {})
+        collector.add(ours, layer=tensor.layer if weight.stacked else None)
         place = array[tensor.layer] if weight.stacked else array
         place.write(np.ascontiguousarray(ours)).result()
     _write_shapes_into_metadata(begun / "0", shapes)
+    arrays = {name: collector.result() for name, collector in sums.items()}
+    write_sums(begun / "0", CheckpointSums(0, {"config": json_sha256(to_dict(config))}, arrays))
     begun.rename(folder / "checkpoints")
     write_atomic(folder / "config.json", (json.dumps(to_dict(config), indent=1) + "\n").encode())
     if tokenizer is not None:
@@ -145,7 +165,7 @@ def _chunk_shape(weight: Weight, shape: tuple[int, ...]) -> list[int]:
 
 def _open_array(step: Path, name: str, **options) -> tensorstore.TensorStore:
     """An array where orbax puts it: in zarr, all arrays of a checkpoint in one OCDBT database."""
-    place = {"driver": "ocdbt", "base": (step / "state").absolute().as_uri() + "/", "path": f"params.{name}/"}
+    place = {"driver": "ocdbt", "base": (step / "state").absolute().as_uri() + "/", "path": f"{name}/"}
     return tensorstore.open({"driver": "zarr", "kvstore": place, **options.pop("spec", {})}, **{"open": True} | options).result()
 
 
@@ -153,7 +173,7 @@ def _recreate_array(step: Path, weight: Weight, *, shape: tuple[int, ...], dtype
     """An empty array of this shape in the place of the one that is there."""
     metadata = {"shape": list(shape), "chunks": _chunk_shape(weight, shape), "compressor": {"id": "zstd", "level": 1},
                 "dtype": "bfloat16" if dtype == STORED_DTYPES["bfloat16"] else dtype.str}
-    return _open_array(step, weight.ours, spec={"metadata": metadata, "store_data_equal_to_fill_value": True},
+    return _open_array(step, f"params.{weight.ours}", spec={"metadata": metadata, "store_data_equal_to_fill_value": True},
                        open=False, create=True, delete_existing=True)
 
 

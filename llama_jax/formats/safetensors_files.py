@@ -1,15 +1,18 @@
-"""Which safetensors files of a Hugging Face folder hold its weights, and which tensors lie in them."""
+"""Which safetensors files of a Hugging Face folder hold its weights, which tensors lie in them, and their checksums."""
 
+import json
 import logging
 import os
 import re
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from llama_jax.errors import DataError
+from llama_jax.errors import DamagedError, DataError
 from llama_jax.files.encoding import is_unicode
 from llama_jax.files.json_kinds import show_value
 from llama_jax.files.json_object import read_json_object
@@ -23,6 +26,9 @@ INDEX_FILE = "model.safetensors.index.json"
 
 IGNORED_SUFFIX = "rotary_emb.inv_freq"
 """How the rotary frequencies are called that old files store in every layer; they are computed from the config."""
+
+_CHECKSUMS = "llama_jax.crc32"
+"""Key of a file's metadata, which other readers skip, under which `convert` stores the checksum of every tensor as JSON."""
 
 _OTHER_WEIGHTS = re.compile(r"(model|pytorch_model).*\.(safetensors|bin)(\.index\.json)?")
 """Names that transformers gives to files of weights and to their indexes."""
@@ -38,14 +44,34 @@ class StoredTensor(NamedTuple):
     dtype: str
     """Dtype by safetensors' name, such as "BF16"."""
     shape: tuple[int, ...]
+    checksum: str | None = None
+    """What `tensor_checksum` gave when it was written; None in files of other projects and of earlier versions."""
 
-    def read(self, name: str) -> np.ndarray:
-        """The tensor, which is called `name` in its file; raises DataError where it cannot be read."""
+    def read(self, name: str, *, verify: bool = True) -> np.ndarray:
+        """The tensor, which is called `name` in its file; raises DataError where it cannot be read.
+
+        Raises DamagedError where it is to be verified and does not have its checksum.
+        """
         try:
             with safe_open(self.file, framework="np") as weights:  # closed at once, so that mapped pages leave memory
-                return weights.get_tensor(name)
+                array = weights.get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise DataError(f"{name} in {self.file} cannot be read ({error}); get the file again.") from None
+        if verify and self.checksum is not None and tensor_checksum(array) != self.checksum:
+            raise DamagedError(f"{name} in {self.file} is not what was written: its checksum is another; get the file again, or "
+                               "convert the weights again.")
+        return array
+
+
+def tensor_checksum(array: np.ndarray) -> str:
+    """CRC-32 of a tensor's dtype and bytes, as 8 hexadecimal digits."""
+    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return f"{zlib.crc32(data, zlib.crc32(array.dtype.name.encode())):08x}"
+
+
+def checksums_as_metadata(tensors: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """The checksums of a file's tensors, as the metadata of the file holds them."""
+    return {_CHECKSUMS: json.dumps({name: tensor_checksum(array) for name, array in tensors.items()})}
 
 
 def find_weight_files(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
@@ -97,7 +123,11 @@ def _read_header(file: Path) -> dict[str, StoredTensor]:
     try:
         with safe_open(file, framework="np") as weights:
             slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
-            return {name: StoredTensor(file, part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+            checksums = json.loads((weights.metadata() or {}).get(_CHECKSUMS, "{}"))
+            return {name: StoredTensor(file, part.get_dtype(), tuple(part.get_shape()), checksums.get(name))
+                    for name, part in slices.items()}
+    except (ValueError, AttributeError):
+        raise DamagedError(f"{file} is not what was written: its checksums are damaged; get it again.") from None
     except (SafetensorError, OSError) as error:
         raise DataError(f"{file} is not a whole safetensors file ({str(error)[:200]}); get it again.") from None
 

@@ -9,6 +9,7 @@ from llama_jax.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from llama_jax.parallel.attention import attend_over_mesh
+    from llama_jax.parallel.checksums import ArrayChecksum, array_checksums, host_checksum
     from llama_jax.parallel.distributed import join_processes
     from llama_jax.parallel.hardware import PEAK_FLOPS, peak_flops
     from llama_jax.parallel.malloc import keep_freed_memory
@@ -19,14 +20,17 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "AXES": "rules",
+    "ArrayChecksum": "checksums",
     "OVERLAP_FLAGS": "xla_flags",
     "PEAK_FLOPS": "hardware",
     "RULES": "rules",
+    "array_checksums": "checksums",
     "attend_over_mesh": "attention",
     "check_batch": "mesh",
     "check_length": "mesh",
     "check_model": "mesh",
     "constrain": "rules",
+    "host_checksum": "checksums",
     "join_processes": "distributed",
     "keep_freed_memory": "malloc",
     "look_up": "vocabulary",
@@ -41,9 +45,9 @@ _MODULES = {
 """The module of each name, which is imported when the name is first asked for."""
 
 __all__ = [
-    "AXES", "OVERLAP_FLAGS", "PEAK_FLOPS", "RULES", "attend_over_mesh", "check_batch", "check_length", "check_model", "constrain",
-    "join_processes", "keep_freed_memory", "look_up", "make_mesh", "mesh_axes", "mesh_shape", "named_sharding", "peak_flops",
-    "set_xla_flags", "spec",
+    "AXES", "OVERLAP_FLAGS", "PEAK_FLOPS", "RULES", "ArrayChecksum", "array_checksums", "attend_over_mesh", "check_batch",
+    "check_length", "check_model", "constrain", "host_checksum", "join_processes", "keep_freed_memory", "look_up", "make_mesh",
+    "mesh_axes", "mesh_shape", "named_sharding", "peak_flops", "set_xla_flags", "spec",
 ]
 
 if not TYPE_CHECKING:

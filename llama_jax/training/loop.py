@@ -65,9 +65,9 @@ def fit(config: Config, workdir: Path, *, evaluators: Iterable[Evaluator] = ()) 
 
 
 def _initial_state(run: TrainingRun) -> TrainState:
-    """Restore the state of the checkpoint to resume from; else make a new one, with the weights of `init_from` if it is set."""
-    if run.resume_step:
-        return run.checkpoints.restore(run.resume_step, run.program.abstract_state)
+    """Take the state of the checkpoint to resume from; else make a new one, with the weights of `init_from` if it is set."""
+    if run.restored:
+        return run.restored.pop()
     state = run.program.init()
     if run.initial_weights is not None:
         state = load_initial_params(state, run.initial_weights)

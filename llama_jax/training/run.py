@@ -28,7 +28,7 @@ from llama_jax.training.init_from import open_initial_weights, required_tokenize
 from llama_jax.training.memory_bound import check_memory
 from llama_jax.training.metrics import total_peak_flops
 from llama_jax.training.run_dir import open_run_dir, restore_data_position, write_run_config
-from llama_jax.training.step import Params
+from llama_jax.training.step import Params, TrainState
 from llama_jax.training.writers import MetricWriters
 
 Evaluator = Callable[[Params], dict[str, float]]
@@ -52,6 +52,8 @@ class TrainingRun(NamedTuple):
     checkpoints: Checkpoints
     resume_step: int
     """Steps that earlier sessions of the run have done."""
+    restored: list[TrainState]
+    """The state after these steps, until training takes it out and donates it."""
     writers: MetricWriters
     heartbeat: Heartbeat
     evaluators: tuple[Evaluator, ...]
@@ -107,7 +109,7 @@ def _opened_run(config: Config, workdir: Path, *, evaluators: Iterable[Evaluator
     tokenizer = None
     if weights is not None:
         tokenizer = required_tokenizer(weights, config.data.tokenizer)
-    checkpoints, resume_step, notes = open_run_dir(config, workdir)
+    checkpoints, resume_step, notes, state = open_run_dir(config, workdir, abstract_state=program.abstract_state)
     heartbeat = Heartbeat(workdir, active=jax.process_index() == 0, hang_seconds=config.training.hang_seconds)
     with closing(heartbeat), closing(checkpoints):
         corpus = _open_shared_corpus(config, workdir, tokenizer=tokenizer)
@@ -119,8 +121,8 @@ def _opened_run(config: Config, workdir: Path, *, evaluators: Iterable[Evaluator
         peak_flops, peak_source = total_peak_flops(config)
         run = TrainingRun(
             config=config, workdir=workdir, mesh=mesh, program=program, corpus=corpus, mixture=mixture, initial_weights=weights,
-            checkpoints=checkpoints, resume_step=resume_step, writers=writers, heartbeat=heartbeat,
-            evaluators=tuple(evaluators), peak_flops=peak_flops,
+            checkpoints=checkpoints, resume_step=resume_step, restored=[state] if resume_step else [], writers=writers,
+            heartbeat=heartbeat, evaluators=tuple(evaluators), peak_flops=peak_flops,
         )
         with closing(writers), jax.set_mesh(mesh):
             for line in [*notes, *_describe_run(run, peak_source)]:

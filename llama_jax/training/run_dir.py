@@ -11,11 +11,12 @@ from llama_jax.config import Config, config_from_dict, from_dict, to_dict
 from llama_jax.config.compare import changes, check_same_model
 from llama_jax.data.corpus import open_corpus
 from llama_jax.data.position import DataPosition
-from llama_jax.errors import ConfigError, DataError, LlamaError
+from llama_jax.errors import ConfigError, DamagedError, DataError, LlamaError
 from llama_jax.files.atomic import write_atomic
 from llama_jax.files.lock import LOCK_FILE
-from llama_jax.formats.checkpoints import Checkpoints
+from llama_jax.formats.checkpoints import Checkpoints, check_step
 from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.training.step import TrainState
 
 RUN_CONFIG = "config.json"
 """File of a run directory that holds the run's Config."""
@@ -27,15 +28,25 @@ EVALUATION_DUE = "evaluation_due"
 """Key of a checkpoint's progress: whether a stop request cut off the evaluation after its step."""
 
 
-def open_run_dir(config: Config, workdir: Path) -> tuple[Checkpoints, int, list[str]]:
+def open_run_dir(
+    config: Config, workdir: Path, *, abstract_state: TrainState | None = None
+) -> tuple[Checkpoints, int, list[str], TrainState | None]:
     """Open `workdir` as the directory of a run; a new or empty folder becomes one.
 
+    The run resumes from its newest checkpoint that is whole. A newer one that is damaged is renamed STEP.damaged.
+
+    Args:
+        config: the run's config.
+        workdir: the run directory.
+        abstract_state: ShapeDtypeStructs, with shardings, of the state to restore; None: only the config and what the loop
+            counts are read.
+
     Returns:
-        (its checkpoints, the step to resume from or 0, lines for the user).
+        (its checkpoints, the step to resume from or 0, lines for the user, the state of that step or None).
 
     Raises:
         ConfigError: the folder holds something else, cannot be written, or its run has another model or more steps.
-        DataError: its newest checkpoint is damaged.
+        DataError: all its checkpoints are damaged, the newest whole one has the number of another step or cannot be read now.
     """
     if jax.process_index() == 0:
         _check_run_dir(workdir)
@@ -43,11 +54,11 @@ def open_run_dir(config: Config, workdir: Path) -> tuple[Checkpoints, int, list[
             write_run_config(config, workdir)
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint)
     try:
-        resume_step, notes = _resume_step(config, workdir, checkpoints=checkpoints)
+        resumed = _resume_point(config, workdir, checkpoints=checkpoints, abstract_state=abstract_state)
     except BaseException:
         checkpoints.close()
         raise
-    return checkpoints, resume_step, notes
+    return checkpoints, *resumed
 
 
 def write_run_config(config: Config, workdir: Path) -> None:
@@ -84,21 +95,44 @@ def restore_data_position(checkpoints: Checkpoints, step: int, *, workdir: Path,
     return corpus.mixture(seed=saved.training.seed).position(step * saved.training.batch_size)
 
 
-def _resume_step(config: Config, workdir: Path, *, checkpoints: Checkpoints) -> tuple[int, list[str]]:
-    """(step to resume from or 0, lines for the user); raises what `open_run_dir` raises."""
-    step = checkpoints.latest()
-    if step is None:
-        return 0, []
+def _resume_point(
+    config: Config, workdir: Path, *, checkpoints: Checkpoints, abstract_state: TrainState | None
+) -> tuple[int, list[str], TrainState | None]:
+    """(step to resume from or 0, lines for the user, its state); raises what `open_run_dir` raises."""
+    damaged: dict[int, DamagedError] = {}
+    for step in reversed(checkpoints.steps()):
+        try:
+            changed, state = _open_step(config, workdir, checkpoints=checkpoints, step=step, abstract_state=abstract_state)
+        except DamagedError as error:
+            damaged[step] = error
+            continue
+        notes = [f"{error} It is set aside as {checkpoints.set_aside(number)}, and its steps are trained again."
+                 for number, error in damaged.items()]
+        return step, [*notes, f"resuming {workdir} at step {step}", *changed], state
+    if damaged:  # none is renamed: there is nothing to go on from
+        others = f" The {len(damaged) - 1} earlier one(s) are damaged too." if len(damaged) > 1 else ""
+        raise DataError(f"{next(iter(damaged.values()))}{others}")
+    return 0, [], None
+
+
+def _open_step(
+    config: Config, workdir: Path, *, checkpoints: Checkpoints, step: int, abstract_state: TrainState | None
+) -> tuple[list[str], TrainState | None]:
+    """Read and check all of a checkpoint: (lines on what changed since, its state)."""
     if step == 0:
         raise ConfigError(f"{workdir} holds converted weights, not a run; train from them with --init_from {workdir} and another "
                           "--workdir.")
     saved = checkpoints.config(step)
+    checkpoints.progress(step)
     check_same_model(saved, config)
     if step > config.training.num_steps:
         raise ConfigError(f"{workdir} has already trained {step} steps, more than training.num_steps "
                           f"{config.training.num_steps}.")
-    changed = [f"changed since the checkpoint: {line}" for line in changes(saved, config)]
-    return step, [f"resuming {workdir} at step {step}", *changed]
+    state = None
+    if abstract_state is not None:
+        state = checkpoints.restore(step, abstract_state)
+        check_step(checkpoints.folder / str(step), int(state.step))
+    return [f"changed since the checkpoint: {line}" for line in changes(saved, config)], state
 
 
 def _check_run_dir(workdir: Path) -> None:

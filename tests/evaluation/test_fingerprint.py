@@ -10,9 +10,10 @@ from flax import traverse_util
 
 from llama_jax.config import ComputeConfig, MeshConfig
 from llama_jax.evaluation.answers import Answerer
-from llama_jax.evaluation.fingerprint import _checksum, model_fingerprint, parameter_checksums
+from llama_jax.evaluation.fingerprint import model_fingerprint, parameter_checksums
 from llama_jax.formats.hf import HFFolder
 from llama_jax.formats.loading import load
+from llama_jax.parallel.checksums import _checksum
 
 
 def flat(params: dict) -> dict:

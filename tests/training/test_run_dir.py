@@ -19,7 +19,7 @@ RUN = Config(name="run", optimizer=OptimizerConfig(warmup_steps=1), training=Tra
 
 def begin(folder: Path, config: Config = RUN, step: int = 0) -> None:
     """A run that has saved `step`."""
-    checkpoints, _, _ = open_run_dir(config, folder)
+    checkpoints, *_ = open_run_dir(config, folder)
     if step:
         checkpoints.save(step, {"w": jnp.ones(3)}, config=config)
     checkpoints.close()
@@ -32,7 +32,7 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("prepare", [lambda folder: None, lambda folder: folder.mkdir(parents=True)])
 def test_a_new_or_an_empty_folder_becomes_a_run(tmp_path, prepare):
     prepare(tmp_path / "a/b")
-    checkpoints, start, notes = open_run_dir(RUN, tmp_path / "a/b")
+    checkpoints, start, notes, _ = open_run_dir(RUN, tmp_path / "a/b")
     checkpoints.close()
     assert (start, notes) == (0, [])
     assert json.loads((tmp_path / "a/b" / RUN_CONFIG).read_text()) == to_dict(RUN)
@@ -47,7 +47,7 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_goes_on(tmp_path):
 def test_resumes_at_the_newest_step_and_says_what_changed(tmp_path):
     begin(tmp_path, step=40)
     wanted = replace(RUN, optimizer=replace(RUN.optimizer, peak_lr=0.5), checkpoint=CheckpointConfig(every=7))
-    checkpoints, start, notes = open_run_dir(wanted, tmp_path)
+    checkpoints, start, notes, _ = open_run_dir(wanted, tmp_path)
     checkpoints.close()
     assert start == 40
     assert notes == [f"resuming {tmp_path} at step 40",
@@ -118,8 +118,8 @@ def opened_managers(monkeypatch) -> list:
     still_open = []
     make, close = Checkpoints.__init__, Checkpoints.close
 
-    def opening(self, *arguments):
-        make(self, *arguments)
+    def opening(self, *arguments, **options):
+        make(self, *arguments, **options)
         still_open.append(self)
 
     def closing(self):
