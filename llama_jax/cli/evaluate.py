@@ -67,7 +67,8 @@ def _evaluate_into(folder: Path, asked: EvaluateOptions, *, jobs: list[PreparedT
     read_answers(folder / AnswerCache.FILE)  # damaged lines are told before the model is loaded
     if jax.default_backend() == "cpu":
         keep_freed_memory()
-    model, params, tokenizer = load_source(open_source(asked.checkpoint), MeshConfig(data=-1, tensor=asked.tensor))
+    source = open_source(asked.checkpoint, verify=asked.verify)
+    model, params, tokenizer = load_source(source, MeshConfig(data=-1, tensor=asked.tensor))
     answerer = Answerer(model, params, tokenizer)
     earlier_tasks(folder, settings, fingerprint=answerer.fingerprint)
     console = Console(stderr=True, highlight=False, soft_wrap=True)

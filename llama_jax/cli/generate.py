@@ -42,7 +42,7 @@ def run_generate(asked: GenerateOptions) -> None:
     rows = read_jsonl(Path(asked.prompt_file), ("prompt",)) if asked.prompt_file is not None else None
     if asked.output:
         check_writable(Path(asked.output))
-    model, params, tokenizer = load_model(asked.checkpoint, asked.tensor)
+    model, params, tokenizer = load_model(asked.checkpoint, asked.tensor, verify=asked.verify)
     if asked.prompt is not None:
         encode_prompt(tokenizer, asked.prompt, config=model.config)  # a mistake is told before anything is compiled
     with jax.set_mesh(params["embedding"].sharding.mesh):

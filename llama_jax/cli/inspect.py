@@ -40,7 +40,7 @@ def run_inspect(asked: InspectOptions) -> None:
     """Read what is asked for, print it, and write it to --json; raises ConfigError for a tensor that the model does not have."""
     if asked.json:
         check_writable(Path(asked.json))
-    source = open_source(asked.checkpoint)
+    source = open_source(asked.checkpoint, verify=asked.verify)
     chosen = tensors_called(asked.tensor, source.config) if asked.tensor else list(tensors(source.config))
     figures = _about_model(source)
     figures["tensors"] = _about_tensors(source, chosen, closely=bool(asked.tensor))

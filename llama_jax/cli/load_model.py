@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from llama_jax.config import MeshConfig
+from llama_jax.config import MeshConfig, Verification
 from llama_jax.errors import ConfigError
 from llama_jax.formats.loading import load_source
 from llama_jax.formats.open import open_source
@@ -17,7 +17,9 @@ from llama_jax.terminal import progress_bar
 from llama_jax.tokenizer.base import Tokenizer
 
 
-def load_model(checkpoint: str, tensor: int, *, data: int = 1) -> tuple[Transformer, Any, Tokenizer]:
+def load_model(
+    checkpoint: str, tensor: int, *, data: int = 1, verify: Verification = "full"
+) -> tuple[Transformer, Any, Tokenizer]:
     """(model, parameters, tokenizer) on a mesh of data x tensor devices; `data` -1 takes all devices there are.
 
     Only the caller holds the parameters, so that it can free them once it has them in another form.
@@ -25,7 +27,7 @@ def load_model(checkpoint: str, tensor: int, *, data: int = 1) -> tuple[Transfor
     check_devices(tensor)
     if jax.default_backend() == "cpu":
         keep_freed_memory()
-    source = open_source(checkpoint)
+    source = open_source(checkpoint, verify=verify)
     count = sum(leaf.shape[0] if leaf.stacked else 1 for leaf in parameters(source.config).values())
     with progress_bar("tensors", lambda done, seconds: f"{done:,.0f} of {count:,}", total=count) as advance:
         model, params, tokenizer = load_source(source, MeshConfig(data=data, tensor=tensor), report=advance)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from llama_jax.config import Config
+from llama_jax.config import Config, Verification
 
 
 def _told(text: str):
@@ -30,6 +30,10 @@ TokenizerPath = Annotated[str, _told("Folder or file of a tokenizer: SentencePie
 WeightPrecision = Annotated[Literal["none", "int8"], _told(
     "int8 keeps the weights as 8-bit integers, scaled per output channel: less memory is read per token, and the logits change "
     "slightly.")]
+
+VerifyWeights = Annotated[Verification, _told(
+    "How many tensors are compared with the checksums that were saved with them: full: all; sample: one in eight, chosen at "
+    "random; never: none. A damaged one is refused. Weights of other projects have no checksums.")]
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class GenerateOptions:
     """File for the JSON lines, which are printed otherwise."""
     quantize: WeightPrecision = "none"
     tensor: TensorDevices = 1
+    verify: VerifyWeights = "full"
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,7 @@ class ScoreOptions:
     """File for the same lines with "logprob", "token_logprobs", "is_greedy" and, where a context was too long for the model,
     "truncated": the number of tokens cut from its beginning."""
     tensor: TensorDevices = 1
+    verify: VerifyWeights = "full"
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,7 @@ class ServeOptions:
     """Do not log one line per request to stderr."""
     quantize: WeightPrecision = "none"
     tensor: TensorDevices = 1
+    verify: VerifyWeights = "full"
 
 
 @dataclass(frozen=True)
@@ -178,6 +185,7 @@ class EvaluateOptions:
     text_files: tuple[str, ...] = ()
     """What the task perplexity measures: .txt, .jsonl or .parquet files, compressed ones too, or folders of them."""
     tensor: TensorDevices = 1
+    verify: VerifyWeights = "full"
 
 
 @dataclass(frozen=True)
@@ -211,6 +219,7 @@ class InspectOptions:
     """Show this tensor more closely. Its name is this project's, Hugging Face's or Meta's; without a layer, all layers of it."""
     json: str = ""
     """File for all figures."""
+    verify: VerifyWeights = "full"
 
 
 @dataclass(frozen=True)

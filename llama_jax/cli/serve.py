@@ -32,7 +32,7 @@ def run_serve(asked: ServeOptions) -> None:
     if not 0 <= asked.port < 65536:
         raise ConfigError(f"port must lie in [0, 65535], got {asked.port}.")
     key = api_key(asked)
-    model, params, tokenizer = load_model(asked.checkpoint, asked.tensor)
+    model, params, tokenizer = load_model(asked.checkpoint, asked.tensor, verify=asked.verify)
     mesh = params["embedding"].sharding.mesh
     with jax.set_mesh(mesh):
         decoding = decoding_params(model, params, int8=asked.quantize == "int8")

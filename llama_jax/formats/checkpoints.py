@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 
 from llama_jax.config import CheckpointConfig, Config, Verification, config_from_dict, to_dict
 from llama_jax.errors import ConfigError, DamagedError, DataError, LlamaError
+from llama_jax.formats.quiet_reads import quiet_reads
 from llama_jax.formats.sums import SUMS_ITEM, CheckpointSums, named_arrays, sums_of
 
 LOG = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ class Checkpoints:
         with checkpoint_errors(folder):
             sums = self.sums(step)
             stored = _as_stored(abstract, sums) if sums else abstract  # a cast would change the bits
-        with _errors_of_all(), checkpoint_errors(folder):
+        with _errors_of_all(), checkpoint_errors(folder), quiet_reads():
             tree = read(stored)
         with checkpoint_errors(folder):
             if sums:

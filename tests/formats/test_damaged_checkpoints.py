@@ -23,8 +23,6 @@ from llama_jax.formats.open import open_source
 from llama_jax.formats.run import RunFolder
 from llama_jax.formats.sums import SUMS_ITEM, CheckpointSums
 
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.:pytest.PytestUnraisableExceptionWarning")
-
 CONFIG = Config(name="x")
 PROGRESS = {"nats": 0.1 + 0.2, "rows": [1, 2]}
 STEP = 7

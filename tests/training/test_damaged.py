@@ -19,8 +19,6 @@ from llama_jax.training.loop import fit
 from llama_jax.training.run_dir import open_run_dir
 from llama_jax.training.step import TrainState
 
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.:pytest.PytestUnraisableExceptionWarning")
-
 RUN = Config(name="run", optimizer=OptimizerConfig(warmup_steps=1), training=TrainingConfig(num_steps=100),
              checkpoint=CheckpointConfig(keep=5))
 

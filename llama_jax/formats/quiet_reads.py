@@ -1,0 +1,51 @@
+"""A read by orbax that fails leaves others unfinished, whose tracebacks would follow the one sentence; here they are left out."""
+
+import gc
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_CLOSED_LOOP = "Event loop is closed"
+"""What tensorstore's threads raise that answer after orbax has closed its event loop."""
+
+
+@contextmanager
+def quiet_reads() -> Iterator[None]:
+    """Context of a read by orbax. If it fails, what other reads say of their end is left out from then on."""
+    hooks = sys.excepthook, sys.unraisablehook
+    sys.excepthook, sys.unraisablehook = _without_closed_loop(hooks[0]), _without_readers(hooks[1])
+    logging.getLogger("asyncio").addFilter(_is_no_lost_task)
+    try:
+        yield
+    except BaseException:
+        gc.collect()  # unfinished reads say it when they are collected
+        raise
+    else:
+        sys.excepthook, sys.unraisablehook = hooks
+        logging.getLogger("asyncio").removeFilter(_is_no_lost_task)
+
+
+def _without_closed_loop(hook: Any) -> Any:
+    def report(kind: type, error: BaseException, trace: Any) -> None:
+        if not _is_leftover(error):
+            hook(kind, error, trace)
+
+    return report
+
+
+def _without_readers(hook: Any) -> Any:
+    def report(unraisable: Any) -> None:
+        if not _is_leftover(unraisable.exc_value) and "_read_" not in repr(unraisable.object):
+            hook(unraisable)
+
+    return report
+
+
+def _is_leftover(error: BaseException | None) -> bool:
+    return isinstance(error, RuntimeError) and str(error) == _CLOSED_LOOP
+
+
+def _is_no_lost_task(record: logging.LogRecord) -> bool:
+    return "was never retrieved" not in record.getMessage()
