@@ -47,7 +47,11 @@ def unit_of_tokens(tokens: float) -> tuple[float, str]:
 
 def _points(lines: list[dict[str, Any]], name: str) -> list[tuple[float, float]]:
     """(tokens, value) of every line that has a finite value of this name."""
-    return [(line["tokens"], line[name]) for line in lines if line.get(name) is not None and math.isfinite(line[name])]
+    return [(line["tokens"], line[name]) for line in lines if _is_finite(line.get(name)) and _is_finite(line.get("tokens"))]
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _escaped(text: str) -> str:
