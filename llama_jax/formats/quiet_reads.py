@@ -28,9 +28,9 @@ def quiet_reads() -> Iterator[None]:
 
 
 def _without_closed_loop(hook: Any) -> Any:
-    def report(kind: type, error: BaseException, trace: Any) -> None:
-        if not _is_leftover(error):
-            hook(kind, error, trace)
+    def report(*raised: Any) -> None:  # type, exception, traceback
+        if not _is_leftover(raised[1]):
+            hook(*raised)
 
     return report
 
