@@ -1,6 +1,7 @@
 """Exceptions for mistakes that a user can correct: each message says what was expected, what was given and what to do."""
 
 import difflib
+import errno
 import sys
 from collections.abc import Callable, Iterable
 
@@ -51,4 +52,10 @@ def exit_code_of(action: Callable[[], object]) -> int:
     except LlamaError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise
+        # whichever option it came from: no file can have such a name, and no caller asks for one
+        print(f"error: {error.strerror}: {str(error.filename)[:100]}...; name another file or folder.", file=sys.stderr)
+        return ConfigError.exit_code
     return 0

@@ -13,27 +13,33 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.faults.inputs import FINE, Outcome, Watched, serve_cases
-from tests.faults.kills import Killed
+from tests.faults.kills import Filled, Killed
 from tests.faults.report import write_report
 from tests.faults.scenes import SCENES
 from tests.faults.targets import TARGETS
 
-KILLS = {f"kill_{name}": name for name in SCENES}
+PROCESSES = {f"{faults.PREFIX}_{name}": (faults, name) for faults in (Killed, Filled) for name in SCENES}
 ROUND = 40
 """Bad inputs of a kind before the next kind has its turn."""
 
 
+def begin_trials(kind: str, folder: Path) -> Killed:
+    """The trials of a kind of fault that concerns processes, after their undisturbed run."""
+    faults, name = PROCESSES[kind]
+    return faults(name, folder / kind)
+
+
 def run_rounds(kinds: list[str], folder: Path, *, first: int) -> Iterator[Outcome]:
     """Outcomes without end: some bad inputs of each kind, one killed process of each, and again with the next numbers."""
-    child, killed = Watched(folder), {}
+    child, begun = Watched(folder), {}
     number = 0
     try:
         while True:
             for kind in kinds:
-                if kind in KILLS:
-                    if kind not in killed:
-                        killed[kind] = Killed(KILLS[kind], folder)
-                    yield killed[kind].trial(first + number)
+                if kind in PROCESSES:
+                    if kind not in begun:
+                        begun[kind] = begin_trials(kind, folder)
+                    yield begun[kind].trial(first + number)
                 else:
                     for case in range(ROUND):
                         yield child.run(kind, first + number * ROUND + case)
@@ -44,13 +50,13 @@ def run_rounds(kinds: list[str], folder: Path, *, first: int) -> Iterator[Outcom
 
 def repeat_cases(cases: list[str], folder: Path) -> Iterator[Outcome]:
     """Outcomes of single cases, each "KIND NUMBER"."""
-    child, killed = Watched(folder), {}
+    child, begun = Watched(folder), {}
     try:
         for case in cases:
             kind, number = case.split()
-            if kind in KILLS and kind not in killed:
-                killed[kind] = Killed(KILLS[kind], folder)
-            yield killed[kind].trial(int(number)) if kind in KILLS else child.run(kind, int(number))
+            if kind in PROCESSES and kind not in begun:
+                begun[kind] = begin_trials(kind, folder)
+            yield begun[kind].trial(int(number)) if kind in PROCESSES else child.run(kind, int(number))
     finally:
         child.stop()
 
@@ -65,13 +71,14 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--count", type=int, default=0, help="number of bad inputs, of all kinds together")
     parser.add_argument("--seed", type=int, default=0, help="other seeds are other cases")
-    parser.add_argument("--kinds", nargs="+", choices=[*TARGETS, *KILLS], default=[])
+    parser.add_argument("--kinds", nargs="+", choices=[*TARGETS, *PROCESSES], default=[])
     parser.add_argument("--repeat", nargs="+", default=[], metavar="CASE")
     parser.add_argument("--report", type=Path, default=Path("faults"), help="folder of report.md and report.json")
     asked = parser.parse_args()
     if not (asked.repeat or asked.count or asked.minutes < float("inf")):
         parser.error("give --minutes, --count or --repeat")
-    kinds = asked.kinds or ([*TARGETS] if asked.count else [*TARGETS, *KILLS])
+    possible = [kind for kind, (faults, _) in PROCESSES.items() if faults is Killed or Filled.possible()]
+    kinds = asked.kinds or ([*TARGETS] if asked.count else [*TARGETS, *possible])
     deadline, outcomes = time.monotonic() + 60 * asked.minutes, []
     with tempfile.TemporaryDirectory(prefix="llama_jax_faults_") as folder:
         place = Path(folder)

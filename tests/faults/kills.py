@@ -1,6 +1,7 @@
 """Real processes that are killed at random moments and started again; in the end they have done what an undisturbed one did."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,8 @@ MAX_SECONDS = 600
 
 class Killed:
     """The trials of one command: an undisturbed run once, then runs that are killed."""
+
+    PREFIX = "kill"
 
     def __init__(self, kind: str, folder: Path):
         self.kind, self.scene, self.folder = kind, SCENES[kind], folder
@@ -68,11 +71,13 @@ class Killed:
                 break
         else:
             code, text = self._run(place)
-        ended = self._verdict(place, code, text)
-        seconds = time.monotonic() - begin
+        return self._done(number, self._verdict(place, code, text), begin=begin, moments=", ".join(moments))
+
+    def _done(self, number: int, ended: tuple[str, str], *, begin: float, moments: str) -> Outcome:
+        """The outcome of a trial, whose place is kept where something is wrong."""
         if ended[0] == "equal":
-            shutil.rmtree(place)
-        return Outcome(f"kill_{self.kind}", number, *ended, seconds, ", ".join(moments))
+            shutil.rmtree(self.folder / f"{self.kind}_{number}", ignore_errors=True)
+        return Outcome(f"{self.PREFIX}_{self.kind}", number, *ended, time.monotonic() - begin, moments)
 
     def _moment(self, rng: Random, place: Path) -> tuple[Callable[[float], bool], str]:
         """When to kill: after a time, or a few milliseconds after something began to be written for the n-th time."""
@@ -100,3 +105,41 @@ class Killed:
             return "different", f"nothing to compare: {error!r}"
         names = [name for name in self.wanted.keys() | found.keys() if self.wanted.get(name) != found.get(name)]
         return ("different", f"other than undisturbed: {', '.join(sorted(names))}") if names else ("equal", "")
+
+
+class Filled(Killed):
+    """The trials of one command on a disk that becomes full: a sentence and no traceback, and with more space all goes on."""
+
+    PREFIX = "full"
+
+    @staticmethod
+    def possible() -> bool:
+        """Whether small file systems can be mounted here."""
+        probe = subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True)
+        return os.geteuid() == 0 and probe.returncode == 0
+
+    def trial(self, number: int, kills: int = 3) -> Outcome:
+        """Run on a file system of too few bytes, enlarge it, and run again until the command is done."""
+        rng, begin = Random(f"full {self.kind} {number}"), time.monotonic()
+        place = self._place(str(number))
+        used = sum(file.stat().st_size for file in (self.folder / f"{self.kind}_undisturbed").rglob("*") if file.is_file())
+        size = int(used * rng.uniform(0.1, 1.2)) + 100_000
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], check=True)
+        try:
+            code, text = self._run(place)
+            wrong = self._fault_of_refusal(code, text)
+            subprocess.run(["mount", "-o", f"remount,size={used * 10 + (64 << 20)}", str(place)], check=True)
+            if code and not wrong:
+                code, text = self._run(place)
+            ended = wrong or self._verdict(place, code, text)
+        finally:
+            subprocess.run(["umount", "--lazy", str(place)], check=True)
+        return self._done(number, ended, begin=begin, moments=f"{size:,} bytes")
+
+    def _fault_of_refusal(self, code: int, text: str) -> tuple[str, str] | None:
+        """What is wrong with how a command ended on a full disk; None where it was done, or said so in a sentence."""
+        if "Traceback (most recent call last)" in text:
+            return "traceback", text
+        if code and not re.search(r"^error: .*(space|full|write)", text, re.M | re.I):
+            return "failed", f"exit {code} without a sentence about the disk: {text}"
+        return None

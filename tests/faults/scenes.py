@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -64,7 +65,8 @@ def hashes_of_checkpoint(folder: Path) -> dict[str, str]:
     import orbax.checkpoint as ocp
 
     step = max(int(entry.name) for entry in (folder / "checkpoints").iterdir() if entry.name.isdigit())
-    with ocp.PyTreeCheckpointer() as checkpointer:
+    with warnings.catch_warnings(), ocp.PyTreeCheckpointer() as checkpointer:
+        warnings.simplefilter("ignore")  # it warns that arrays are restored as they were sharded
         state = checkpointer.restore((folder / "checkpoints" / str(step) / "state").absolute())
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {"step": str(step)} | {jax.tree_util.keystr(path): sha256(np.asarray(leaf).tobytes()) for path, leaf in leaves}

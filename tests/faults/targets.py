@@ -8,7 +8,7 @@ import io
 import json
 import lzma
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -291,6 +291,34 @@ def use_body(folder: Path) -> None:
         request.sampling(max_tokens=1, seed=1 if request.seed is None else request.seed)
 
 
+@cache
+def _client():
+    """A client of the whole server with a small model behind it, without a socket."""
+    from starlette.testclient import TestClient
+
+    from llama_jax.inference.params import decoding_params
+    from llama_jax.serving.engine import Engine
+    from llama_jax.serving.server import RequestLimits, Server
+    from tests.golden.models import small_model
+
+    (model, params), tokenizer = small_model(2), train_tokenizer()
+    engine = Engine(model, decoding_params(model, params), tokenizer=tokenizer, slots=4, queue=100)
+    limits = RequestLimits(body_bytes=1 << 20, max_completions=16)
+    return TestClient(Server(engine, tokenizer, name="small", limits=limits).app(), raise_server_exceptions=False)
+
+
+def use_server(folder: Path) -> None:
+    """Asks the server with each body: the answer is 200, or a refusal."""
+    from llama_jax.serving.protocol import RequestError
+
+    for file in sorted(folder.glob("*.json")):
+        answer = _client().post("/v1/completions", content=file.read_bytes())
+        if answer.status_code >= 500 or (answer.status_code == 200 and "server_error" in answer.text):
+            raise AssertionError(f"{answer.status_code}: {answer.text[:1000]}")
+        if answer.status_code != 200:
+            raise RequestError(answer.status_code, answer.json()["error"]["message"])
+
+
 _COMMAND_LINES = [
     ["train", "--config", "tiny", "--training.num_steps", "20", "--optimizer.warmup_steps", "2", "--model.dim", "64",
      "--optimizer.peak_lr", "1e-3",
@@ -330,6 +358,7 @@ def use_command_line(folder: Path) -> None:
     from llama_jax.cli.find_config import find_config, find_study
     from llama_jax.cli.parsing import apply_overrides, override_study, parse_options
     from llama_jax.config.file import load_config, load_study
+    from llama_jax.errors import ConfigError, exit_code_of
 
     for file in sorted(folder.glob("*.args")):
         name, *arguments = file.read_bytes().decode().split("\n")
@@ -337,12 +366,19 @@ def use_command_line(folder: Path) -> None:
             continue
         command = COMMANDS[name]
         parse = command.parse or partial(parse_options, command.options)
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+
+        def parse_all(name=name, arguments=arguments, parse=parse) -> None:
             asked = parse(arguments, prog="llama-jax")
             if name == "plan":
                 apply_overrides(load_config(find_config(asked.config)), asked.overrides)
             if name == "ablate":
                 override_study(load_study(find_study(asked.config)), asked.overrides)
+
+        said = io.StringIO()
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+            code = exit_code_of(parse_all)
+        if code:
+            raise ConfigError(said.getvalue())
 
 
 def make_run(folder: Path) -> None:
@@ -379,6 +415,7 @@ TARGETS: dict[str, Target] = {
     "texts": Target(make_texts, use_texts, ("*",)),
     "metrics": Target(make_metrics, use_metrics, ("metrics.jsonl",)),
     "http_body": Target(make_body, use_body, ("*.json",)),
+    "http_server": Target(make_body, use_server, ("*.json",)),
     "command_line": Target(make_command_lines, use_command_line, ("*.args",)),
 }
 """Every kind of input, by name."""
