@@ -309,14 +309,20 @@ def _client():
 
 def use_server(folder: Path) -> None:
     """Asks the server with each body: the answer is 200, or a refusal."""
+    for file in sorted(folder.glob("*.json")):
+        _ask_server(file.read_bytes())
+
+
+@cache
+def _ask_server(body: bytes) -> None:
+    """Ask with a body; good ones are asked once. Raises RequestError where it is refused."""
     from llama_jax.serving.protocol import RequestError
 
-    for file in sorted(folder.glob("*.json")):
-        answer = _client().post("/v1/completions", content=file.read_bytes())
-        if answer.status_code >= 500 or (answer.status_code == 200 and "server_error" in answer.text):
-            raise AssertionError(f"{answer.status_code}: {answer.text[:1000]}")
-        if answer.status_code != 200:
-            raise RequestError(answer.status_code, answer.json()["error"]["message"])
+    answer = _client().post("/v1/completions", content=body)
+    if answer.status_code >= 500 or (answer.status_code == 200 and "server_error" in answer.text):
+        raise AssertionError(f"{answer.status_code}: {answer.text[:1000]}")
+    if answer.status_code != 200:
+        raise RequestError(answer.status_code, answer.json()["error"]["message"])
 
 
 _COMMAND_LINES = [
@@ -354,31 +360,37 @@ def damage_command_line(data: bytes, rng: Random) -> bytes:
 
 def use_command_line(folder: Path) -> None:
     """Parses the command lines; what a command then does with its options is the business of other kinds."""
+    for file in sorted(folder.glob("*.args")):
+        _parse_command_line(file.read_bytes())
+
+
+@cache
+def _parse_command_line(words: bytes) -> None:
+    """Parse a command line, one word per line; good ones are parsed once. Raises ConfigError where it is refused."""
     from llama_jax.__main__ import COMMANDS
     from llama_jax.cli.find_config import find_config, find_study
     from llama_jax.cli.parsing import apply_overrides, override_study, parse_options
     from llama_jax.config.file import load_config, load_study
     from llama_jax.errors import ConfigError, exit_code_of
 
-    for file in sorted(folder.glob("*.args")):
-        name, *arguments = file.read_bytes().decode().split("\n")
-        if name not in COMMANDS:
-            continue
-        command = COMMANDS[name]
-        parse = command.parse or partial(parse_options, command.options)
+    name, *arguments = words.decode().split("\n")
+    if name not in COMMANDS:
+        return
+    command = COMMANDS[name]
+    parse = command.parse or partial(parse_options, command.options)
 
-        def parse_all(name=name, arguments=arguments, parse=parse) -> None:
-            asked = parse(arguments, prog="llama-jax")
-            if name == "plan":
-                apply_overrides(load_config(find_config(asked.config)), asked.overrides)
-            if name == "ablate":
-                override_study(load_study(find_study(asked.config)), asked.overrides)
+    def parse_all() -> None:
+        asked = parse(arguments, prog="llama-jax")
+        if name == "plan":
+            apply_overrides(load_config(find_config(asked.config)), asked.overrides)
+        if name == "ablate":
+            override_study(load_study(find_study(asked.config)), asked.overrides)
 
-        said = io.StringIO()
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
-            code = exit_code_of(parse_all)
-        if code:
-            raise ConfigError(said.getvalue())
+    said = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+        code = exit_code_of(parse_all)
+    if code:
+        raise ConfigError(said.getvalue())
 
 
 def make_run(folder: Path) -> None:
