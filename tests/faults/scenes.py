@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-TIMES = {"tokens_per_second", "mfu", "seconds", "date", "save_seconds", "wait_seconds", "step_seconds"}
+TIMES = {"tokens_per_second", "mfu", "seconds", "seconds_left", "date"}
 """Fields of files that tell how long something took, which no two runs have in common."""
 
 
