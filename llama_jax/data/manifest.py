@@ -9,15 +9,18 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 
 from llama_jax.errors import DataError
+from llama_jax.files.json_kinds import IfThere, ListOf, json_fault, show_value
 
 MANIFEST_FILE = "manifest.json"
 PREPARE_PROGRESS = "progress.json"
 """File in an output folder that lists the finished shards while work is under way."""
+_MAX_FILE_NAME = 255
 _TOKEN_DTYPES = ("<u2", "<u4")
 """dtypes of token ids: two bytes where the vocabulary has at most 2^16 ids, else four."""
 START_DTYPE = "<i8"
@@ -72,9 +75,36 @@ class Manifest:
         return sum(shard.bytes for shard in self.shards)
 
     def to_json(self) -> str:
-        """The content of manifest.json: the fields, and the totals of the shards."""
+        """The content of manifest.json: the fields, the totals of the shards, and a hash of all that."""
         totals = {"tokens": self.tokens, "documents": self.documents, "bytes": self.bytes}
-        return json.dumps(dataclasses.asdict(self) | totals, indent=1) + "\n"
+        values = dataclasses.asdict(self) | totals
+        return json.dumps(values | {"sha256": _hash_of_values(values)}, indent=1) + "\n"
+
+
+_NUMBERS = dict.fromkeys(("tokens", "documents", "bytes"), int)
+_SHARD = {"file": str, **_NUMBERS, **dict.fromkeys(("starts", "sha256", "starts_sha256"), IfThere(str))}
+_MANIFEST = {"tokenizer_sha256": str, "vocab_size": int, "dtype": str, "bos_id": int, "eos_id": int, "settings": dict,
+             "shards": ListOf(_SHARD), **_NUMBERS, "sha256": IfThere(str)}
+"""What manifest.json holds; earlier versions wrote neither hashes nor `starts`."""
+
+
+def _hash_of_values(values: dict) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def shards_from_json(values: Any) -> tuple[Shard, ...]:
+    """The shards that a list of JSON objects describes; raises ValueError where it does not, or a file lies elsewhere."""
+    if fault := json_fault(values, ListOf(_SHARD), name="shards"):
+        raise ValueError(fault)
+    for shard in values:
+        if unknown := shard.keys() - _SHARD:
+            raise ValueError(f"a shard has the unknown field {show_value(min(unknown))}")
+        for file in filter(None, (shard["file"], shard.get("starts"))):
+            if PurePath(file).name != file or "\0" in file or len(file) > _MAX_FILE_NAME:
+                raise ValueError(f"{show_value(file)} is no name of a file in this folder")
+        if min(shard[name] for name in _NUMBERS) < 0:
+            raise ValueError(f"{show_value(shard['file'])} cannot hold fewer than 0 tokens, documents or bytes")
+    return tuple(Shard(**shard) for shard in values)
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -89,9 +119,11 @@ def read_manifest(folder: Path) -> Manifest:
         DataError: there is no manifest, it is damaged, or a file has another size than it says.
     """
     try:
-        values = json.loads((folder / MANIFEST_FILE).read_text())
+        values = json.loads((folder / MANIFEST_FILE).read_bytes())
+        if fault := json_fault(values, _MANIFEST):
+            raise ValueError(fault)
         fields = {field.name: values[field.name] for field in dataclasses.fields(Manifest)}
-        manifest = Manifest(**fields | {"shards": tuple(Shard(**shard) for shard in fields["shards"])})
+        manifest = Manifest(**fields | {"shards": shards_from_json(fields["shards"])})
         if manifest.dtype not in _TOKEN_DTYPES:
             raise ValueError(f"dtype {manifest.dtype!r} is none of {', '.join(_TOKEN_DTYPES)}")
         totals = (manifest.tokens, manifest.documents, manifest.bytes)
@@ -99,11 +131,15 @@ def read_manifest(folder: Path) -> Manifest:
             raise ValueError("its totals are not those of its shards")
         if manifest.tokens < 2 * manifest.documents:
             raise ValueError(f"{manifest.tokens} tokens cannot be {manifest.documents} documents, each with a BOS and an EOS")
+        if not max(manifest.bos_id, manifest.eos_id) < manifest.vocab_size <= 1 << 8 * np.dtype(manifest.dtype).itemsize:
+            raise ValueError(f"ids {manifest.bos_id} and {manifest.eos_id} of {manifest.vocab_size} cannot be {manifest.dtype}")
+        written = values.pop("sha256", None)
+        if written not in (None, _hash_of_values(values)):
+            raise ValueError("its content does not have its hash: it was changed after it was written")
     except OSError as error:
         raise DataError(f"{folder} is not a prepared folder: {error.strerror} ({MANIFEST_FILE}).") from None
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise DataError(f"{folder / MANIFEST_FILE} is damaged ({reason}); remove {folder} and prepare it again.") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{folder / MANIFEST_FILE} is damaged ({error}); remove {folder} and prepare it again.") from None
     for shard in manifest.shards:
         size, wanted = file_size(folder / shard.file), shard.tokens * np.dtype(manifest.dtype).itemsize
         if size != wanted:

@@ -18,6 +18,7 @@ from llama_jax.data.manifest import (
     damaged_file,
     file_size,
     read_manifest,
+    shards_from_json,
     token_dtype,
 )
 from llama_jax.data.workers import EncodedChunk
@@ -113,10 +114,10 @@ class ShardWriter:
         if not file.exists():
             return []
         try:
-            progress = json.loads(file.read_text())
-            shards = [Shard(**shard) for shard in progress["shards"]]
+            progress = json.loads(file.read_bytes())
+            shards = shards_from_json(progress["shards"])
             begun = progress["settings"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return []  # a damaged list is treated as none: all shards are made again
         if begun != self._settings_of_progress:
             raise DataError(f"{self.output} holds the beginning of other work (see {file}); remove it or name another output.")

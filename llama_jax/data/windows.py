@@ -54,6 +54,8 @@ class TokenSource:
         self._map = lru_cache(_MOST_MAPPED)(lambda file, dtype: np.memmap(self.folder / file, dtype, "r"))
         self._documents = np.cumsum([0] + [shard.documents for shard in self._shards])
         self._inferred_starts: dict[int, np.ndarray] = {}
+        self._checked_starts: set[int] = set()
+        """Shards whose beginnings of documents were found to be in order."""
         if self.manifest.bos_id == self.manifest.eos_id:
             for number, shard in enumerate(self._shards):
                 if not shard.starts:
@@ -154,9 +156,18 @@ class TokenSource:
 
     def _starts(self, number: int) -> np.ndarray | None:
         """Where documents begin in a shard; None where every BOS begins one (shards of earlier versions, if BOS is not EOS)."""
-        if file := self._shards[number].starts:
-            return self._map(file, START_DTYPE)
-        return self._inferred_starts.get(number)
+        shard = self._shards[number]
+        if not shard.starts:
+            return self._inferred_starts.get(number)
+        places = self._map(shard.starts, START_DTYPE)
+        if number not in self._checked_starts:
+            ascending = bool(np.all(places[1:] > places[:-1]))
+            if len(places) and not (ascending and places[0] >= 0 and places[-1] < shard.tokens):
+                raise DataError(f"{self.folder / shard.starts} is damaged: the beginnings of documents do not ascend within the "
+                                f"{shard.tokens} tokens of its shard; remove {self.folder} and prepare it again, or copy the "
+                                "file anew.")
+            self._checked_starts.add(number)
+        return places
 
     def _document_places(self, number: int) -> np.ndarray:
         """Where documents begin in a shard; in shards of earlier versions, which do not say so, they are looked for once."""

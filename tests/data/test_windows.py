@@ -88,11 +88,18 @@ def test_a_truncated_or_lost_shard_is_refused(folder_of):
 
 @pytest.mark.parametrize("change, reason", [
     (lambda m: "", "Expecting value"),
-    (lambda m: "[1]", "list indices"),
+    (lambda m: "[1]", "expected an object with"),
     (lambda m: json.dumps(m | {"dtype": "<f4"}), "dtype '<f4' is none of <u2, <u4"),
     (lambda m: json.dumps(m | {"shards": []}), "totals are not those of its shards"),
     (lambda m: json.dumps(m | {"tokens": 3}), "totals are not those of its shards"),
-    (lambda m: json.dumps(m | {"shards": [{"file": "a"}]}), "missing 3 required"),
+    (lambda m: json.dumps(m | {"shards": [{"file": "a"}]}), "'tokens' is missing"),
+    (lambda m: json.dumps(m | {"shards": [m["shards"][0] | {"file": "../x/shard_00000.bin"}]}), "no name of a file in this"),
+    (lambda m: json.dumps(m | {"shards": [m["shards"][0] | {"tokens": "4"}]}), "should be a whole number, got '4'"),
+    (lambda m: json.dumps(m | {"shards": [m["shards"][0] | {"more": 1}]}), "unknown field 'more'"),
+    (lambda m: json.dumps(m | {"eos_id": 3}), "does not have its hash: it was changed after it was written"),
+    (lambda m: json.dumps(m | {"settings": {"text_key": "other"}}), "does not have its hash"),
+    (lambda m: json.dumps(m | {"bos_id": 10**6}), "cannot be <u2"),
+    (lambda m: "[" * 100_000, "recursion"),
     (lambda m: json.dumps({k: v for k, v in m.items() if k != "bos_id"}), "'bos_id' is missing"),
     (lambda m: json.dumps(m)[:-30], "Expecting|Unterminated"),
 ])
