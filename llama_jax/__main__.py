@@ -14,7 +14,8 @@ if __name__ == "__main__":
 from llama_jax.cli import data_options, options
 from llama_jax.cli.clean_options import CleanOptions
 from llama_jax.cli.parsing import parse_ablate, parse_front, parse_options, parse_plan, parse_train
-from llama_jax.errors import exit_code_of
+from llama_jax.errors import StorageError, exit_code_of
+from llama_jax.files.storage import flush_stdout
 from llama_jax.version import VERSION
 
 
@@ -81,12 +82,16 @@ def run_command(name: str, arguments: list[str], *, prog: str) -> int:
         end_when_stopped(command.interrupted, code=getattr(asked, "stop_exit_code", None))
         module, function = command.worker.split(".")
         getattr(import_module(f"llama_jax.cli.{module}"), function)(asked)
+        if reason := flush_stdout():
+            raise StorageError(f"cannot write to the standard output: {reason}.", reason)
 
     try:
         return exit_code_of(parse_and_work)
     except KeyboardInterrupt:
         print(f"interrupted; {command.interrupted}", file=sys.stderr)
         return 130
+    finally:
+        flush_stdout()
 
 
 if __name__ == "__main__":

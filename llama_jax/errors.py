@@ -39,6 +39,19 @@ class DamagedError(DataError):
     """Files are not what was written: bits, or whole files, are lost. An error of reading them, which may pass, is none."""
 
 
+class StorageError(DataError):
+    """Storage does not take a file, or does not give it: it is full, over quota, read-only, broken or away.
+
+    Args:
+        message: The sentence for the user.
+        reason: What the system says, as "No space left on device".
+    """
+
+    def __init__(self, message: str, reason: str):
+        super().__init__(message)
+        self.reason = reason
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """End an error message about an unknown name with the most similar known ones, or with all of them."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
@@ -46,16 +59,21 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def exit_code_of(action: Callable[[], object]) -> int:
-    """Run the work of a command; returns 0, or prints the message of the LlamaError it raised to stderr and returns its code."""
+    """Run the work of a command and return its exit code; prints what went wrong to stderr as one sentence.
+
+    An error of the operating system, as of a disk or a socket, counts as one of the data.
+    """
     try:
         action()
     except LlamaError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
-            raise
-        # whichever option it came from: no file can have such a name, and no caller asks for one
-        print(f"error: {error.strerror}: {str(error.filename)[:100]}...; name another file or folder.", file=sys.stderr)
-        return ConfigError.exit_code
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            # whichever option it came from: no file can have such a name, and no caller asks for one
+            print(f"error: {error.strerror}: {str(error.filename)[:100]}...; name another file or folder.", file=sys.stderr)
+            return ConfigError.exit_code
+        # storage that fails where nothing expects it
+        print(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}.", file=sys.stderr)
+        return DataError.exit_code
     return 0

@@ -206,9 +206,14 @@ class CheckpointConfig:
     verify: Verification = "full"
     """How much of the checkpoint that a run resumes from is compared with its checksums: full: every array; sample: one in eight,
     chosen at random; never: none. One that is damaged is set aside, and the one before it is used."""
+    retry_seconds: float = 600.0
+    """Seconds for which the checkpoint of the last step, or of a requested stop, is tried again where the storage fails, before
+    the run gives it up. Earlier in the run, training goes on meanwhile."""
 
     def __post_init__(self):
         _check_choices(self, "checkpoint")
+        _require(0 <= self.retry_seconds < float("inf"),
+                 f"checkpoint.retry_seconds must be at least 0, got {self.retry_seconds}.")
         _require(self.every > 0 and self.keep > 0 and self.keep_every >= 0,
                  "checkpoint.every and checkpoint.keep must be positive and checkpoint.keep_every at least 0, got "
                  f"{self.every}, {self.keep} and {self.keep_every}.")

@@ -6,20 +6,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from llama_jax.errors import DataError
+from llama_jax.errors import DataError, StorageError
+from llama_jax.files.storage import reason_of
 from llama_jax.interruption import removed_when_stopped
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` and its parents where they are missing; raises DataError if that fails."""
+    """Make `folder` and its parents where they are missing; raises StorageError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"cannot make the folder {folder}: {error.strerror}; name another.") from None
+        raise StorageError(f"cannot make the folder {folder}: {reason_of(error)}; name another.", reason_of(error)) from None
 
 
 def check_writable(file: Path) -> None:
-    """Make the folder of an output file and try to write there; raises DataError if that fails.
+    """Make the folder of an output file and try to write there; raises DataError or StorageError if that fails.
 
     Call it before work whose result takes hours, so that a wrong path fails at once.
     """
@@ -32,7 +33,7 @@ def check_writable(file: Path) -> None:
             temporary.touch()
             temporary.unlink()
         except OSError as error:
-            raise DataError(f"cannot write {file}: {error.strerror}; name another.") from None
+            raise StorageError(f"cannot write {file}: {reason_of(error)}; name another.", reason_of(error)) from None
 
 
 def write_atomic(file: Path, data: bytes) -> None:
@@ -46,14 +47,14 @@ def atomic_stream(file: Path) -> Iterator[BinaryIO]:
     """A binary stream whose content replaces `file` when the block ends; after an error, `file` is what it was before.
 
     The content is written to a temporary file beside it, synced to disk, and renamed. A pipe or a device cannot be replaced and
-    is written to directly. Raises DataError where nothing can be written.
+    is written to directly. Raises StorageError where that fails.
     """
     if _is_special(file):
         try:
             with open(file, "wb") as stream:
                 yield stream
         except OSError as error:
-            raise DataError(f"cannot write {file}: {error.strerror or error}.") from None
+            raise StorageError(f"cannot write {file}: {reason_of(error)}.", reason_of(error)) from None
         return
     temporary = _temporary_name(file)
     try:
@@ -67,7 +68,7 @@ def atomic_stream(file: Path) -> Iterator[BinaryIO]:
             temporary.unlink()
         if not isinstance(error, OSError):
             raise
-        raise DataError(f"cannot write {file}: {error.strerror or error}.") from None
+        raise StorageError(f"cannot write {file}: {reason_of(error)}.", reason_of(error)) from None
 
 
 def _is_special(file: Path) -> bool:

@@ -3,19 +3,22 @@
 import errno
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 from jax.experimental import multihost_utils
 
 from llama_jax.config import CheckpointConfig, Config, Verification, config_from_dict, to_dict
-from llama_jax.errors import ConfigError, DamagedError, DataError, LlamaError
-from llama_jax.formats.quiet_reads import quiet_reads
+from llama_jax.errors import ConfigError, DamagedError, DataError, LlamaError, StorageError
+from llama_jax.files.storage import STORAGE_ERRORS, reason_of
+from llama_jax.formats.quiet_reads import quiet_reads, quiet_saves
 from llama_jax.formats.sums import SUMS_ITEM, CheckpointSums, named_arrays, sums_of
 
 LOG = logging.getLogger(__name__)
@@ -37,6 +40,9 @@ class Checkpoints:
     def __init__(self, folder: Path, config: CheckpointConfig | None = None, *, verify: Verification = "full"):
         self.folder = folder
         self.verify = config.verify if config else verify
+        self._begun, self._num_arrays = 0, 0  # of the save under way
+        if config:
+            quiet_saves()
         with _orbax_warnings_off():  # it warns of read_only
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=config.keep if config else None,
@@ -44,6 +50,9 @@ class Checkpoints:
                 create=config is not None,
                 read_only=config is None,
                 enable_async_checkpointing=config is not None,
+                # else a folder that cannot be made shows after five minutes
+                async_options=ocp.AsyncOptions(create_directories_asynchronously=False,
+                                               post_finalization_callback=self._require_whole if config else None),
             )
             self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
@@ -66,7 +75,42 @@ class Checkpoints:
         # as a whole
         values |= {SUMS_ITEM: sums_of(step, state, items=values).to_json()}
         items = {name: ocp.args.JsonSave(value) for name, value in values.items()}
+        self._begun, self._num_arrays = step, len(jax.tree.leaves(state))
         self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), **items))
+
+    def _require_whole(self) -> None:
+        """Raise StorageError unless all arrays of the save under way are there; called before the step gets its name.
+
+        orbax takes a folder that cannot be listed for an empty one, and would finish a checkpoint without arrays.
+        """
+        folder = self.folder / f"{self._begun}.orbax-checkpoint-tmp"
+        folder = (folder if folder.exists() else self.folder / str(self._begun)) / "state"
+        keys = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"{folder.absolute().as_uri()}/"}).result().list().result()
+        found = sum(key.endswith(b"/.zarray") for key in keys)
+        if found != self._num_arrays:
+            reason = f"{found} of {self._num_arrays} arrays were written"
+            raise StorageError(f"{folder}: {reason}.", reason)
+
+    def is_saving(self) -> bool:
+        """Whether the save that was begun last is under way."""
+        return self._manager.is_saving_in_progress()
+
+    def finish_saving(self) -> Exception | None:
+        """Wait until the save under way is finished; returns what made it fail, or None."""
+        try:
+            self._manager.wait_until_finished()
+        except jax.errors.JaxRuntimeError:
+            raise
+        except STORAGE_ERRORS as error:
+            with suppress(OSError):
+                self._manager.reload()  # orbax forgets the steps that it was going to remove
+            return error
+        return None
+
+    def remove_unfinished(self) -> None:
+        """Remove what saves that failed or were killed have left; none may be under way."""
+        for folder in self.folder.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def progress(self, step: int) -> dict[str, Any]:
         """The `progress` saved with a step; empty where an earlier version or `convert` wrote the checkpoint."""
@@ -162,13 +206,15 @@ class Checkpoints:
         self._manager.reload()
         return target
 
-    def wait(self) -> None:
-        """Wait until what was begun to be saved is on the disk."""
-        self._manager.wait_until_finished()
-
     def close(self) -> None:
-        """Wait until everything is saved."""
-        self._manager.close()
+        """Wait until everything is saved; raises StorageError where that fails."""
+        try:
+            self._manager.close()
+        except jax.errors.JaxRuntimeError:
+            raise
+        except STORAGE_ERRORS as error:
+            raise StorageError(f"a checkpoint in {self.folder} could not be saved ({reason_of(error)}).",
+                               reason_of(error)) from None
 
 
 def _as_stored(abstract: Any, sums: CheckpointSums) -> Any:

@@ -3,14 +3,16 @@
 import glob
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from llama_jax.errors import ConfigError, DataError
+from llama_jax.errors import ConfigError, DataError, StorageError
 from llama_jax.files.lock import only_writer
+from llama_jax.files.storage import STORAGE_ERRORS, reason_of
 from llama_jax.interruption import removed_when_stopped
 
 
@@ -42,11 +44,20 @@ def _written_folder(target: Path, place: Path, *, needed: int) -> Iterator[Path]
             yield folder
             _fsync_files(folder)
             folder.rename(place)
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:  # tensorstore raises the last two
-        reason = (error.strerror if isinstance(error, OSError) else str(error).splitlines()[0][:300]) or type(error).__name__
-        raise DataError(f"cannot write {target}: {reason}; nothing of it stays.") from error
+    except (*STORAGE_ERRORS, SafetensorError) as error:
+        reason = reason_of(error)
+        raise StorageError(f"cannot write {target}: {reason}; nothing of it stays.", reason) from error
     finally:
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, where threads of tensorstore may still be writing for a moment after one of them has failed."""
+    for _ in range(50):
         shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
 
 
 def _is_empty_folder(path: Path) -> bool:

@@ -1,10 +1,11 @@
-"""A read by orbax that fails leaves others unfinished, whose tracebacks would follow the one sentence; here they are left out."""
+"""A read or save by orbax that fails leaves others unfinished, whose tracebacks would follow the one sentence; not here."""
 
 import gc
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 _CLOSED_LOOP = "Event loop is closed"
@@ -25,6 +26,17 @@ def quiet_reads() -> Iterator[None]:
     else:
         sys.excepthook, sys.unraisablehook = hooks
         logging.getLogger("asyncio").removeFilter(_is_no_lost_task)
+
+
+@cache
+def quiet_saves() -> None:
+    """From now on, leave out what orbax and tensorstore print of a save that fails: whoever asks how it went is told."""
+    logging.getLogger("absl").addFilter(_is_no_orbax_trace)
+    sys.excepthook, sys.unraisablehook = _without_closed_loop(sys.excepthook), _without_readers(sys.unraisablehook)
+
+
+def _is_no_orbax_trace(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and "orbax" in record.pathname)
 
 
 def _without_closed_loop(hook: Any) -> Any:

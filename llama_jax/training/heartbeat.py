@@ -110,9 +110,10 @@ class Heartbeat:
                 faulthandler.dump_traceback_later(self._hang_seconds + 60, exit=True)
             else:
                 faulthandler.cancel_dump_traceback_later()
-        if self._saving and self._saving[0].exists():
-            self._longest_save = max(self._longest_save, time.monotonic() - self._saving[1])
-            self._saving = None
+        with suppress(OSError):
+            if self._saving and self._saving[0].exists():
+                self._longest_save = max(self._longest_save, time.monotonic() - self._saving[1])
+                self._saving = None
         set_aside(2 * self._longest_step + 1.5 * self._longest_save + 1.0)
 
     def _write_file(self) -> None:

@@ -27,7 +27,7 @@ from llama_jax.training.metrics_file import METRICS_FILE, holds_evaluation
 from llama_jax.training.profiling import StepProfiler
 from llama_jax.training.run import Evaluator, TrainingRun, open_training_run
 from llama_jax.training.run_dir import DATA_POSITION, EVALUATION_DUE
-from llama_jax.training.samples import write_samples
+from llama_jax.training.samples import SAMPLES_FILE, make_samples, write_samples
 from llama_jax.training.step import Params, TrainState
 from llama_jax.training.step_log import StepLog
 from llama_jax.training.stopping import agreed_stop, catch_stop_signals
@@ -48,6 +48,7 @@ def fit(config: Config, workdir: Path, *, evaluators: Iterable[Evaluator] = ()) 
     Raises:
         ConfigError, DataError: what `open_training_run` finds wrong, before anything is compiled.
         DivergedError: the loss or the gradient norm of a step is not finite.
+        StorageError: the last checkpoint, or another output, could not be written.
     """
     with open_training_run(config, workdir, evaluators=evaluators) as run:
         try:
@@ -55,8 +56,9 @@ def fit(config: Config, workdir: Path, *, evaluators: Iterable[Evaluator] = ()) 
             run.heartbeat.enter("ending")
             if int(state.step) == run.last_step:
                 _write_end(run)
-                with acting_when_stopped(partial(_finish_save, run, step=run.last_step)):
+                with acting_when_stopped(partial(_say_saved, run, step=run.last_step)):
                     _write_samples(run, state.params)
+            run.writers.require_all_written()
             return state
         except jax.errors.JaxRuntimeError as error:
             if jax.process_count() == 1:
@@ -111,13 +113,14 @@ def _train(run: TrainingRun, state: TrainState) -> TrainState:
             if _due_evaluators(run, step):
                 with log.pause(step):
                     _pause_to_evaluate(run, state, step=step, meter=meter)
-            stop = agreed_stop(stop_signals, step, ask_others=run.is_due(step, config.training.log_every))
-            if stop or run.is_due(step, config.checkpoint.every):
+            ask_others = run.is_due(step, config.training.log_every)
+            stop = agreed_stop(stop_signals, step, ask_others=ask_others)
+            if stop or run.is_due(step, config.checkpoint.every) or run.saver.is_due(ask_others=ask_others):
                 with log.pause(step):
-                    _save_checkpoint(run, state, step=step, meter=meter)
+                    for_good = bool(stop) or step == run.last_step
+                    _save_checkpoint(run, state, step=step, meter=meter, for_good=for_good)
             if stop:
-                run.heartbeat.enter("saving")
-                run.writers.write_text(f"{stop}: {_finish_save(run, stop, step=step)}")
+                run.writers.write_text(f"{stop}: {_say_saved(run, stop, step=step)}")
                 break
     return state
 
@@ -150,8 +153,8 @@ def _pause_to_evaluate(run: TrainingRun, state: TrainState, *, step: int, meter:
     """Call the evaluators that are due after `step`; a stop request meanwhile saves the step, and the next session calls them."""
 
     def save(name: str) -> str:
-        _save_checkpoint(run, state, step=step, meter=meter, evaluation_due=True)
-        return _finish_save(run, name, step=step)
+        _save_checkpoint(run, state, step=step, meter=meter, for_good=True, evaluation_due=True)
+        return _say_saved(run, name, step=step)
 
     with run.heartbeat.phase("evaluating"), acting_when_stopped(save):
         _evaluate(run, step, params=state.params, evaluators=_due_evaluators(run, step))
@@ -181,20 +184,22 @@ def _write_end(run: TrainingRun) -> None:
                                "from here")
 
 
-def _save_checkpoint(run: TrainingRun, state: TrainState, *, step: int, meter: TrainingMeter,
+def _save_checkpoint(run: TrainingRun, state: TrainState, *, step: int, meter: TrainingMeter, for_good: bool = False,
                      evaluation_due: bool = False) -> None:
-    """Begin to save a checkpoint, whose files are written in the background, and plot the loss so far."""
+    """Save a checkpoint after the metrics up to it, and plot the loss so far; `for_good` waits until that has succeeded."""
     progress = meter.progress() | {DATA_POSITION: to_dict(run.data_position(step)), EVALUATION_DUE: evaluation_due}
+    save = run.saver.save_for_good if for_good else run.saver.save
+    run.writers.flush()
     with run.heartbeat.phase("saving"):
         run.heartbeat.begin_to_save(run.checkpoints.folder / str(step), _bytes_per_process(state))
-        run.checkpoints.save(step, state, config=run.config, progress=progress)
+        save(step, state, progress=progress)
     if run.writers.active:
-        plot_loss(run.workdir, run.config.name)
+        with run.writers.tolerate_failure("loss.png"):
+            plot_loss(run.workdir, run.config.name)
 
 
-def _finish_save(run: TrainingRun, name: str, *, step: int) -> str:
-    """Wait until the checkpoint of `step` is on the disk, because of the stop request `name`; returns what to say of it."""
-    run.checkpoints.wait()
+def _say_saved(run: TrainingRun, name: str, *, step: int) -> str:
+    """What to say at the end because of the stop request `name`, after the checkpoint of `step` was saved for good."""
     run.writers.flush()
     return f"saved step {step}; the same command goes on from here"
 
@@ -209,6 +214,8 @@ def _write_samples(run: TrainingRun, params: Params) -> None:
     training = run.config.training
     if not training.sample_tokens or not run.writers.active or jax.process_count() > 1:
         return
-    texts = write_samples(run.workdir, run.program.model, params=params, tokenizer=run.corpus.tokenizer, config=training)
+    texts = make_samples(run.program.model, params, tokenizer=run.corpus.tokenizer, config=training)
     for text in texts:
         run.writers.write_text(f"--- a sample ---\n{text}")
+    with run.writers.tolerate_failure(SAMPLES_FILE):
+        write_samples(run.workdir, texts)

@@ -1,5 +1,6 @@
 """The plot loss.png: training and held-out loss against the number of training tokens, like Figure 1 of the paper."""
 
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from llama_jax.files.atomic import write_atomic
 from llama_jax.training.metrics_file import METRICS_FILE, read_metrics
 
 
 def plot_loss(workdir: Path, title: str) -> None:
-    """Write loss.png from metrics.jsonl, with one curve for training and one per held-out source."""
+    """Write loss.png from metrics.jsonl, with one curve for training and one per held-out source; may raise StorageError."""
     lines = read_metrics(workdir / METRICS_FILE)
     train = _points(lines, "loss")
     if not train:
@@ -33,8 +35,10 @@ def plot_loss(workdir: Path, title: str) -> None:
     axes.set(xlabel=f"{unit} tokens".strip(), ylabel="loss (nats per token)", title=_escaped(title))
     axes.grid(alpha=0.3)
     figure.tight_layout()
-    figure.savefig(workdir / "loss.png")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
     plt.close(figure)
+    write_atomic(workdir / "loss.png", picture.getvalue())
 
 
 def unit_of_tokens(tokens: float) -> tuple[float, str]:

@@ -4,9 +4,10 @@ import json
 import logging
 import math
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from llama_jax.errors import DataError
+from llama_jax.files.appended import AppendedFile
 from llama_jax.files.atomic import write_atomic
 from llama_jax.files.encoding import is_unicode
 
@@ -35,7 +36,7 @@ def _finite_or_none(value: Any) -> Any:
     return value
 
 
-def open_metrics(file: Path, last_step: int) -> TextIO:
+def open_metrics(file: Path, last_step: int) -> AppendedFile:
     """Open metrics.jsonl for appending, after removing the lines of steps after `last_step` that a killed session left.
 
     Lines that are damaged are moved to DAMAGED_METRICS beside it, and the log says so; those around them stay.
@@ -46,9 +47,10 @@ def open_metrics(file: Path, last_step: int) -> TextIO:
         before = aside.read_bytes() if aside.exists() else b""
         write_atomic(aside, before + b"".join(line + b"\n" for line in damaged))
         LOG.warning("%s: %d damaged line(s) are set aside in %s.", file, len(damaged), aside.name)
-    kept = [line for line in lines if line["step"] <= last_step]
-    write_atomic(file, "".join(map(metrics_line, kept)).encode())
-    return file.open("a")
+    kept = "".join(metrics_line(line) for line in lines if line["step"] <= last_step).encode()
+    if not file.exists() or file.read_bytes() != kept:
+        write_atomic(file, kept)
+    return AppendedFile(file)
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:

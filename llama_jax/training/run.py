@@ -22,6 +22,7 @@ from llama_jax.parallel.distributed import is_first_process
 from llama_jax.parallel.mesh import make_mesh
 from llama_jax.parallel.xla_flags import describe_xla_flags
 from llama_jax.tokenizer.base import Tokenizer
+from llama_jax.training.checkpoint_saver import CheckpointSaver
 from llama_jax.training.compiled import Program, build
 from llama_jax.training.heartbeat import Heartbeat
 from llama_jax.training.init_from import open_initial_weights, required_tokenizer
@@ -50,6 +51,8 @@ class TrainingRun(NamedTuple):
     initial_weights: WeightSource | None
     """Weights that training starts with; None where it starts from the seed or resumes."""
     checkpoints: Checkpoints
+    saver: CheckpointSaver
+    """What saves them while the run trains."""
     resume_step: int
     """Steps that earlier sessions of the run have done."""
     restored: list[TrainState]
@@ -121,8 +124,9 @@ def _opened_run(config: Config, workdir: Path, *, evaluators: Iterable[Evaluator
         peak_flops, peak_source = total_peak_flops(config)
         run = TrainingRun(
             config=config, workdir=workdir, mesh=mesh, program=program, corpus=corpus, mixture=mixture, initial_weights=weights,
-            checkpoints=checkpoints, resume_step=resume_step, restored=[state] if resume_step else [], writers=writers,
-            heartbeat=heartbeat, evaluators=tuple(evaluators), peak_flops=peak_flops,
+            checkpoints=checkpoints, saver=CheckpointSaver(checkpoints, config, report=writers.write_text),
+            resume_step=resume_step, restored=[state] if resume_step else [], writers=writers, heartbeat=heartbeat,
+            evaluators=tuple(evaluators), peak_flops=peak_flops,
         )
         with closing(writers), jax.set_mesh(mesh):
             for line in [*notes, *_describe_run(run, peak_source)]:

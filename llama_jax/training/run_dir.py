@@ -63,8 +63,10 @@ def open_run_dir(
 
 def write_run_config(config: Config, workdir: Path) -> None:
     """Write config.json into the run directory; a resumed run does so only after everything in the config has been checked."""
-    if jax.process_index() == 0:
-        write_atomic(workdir / RUN_CONFIG, (json.dumps(to_dict(config), indent=1) + "\n").encode())
+    content = (json.dumps(to_dict(config), indent=1) + "\n").encode()
+    file = workdir / RUN_CONFIG
+    if jax.process_index() == 0 and not (file.exists() and file.read_bytes() == content):
+        write_atomic(file, content)
 
 
 def restore_data_position(checkpoints: Checkpoints, step: int, *, workdir: Path, tokenizer: Tokenizer | None) -> DataPosition:

@@ -3,14 +3,17 @@
 import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from tensorboardX import SummaryWriter
 
+from llama_jax.errors import StorageError
+from llama_jax.files.storage import flush_stdout
 from llama_jax.terminal import clock, compact
+from llama_jax.training.event_file import EventFile
 from llama_jax.training.metrics_file import METRICS_FILE, metrics_line, open_metrics
 
 
@@ -49,6 +52,8 @@ _DROPPED_FIRST = ("ppl", "bpb", "mfu", "lr", "grad")
 class MetricWriters:
     """Writes a run's metrics to all its outputs, and lines of text to the terminal.
 
+    Where the storage takes no more, training goes on: lines of metrics wait in memory, and `failures` says what is not written.
+
     Args:
         workdir: the run directory.
         num_steps: steps of the whole run.
@@ -58,6 +63,8 @@ class MetricWriters:
 
     def __init__(self, workdir: Path, num_steps: int, *, start: int, active: bool = True):
         self.active, self.num_steps = active, num_steps
+        self.failures: dict[str, str] = {}
+        """Outputs that could not be written when it was last tried, and why, by the name of the file or folder."""
         self._console = Console(quiet=not active, highlight=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=None), TextColumn("{task.fields[loss]}"),
@@ -67,12 +74,13 @@ class MetricWriters:
         self._task = self._bar.add_task("train", total=num_steps, completed=start, loss="", left="")
         if active:
             self._file = open_metrics(workdir / METRICS_FILE, start)
-            self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+            self._events = EventFile(workdir / "tensorboard", purge_step=start + 1)
             self._bar.start()
 
     def write_text(self, line: str) -> None:
-        """Print one line in the terminal."""
-        self._console.print(line, markup=False)
+        """Print one line in the terminal; a log on a full disk loses it, or gets it with the next one."""
+        with suppress(OSError):
+            self._console.print(line, markup=False)
 
     def write_metrics(self, step: int, values: dict[str, Any]) -> None:
         """Write numbers measured after `step` to every output.
@@ -81,12 +89,50 @@ class MetricWriters:
         """
         if not self.active:
             return
-        self._file.write(metrics_line({"step": step} | values))
-        self._file.flush()
-        for name, value in values.items():
-            if isinstance(value, int | float) and math.isfinite(value):
-                self._events.add_scalar(name, value, step)
+        self._file.append(metrics_line({"step": step} | values).encode())
+        self._events.add(step, {name: value for name, value in values.items()
+                                if isinstance(value, int | float) and math.isfinite(value)})
+        self._note_failures()
         self._print_metrics(step, values)
+
+    def flush(self) -> None:
+        """Wait until all metrics are on disk, where that is possible, so that no saved step lacks them."""
+        if self.active:
+            self._file.flush(durable=True)
+            self._events.flush(durable=True)
+            self._note_failures()
+
+    @contextmanager
+    def tolerate_failure(self, name: str) -> Iterator[None]:
+        """Go on where the block cannot write the output `name`; the log says so, and `failures` until a later try succeeds."""
+        try:
+            yield
+        except StorageError as error:
+            self._note(name, error.reason)
+        else:
+            self._note(name, "")
+
+    def require_all_written(self) -> None:
+        """Raise StorageError where an output could not be written, at the end of a session."""
+        self.flush()
+        if self.failures:
+            raise StorageError("the checkpoint is saved, but not everything beside it: "
+                               + "; ".join(f"{name} could not be written ({reason})" for name, reason in self.failures.items())
+                               + ".", "; ".join(self.failures.values()))
+
+    def _note_failures(self) -> None:
+        self._note(METRICS_FILE, self._file.failure)
+        self._note("tensorboard", self._events.failure)
+
+    def _note(self, name: str, reason: str) -> None:
+        """Record whether an output could be written, and say so where that has changed."""
+        if reason and name not in self.failures:
+            self.write_text(f"{name} cannot be written ({reason}); training goes on, and it is tried again")
+        if not reason and name in self.failures:
+            self.write_text(f"{name} is written again, and nothing of it is lost")
+        self.failures.pop(name, None)
+        if reason:
+            self.failures[name] = reason
 
     def _print_metrics(self, step: int, values: dict[str, Any]) -> None:
         """Show the numbers in the terminal: beside the progress bar, and in lines."""
@@ -103,18 +149,13 @@ class MetricWriters:
         """Columns that a line may take: the terminal's; None (any number) in a file or a pipe, unless COLUMNS is set."""
         return self._console.width if self._console.is_terminal or "COLUMNS" in os.environ else None
 
-    def flush(self) -> None:
-        """Bring what was written to the files, for a process that ends without closing them."""
-        if self.active:
-            self._events.flush()
-            self._file.flush()
-
     def close(self) -> None:
         """Finish the progress bar and the files."""
         if self.active:
-            self._bar.stop()
-            self._events.close()
-            self._file.close()
+            with suppress(OSError):
+                self._bar.stop()
+            self.flush()
+            flush_stdout()
 
 
 def _terminal_lines(values: dict[str, Any]) -> Iterator[list[str]]:
