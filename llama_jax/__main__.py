@@ -12,6 +12,7 @@ if __name__ == "__main__":
     watch_stop_signals()  # before the imports that take longer
 
 from llama_jax.cli import data_options, options
+from llama_jax.cli.buckets import local_options
 from llama_jax.cli.clean_options import CleanOptions
 from llama_jax.cli.parsing import parse_ablate, parse_front, parse_options, parse_plan, parse_train
 from llama_jax.errors import StorageError, exit_code_of
@@ -81,7 +82,8 @@ def run_command(name: str, arguments: list[str], *, prog: str) -> int:
         asked = parse(arguments, prog=prog)
         end_when_stopped(command.interrupted, code=getattr(asked, "stop_exit_code", None))
         module, function = command.worker.split(".")
-        getattr(import_module(f"llama_jax.cli.{module}"), function)(asked)
+        with local_options(asked) as local:
+            getattr(import_module(f"llama_jax.cli.{module}"), function)(local)
         if reason := flush_stdout():
             raise StorageError(f"cannot write to the standard output: {reason}.", reason)
 

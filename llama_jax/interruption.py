@@ -28,6 +28,7 @@ _SECONDS_TO_FLUSH = 1.0
 """Seconds that printed lines may take to reach a reader that is slow."""
 
 _unfinished: set[Path] = set()
+_last_actions: list[Callable[[], None]] = []
 _watch: "_Watch | None" = None
 
 
@@ -187,8 +188,23 @@ def removed_when_stopped(path: Path) -> Iterator[None]:
         _unfinished.discard(path)
 
 
+@contextmanager
+def done_before_end(action: Callable[[], None]) -> Iterator[None]:
+    """Call `action` before the process is ended by a stop request while the block runs; an error that it raises is printed."""
+    _last_actions.append(action)
+    try:
+        yield
+    finally:
+        _last_actions.remove(action)
+
+
 def _end(sentence: str, code: int) -> None:
     """Print a sentence and end the process, without unwinding what it does."""
+    for action in [*_last_actions]:
+        try:
+            action()
+        except Exception as error:
+            sentence, code = f"{sentence}\nerror: {(str(error) or type(error).__name__).splitlines()[0]}", 1
     for path in [*_unfinished]:
         with suppress(OSError):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

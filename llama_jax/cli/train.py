@@ -1,7 +1,7 @@
 """`llama_jax train` and train.py at work."""
 
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,13 @@ def run_train(asked: TrainOptions) -> None:
     end_when_stopped("the same command resumes", code=asked.stop_exit_code)
 
     from llama_jax.files.lock import only_writer
-    from llama_jax.parallel.distributed import announces_preemption, is_first_process, join_processes
+    from llama_jax.files.remote import is_remote, mirrored_run
+    from llama_jax.parallel.distributed import (
+        announces_preemption,
+        is_first_process,
+        is_one_of_several,
+        join_processes,
+    )
     from llama_jax.parallel.xla_flags import set_xla_flags
 
     set_xla_flags()  # XLA reads them when jax starts
@@ -33,9 +39,15 @@ def run_train(asked: TrainOptions) -> None:
         noted_stops(forward=True)  # one process does not end alone
     else:
         catch_signals_again()
-    workdir = run_directory(asked)
-    # locked before the devices are taken, which a second process on this host could not have
-    with only_writer(workdir, option="--workdir") if is_first_process() else nullcontext():
+    if is_remote(asked.workdir) and is_one_of_several():
+        raise ConfigError(f"runs of several processes need one folder that all of them see, and {asked.workdir} has a copy on "
+                          "each machine; mount the bucket and name the folder (docs/RUNNING.md).")
+    with ExitStack() as opened:
+        workdir = run_directory(asked)
+        if is_remote(asked.workdir):
+            workdir = opened.enter_context(mirrored_run(asked.workdir, retry_seconds=asked.fields.checkpoint.retry_seconds))
+        if is_first_process():  # locked before the devices are taken, which a second process on this host could not have
+            opened.enter_context(only_writer(workdir, option="--workdir"))
         state = _train(asked, workdir)
     if noted_stops() and int(state.step) < asked.fields.training.num_steps:
         sys.exit(asked.stop_exit_code)

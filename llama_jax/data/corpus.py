@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_jax.config import DataConfig
-from llama_jax.data.manifest import MANIFEST_FILE, PREPARE_PROGRESS
+from llama_jax.data.manifest import MANIFEST_FILE, PREPARE_PROGRESS, verify_shards
 from llama_jax.data.mixture import Mixture
 from llama_jax.data.position import DataPosition
 from llama_jax.data.raw_source import RawSource, name_sources
 from llama_jax.data.windows import TokenSource
 from llama_jax.errors import ConfigError, DataError
+from llama_jax.files.remote import fetched
 from llama_jax.tokenizer.base import Tokenizer
 from llama_jax.tokenizer.load import holds_tokenizer, load_tokenizer
 from llama_jax.tokenizer.training import train_sentencepiece
@@ -57,11 +58,14 @@ def open_corpus(config: DataConfig, vocab_size: int, *, workdir: Path, given: To
     """
     paths = [path for path, _ in config.shares()]
     separator = config.document_separator
-    raw = {path: RawSource(path, config.heldout_fraction, separator=separator) for path in paths if not _is_prepared(path)}
-    raw_heldout = {path: RawSource(path, 0.0, separator=separator) for path in config.heldout if not _is_prepared(path)}
-    prepared = {path: TokenSource(path, config.sequence_length) for path in (*paths, *config.heldout)
-                if _is_prepared(path)}
-    tokenizer = given or _find_tokenizer(config.tokenizer, prepared, workdir=workdir) or _train_tokenizer(raw, vocab_size)
+    local = {path: fetched(path, check=_verify_prepared) for path in (*paths, *config.heldout)}  # where they lie in a bucket
+    raw = {path: RawSource(local[path], config.heldout_fraction, separator=separator)
+           for path in paths if not _is_prepared(local[path])}
+    raw_heldout = {path: RawSource(local[path], 0.0, separator=separator)
+                   for path in config.heldout if not _is_prepared(local[path])}
+    prepared = {path: TokenSource(place, config.sequence_length) for path, place in local.items() if _is_prepared(place)}
+    tokenizer = (given or _find_tokenizer(config.tokenizer, prepared.values(), workdir=workdir)
+                 or _train_tokenizer(raw, vocab_size))
     ids = min(tokenizer.vocab_size, vocab_size) if padded else vocab_size
     _check_tokenizer(tokenizer, ids, prepared=prepared.values(), workdir=workdir)
     if not holds_tokenizer(workdir):
@@ -114,6 +118,11 @@ def _boundary_notes(tokenizer: Tokenizer, prepared: Iterable[TokenSource]) -> It
                    "again with this tokenizer")
 
 
+def _verify_prepared(folder: Path) -> None:
+    if (folder / MANIFEST_FILE).is_file():
+        verify_shards(folder)
+
+
 def _is_prepared(path: str) -> bool:
     """Whether `path` is a prepared folder; raises DataError if its preparation was not finished."""
     if (Path(path) / PREPARE_PROGRESS).is_file() and not (Path(path) / MANIFEST_FILE).is_file():
@@ -121,11 +130,11 @@ def _is_prepared(path: str) -> bool:
     return (Path(path) / MANIFEST_FILE).is_file()
 
 
-def _find_tokenizer(wanted: str, prepared: Iterable[str], *, workdir: Path) -> Tokenizer | None:
+def _find_tokenizer(wanted: str, prepared: Iterable[TokenSource], *, workdir: Path) -> Tokenizer | None:
     """The tokenizer at the path `wanted` if there is one, else the run's own, else the first one beside prepared shards."""
     if wanted:
-        return load_tokenizer(wanted)
-    places = [workdir, *map(Path, prepared)]
+        return load_tokenizer(fetched(wanted))
+    places = [workdir, *(source.folder for source in prepared)]
     return next((load_tokenizer(place) for place in places if holds_tokenizer(place)), None)
 
 

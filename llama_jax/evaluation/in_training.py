@@ -27,13 +27,14 @@ def evaluators(config: Config, workdir: Path) -> list[Callable[[Any], dict[str, 
     from llama_jax.evaluation.harness import evaluate_tasks
     from llama_jax.evaluation.requests import prepare_tasks
     from llama_jax.evaluation.task import Settings
+    from llama_jax.files.remote import fetched
     from llama_jax.model.decoder import Transformer
     from llama_jax.tokenizer.load import load_tokenizer
 
     if jax.process_count() > 1:
         raise ConfigError("eval.tasks works in runs of one process; evaluate the checkpoints with eval.py.")
     settings = Settings()
-    prepared = prepare_tasks(names, config.eval.data_dir, settings=settings, limit=config.eval.limit)
+    prepared = prepare_tasks(names, fetched(config.eval.data_dir), settings=settings, limit=config.eval.limit)
     # the backend that trains need not know the masks of prefix sharing
     compute = replace(config.compute, attention="auto")
     tokenizer = cache(lambda: load_tokenizer(workdir))  # a new run trains its tokenizer after this point

@@ -104,6 +104,11 @@ def is_first_process() -> bool:
     return global_state.process_id == 0
 
 
+def is_one_of_several() -> bool:
+    """Whether the run has several processes; asks no device."""
+    return (global_state.num_processes or 1) > 1
+
+
 def announces_preemption() -> bool:
     """Whether this run has several processes to which jax announces a SIGTERM that one of them got, so that all stop together."""
     return (global_state.num_processes or 1) > 1 and global_state.preemption_sync_manager is not None

@@ -5,6 +5,7 @@ from pathlib import Path
 from llama_jax.config import Config, ModelConfig
 from llama_jax.config.compare import different_meaning
 from llama_jax.errors import ConfigError
+from llama_jax.files.remote import fetched
 from llama_jax.formats.base import WeightSource, check_vocabulary, tokenizer_of
 from llama_jax.formats.loading import load_params
 from llama_jax.formats.open import open_source
@@ -26,7 +27,7 @@ def open_initial_weights(config: Config, workdir: Path) -> WeightSource | None:
     """
     if not config.init_from or checkpoint_steps(workdir):
         return None
-    source = open_source(config.init_from)
+    source = open_source(fetched(config.init_from))
     check_initial_model(source.config, config.model, folder=config.init_from)
     return source
 
@@ -54,7 +55,7 @@ def required_tokenizer(source: WeightSource, chosen_path: str) -> Tokenizer:
         ConfigError: the two are different tokenizers, or there is none.
     """
     own = tokenizer_of(source)
-    chosen = load_tokenizer(chosen_path) if chosen_path else None
+    chosen = load_tokenizer(fetched(chosen_path)) if chosen_path else None
     if not (own or chosen):
         raise ConfigError(f"{source.folder} holds no tokenizer; set --data.tokenizer to the one its weights were trained with.")
     if own and chosen and own.sha256 != chosen.sha256:

@@ -1,4 +1,4 @@
-"""Commands on storage that takes no more: one sentence, nothing half-written under its final name, and the same command goes on."""
+"""Commands on full storage: one sentence, nothing half-written under its final name, and the same command goes on."""
 
 import errno
 import json
@@ -32,7 +32,8 @@ def texts(tmp_path) -> Path:
     folder = tmp_path / "texts"
     folder.mkdir()
     for name in "ab":
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": page.replace("seven", str(n))}) + "\n" for n in range(40)))
+        lines = [json.dumps({"text": page.replace("seven", str(n))}) + "\n" for n in range(40)]
+        (folder / f"{name}.jsonl").write_text("".join(lines))
     return folder
 
 
@@ -56,7 +57,8 @@ def test_convert(tmp_path, folders, capsys, to):
             error = capsys.readouterr().err
             assert code == 3 or not fault.raised or operation == "mkdir"  # a folder that is there need not be made
             if code:
-                assert code == 3 and "No space left on device" in error and error.count("\n") == 1 and list(tmp_path.iterdir()) == []
+                assert code == 3 and "No space left on device" in error and error.count("\n") == 1
+                assert list(tmp_path.iterdir()) == []
             else:
                 subprocess.run(["rm", "-r", tmp_path / "out"], check=True)
 

@@ -1,6 +1,7 @@
 """Saves that the storage refuses: training goes on, nothing that exists is harmed, and the log says what would be lost."""
 
 import errno
+import os
 import random
 import time
 from pathlib import Path
@@ -208,7 +209,9 @@ def test_injected_faults(tmp_path, capfd):
 
 
 @pytest.mark.slow
-def test_two_hundred_injected_faults(tmp_path, capfd):
-    ends = [inject(tmp_path / str(seed), seed=seed) for seed in range(1_000, 1_200)]
-    assert ends.count("refused after failures") > 20 and ends.count("saved after failures") > 40
+def test_more_injected_faults(tmp_path, capfd):
+    """STORAGE_FAULTS=200 injects 200."""
+    number = int(os.environ.get("STORAGE_FAULTS", "40"))
+    ends = [inject(tmp_path / str(seed), seed=seed) for seed in range(1_000, 1_000 + number)]
+    assert ends.count("refused after failures") > number // 10 and ends.count("saved after failures") > number // 5
     assert "Traceback" not in "".join(capfd.readouterr())
