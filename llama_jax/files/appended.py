@@ -43,3 +43,7 @@ class AppendedFile:
             self.failure = reason_of(error)
         else:
             self._waiting, self._torn_at, self.failure = b"", None, ""
+
+    def close(self) -> None:
+        """Try once more to write what waits."""
+        self.flush()

@@ -75,6 +75,7 @@ class Checkpoints:
         # as a whole
         values |= {SUMS_ITEM: sums_of(step, state, items=values).to_json()}
         items = {name: ocp.args.JsonSave(value) for name, value in values.items()}
+        self._manager.wait_until_finished()  # the save before this one, whose arrays are counted at its end
         self._begun, self._num_arrays = step, len(jax.tree.leaves(state))
         self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), **items))
 

@@ -52,12 +52,12 @@ def _written_folder(target: Path, place: Path, *, needed: int) -> Iterator[Path]
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, where threads of tensorstore may still be writing for a moment after one of them has failed."""
-    for _ in range(50):
-        shutil.rmtree(folder, ignore_errors=True)
+    """Remove a folder; after a failed write, threads of tensorstore may go on for a moment and make it anew."""
+    for _ in range(25):
         if not folder.exists():
             return
-        time.sleep(0.1)
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.2)
 
 
 def _is_empty_folder(path: Path) -> bool:

@@ -4,7 +4,6 @@ import faulthandler
 import json
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -107,7 +106,7 @@ class Heartbeat:
         if write:
             self._write_file()
             if self._phase == TRAINING and self._hang_seconds:  # where code holds Python's lock, no thread of Python can act
-                faulthandler.dump_traceback_later(self._hang_seconds + 60, exit=True)
+                faulthandler.dump_traceback_later(self._hang_seconds + 60, exit=True, file=2)
             else:
                 faulthandler.cancel_dump_traceback_later()
         with suppress(OSError):
@@ -130,7 +129,7 @@ class Heartbeat:
         """Dump the stacks of all threads, and end this process, which a supervisor can start again."""
         self._phase = "hanging"
         self._write_file()
-        faulthandler.dump_traceback(file=sys.stderr.fileno(), all_threads=True)
+        faulthandler.dump_traceback(file=2, all_threads=True)
         name = STACKS_FILE if self._active else f"{STACKS_FILE}.{socket.gethostname()}.{os.getpid()}"
         with suppress(OSError), (self._workdir / name).open("w") as stream:
             faulthandler.dump_traceback(file=stream, all_threads=True)
