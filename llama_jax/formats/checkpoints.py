@@ -3,7 +3,6 @@
 import errno
 import json
 import logging
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import tensorstore
 from jax.experimental import multihost_utils
 
 from llama_jax.config import CheckpointConfig, Config, Verification, config_from_dict, to_dict
@@ -20,6 +18,7 @@ from llama_jax.errors import ConfigError, DamagedError, DataError, LlamaError, S
 from llama_jax.files.storage import STORAGE_ERRORS, reason_of
 from llama_jax.formats.quiet_reads import quiet_reads, quiet_saves
 from llama_jax.formats.sums import SUMS_ITEM, CheckpointSums, named_arrays, sums_of
+from llama_jax.formats.unfinished import require_arrays
 
 LOG = logging.getLogger(__name__)
 
@@ -80,17 +79,7 @@ class Checkpoints:
         self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), **items))
 
     def _require_whole(self) -> None:
-        """Raise StorageError unless all arrays of the save under way are there; called before the step gets its name.
-
-        orbax takes a folder that cannot be listed for an empty one, and would finish a checkpoint without arrays.
-        """
-        folder = self.folder / f"{self._begun}.orbax-checkpoint-tmp"
-        folder = (folder if folder.exists() else self.folder / str(self._begun)) / "state"
-        keys = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"{folder.absolute().as_uri()}/"}).result().list().result()
-        found = sum(key.endswith(b"/.zarray") for key in keys)
-        if found != self._num_arrays:
-            reason = f"{found} of {self._num_arrays} arrays were written"
-            raise StorageError(f"{folder}: {reason}.", reason)
+        require_arrays(self.folder, self._begun, number=self._num_arrays)
 
     def is_saving(self) -> bool:
         """Whether the save that was begun last is under way."""
@@ -107,11 +96,6 @@ class Checkpoints:
                 self._manager.reload()  # orbax forgets the steps that it was going to remove
             return error
         return None
-
-    def remove_unfinished(self) -> None:
-        """Remove what saves that failed or were killed have left; none may be under way."""
-        for folder in self.folder.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(folder, ignore_errors=True)
 
     def progress(self, step: int) -> dict[str, Any]:
         """The `progress` saved with a step; empty where an earlier version or `convert` wrote the checkpoint."""

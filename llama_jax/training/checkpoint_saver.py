@@ -13,6 +13,7 @@ from llama_jax.config import Config
 from llama_jax.errors import StorageError
 from llama_jax.files.storage import STORAGE_ERRORS, check_room, reason_of
 from llama_jax.formats.checkpoints import Checkpoints
+from llama_jax.formats.unfinished import remove_unfinished
 from llama_jax.training.step import TrainState
 
 PATIENCE = 60.0
@@ -83,7 +84,7 @@ class CheckpointSaver:
         refusal = ""
         if jax.process_index() == 0:
             try:
-                self._checkpoints.remove_unfinished()
+                remove_unfinished(self._checkpoints.folder)
                 check_room(self._checkpoints.folder, sum(x.nbytes for x in jax.tree.leaves(state)))
             except (StorageError, OSError) as error:
                 refusal = reason_of(error)
