@@ -34,6 +34,10 @@ def from_dict(cls: type, values: dict[str, Any], *, where: str = "") -> Any:
     for key in values:
         if key not in hints:
             raise ConfigError(f"unknown key {where}{key[:100]}{nearest(key[:100], hints)}")
+    without_default = (dataclasses.MISSING, dataclasses.MISSING)
+    for field in dataclasses.fields(cls):
+        if field.name not in values and (field.default, field.default_factory) == without_default:
+            raise ConfigError(f"{where}{field.name} is missing.")
     return cls(**{key: _convert(hints[key], value, where=f"{where}{key}") for key, value in values.items()})
 
 

@@ -9,7 +9,9 @@ import pytest
 from llama_jax.__main__ import COMMANDS
 from llama_jax.cli.parsing import apply_overrides, parse_options
 from llama_jax.config import Config, ModelConfig, RopeScaling, to_dict
+from llama_jax.config.fields import from_dict
 from llama_jax.config.file import config_from_dict
+from llama_jax.config.study import Study
 from llama_jax.errors import ConfigError
 
 
@@ -46,6 +48,11 @@ def test_every_field_has_bounds(name, kind):
     for text in ("1e999", "nan") if kind is float else ("99999999999999999999", "-99999999999999999999"):
         with pytest.raises(ConfigError, match=name.rpartition(".")[2]):
             apply_overrides(Config(), [f"--{name}", text])
+
+
+def test_a_field_without_a_default_that_is_missing_is_named():
+    with pytest.raises(ConfigError, match=r"arms\[0\].name is missing"):
+        from_dict(Study, {"arms": [{"config": {}}]})
 
 
 def test_there_are_fields():

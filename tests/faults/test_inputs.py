@@ -15,8 +15,8 @@ from llama_jax.formats.torchfile import TorchFile
 from tests.faults.inputs import FINE, run_cases
 from tests.faults.targets import TARGETS
 
-LATE = {"manifest", "shards", "metrics", "run"}
-"""Kinds whose reading is being mended elsewhere."""
+LATE = {"run"}
+"""Kinds whose cases take seconds each: the long runs alone have them."""
 QUICK = [kind for kind in TARGETS if kind not in LATE]
 ONCE_FAILED = [tuple(line.split()) for line in Path(__file__).with_name("once_failed.txt").read_text().splitlines()]
 """(kind, number) of cases that ended in a traceback, a crash, a hang or in too much memory before they were mended."""
