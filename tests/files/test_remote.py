@@ -209,7 +209,7 @@ def test_the_extra_is_named(monkeypatch):
 
 @pytest.fixture(scope="module")
 def s3_server(tmp_path_factory) -> dict[str, str]:
-    """The environment in which s3:// is a server of moto's on this machine, with the bucket `b`."""
+    """The environment in which s3:// is a server of moto's on this machine, with the bucket `shelf`."""
     pytest.importorskip("moto")
     pytest.importorskip("s3fs")
     with socket.socket() as free:
@@ -220,27 +220,29 @@ def s3_server(tmp_path_factory) -> dict[str, str]:
         "AWS_DEFAULT_REGION": "us-east-1", "JAX_PLATFORMS": "cpu"}
     log = (tmp_path_factory.mktemp("s3") / "log").open("w")
     server = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
-    make = "import fsspec; fsspec.filesystem('s3').mkdir('b')"
-    for _ in range(60):
+    make = "import fsspec; fsspec.filesystem('s3').mkdir('shelf')"
+    for _ in range(20):
         time.sleep(0.5)
-        if subprocess.run([sys.executable, "-c", make], env=environment, capture_output=True).returncode == 0:
+        made = subprocess.run([sys.executable, "-c", make], env=environment, capture_output=True, text=True)
+        if made.returncode == 0:
             break
+    assert made.returncode == 0, made.stderr
     yield environment
     server.terminate()
     server.wait()
     log.close()
 
 
-def run(environment: dict, scratch: Path, *command, killed_after: int = 0) -> subprocess.CompletedProcess:
-    """Run a command with an S3 server; kill it once it has uploaded the checkpoint `killed_after`."""
+def run(environment: dict, scratch: Path, *command, killed: bool = False) -> subprocess.CompletedProcess:
+    """Run a command with an S3 server; `killed`: once it has uploaded a checkpoint."""
     environment = environment | {remote.SCRATCH_VARIABLE: str(scratch)}
     process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=environment, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    if killed_after:
+    if killed:
         filesystem = fsspec.filesystem("s3", endpoint_url=environment["AWS_ENDPOINT_URL"], key="x", secret="x",
                                        use_listings_cache=False, skip_instance_cache=True)
         while process.poll() is None:
-            if filesystem.exists(f"b/run/checkpoints/{killed_after}/_CHECKPOINT_METADATA"):
+            if filesystem.glob("shelf/run/checkpoints/*/_CHECKPOINT_METADATA"):
                 process.kill()
             time.sleep(0.05)
     out, err = process.communicate(timeout=300)
@@ -250,31 +252,31 @@ def run(environment: dict, scratch: Path, *command, killed_after: int = 0) -> su
 @pytest.mark.slow
 def test_a_run_in_a_bucket_goes_on_bit_for_bit_on_another_machine(tmp_path, s3_server):
     """Data prepared into the bucket, trained from there; killed, resumed with an empty copy, and evaluated by its address."""
-    config = to_dict(small_config(tmp_path, num_steps=400, heldout_every=0))
-    config["eval"]["every"] = 0
+    config = to_dict(small_config(tmp_path, num_steps=1_200, heldout_every=0))
+    config["eval"]["every"], config["checkpoint"]["every"] = 0, 50
     train_sentencepiece([(tmp_path / "colours.jsonl").read_text()], 288).save(tmp_path / "tokenizer")
     for name in ("colours", "numbers"):
         done = run(s3_server, tmp_path / "first", "-m", "llama_jax", "prepare", "--input", tmp_path / f"{name}.jsonl",
-                   "--tokenizer", tmp_path / "tokenizer", "--output", f"s3://b/data/{name}", "--workers", 1)
-        assert done.returncode == 0 and f"is uploaded to s3://b/data/{name}" in done.stderr, done.stderr
-    config["data"] |= {"sources": ["s3://b/data/colours=0.7", "s3://b/data/numbers=0.3"], "heldout_fraction": 0}
+                   "--tokenizer", tmp_path / "tokenizer", "--output", f"s3://shelf/data/{name}", "--workers", 1)
+        assert done.returncode == 0 and f"is uploaded to s3://shelf/data/{name}" in done.stderr, done.stderr
+    config["data"] |= {"sources": ["s3://shelf/data/colours=0.7", "s3://shelf/data/numbers=0.3"], "heldout_fraction": 0}
     (tmp_path / "c.json").write_text(json.dumps(config))
     command = ("train.py", "--config", tmp_path / "c.json")
     whole = run(s3_server, tmp_path / "first", *command, "--workdir", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
-    killed = run(s3_server, tmp_path / "second", *command, "--workdir", "s3://b/run", killed_after=40)
+    killed = run(s3_server, tmp_path / "second", *command, "--workdir", "s3://shelf/run", killed=True)
     assert killed.returncode == -9, killed.stderr
-    resumed = run(s3_server, tmp_path / "third", *command, "--workdir", "s3://b/run")
+    resumed = run(s3_server, tmp_path / "third", *command, "--workdir", "s3://shelf/run")
     assert resumed.returncode == 0 and "resuming" in resumed.stdout, resumed.stderr
-    assert not (tmp_path / "third/s3/b/run/checkpoints/20").exists()
 
     def numbers(folder: Path) -> list[dict]:
         lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
         return [{name: line[name] for name in ("step", "loss", "grad_norm", "sources") if name in line} for line in lines]
 
-    assert numbers(tmp_path / "third/s3/b/run") == numbers(tmp_path / "whole") and numbers(tmp_path / "whole")[-1]["step"] == 400
-    seen = run(s3_server, tmp_path / "fourth", "-m", "llama_jax", "inspect", "--checkpoint", "s3://b/run")
+    wanted = numbers(tmp_path / "whole")
+    assert numbers(tmp_path / "third/s3/shelf/run") == wanted and wanted[-1]["step"] == 1_200
+    seen = run(s3_server, tmp_path / "fourth", "-m", "llama_jax", "inspect", "--checkpoint", "s3://shelf/run")
     assert seen.returncode == 0, seen.stderr
-    copied, wanted = open_source(tmp_path / "fourth/s3/b/run"), open_source(tmp_path / "whole")
-    for tensor in tensors(wanted.config):
-        np.testing.assert_array_equal(copied.read(tensor), wanted.read(tensor))
+    copied, whole = open_source(tmp_path / "fourth/s3/shelf/run"), open_source(tmp_path / "whole")
+    for tensor in tensors(whole.config):
+        np.testing.assert_array_equal(copied.read(tensor), whole.read(tensor))
