@@ -11,21 +11,19 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from llama_jax.cli.load_model import check_devices
+from llama_jax.cli.load_model import check_devices, load_model
 from llama_jax.cli.options import EvaluateOptions
-from llama_jax.config import MeshConfig, to_dict
+from llama_jax.config import to_dict
 from llama_jax.errors import ConfigError
 from llama_jax.evaluation.answers import Answerer, run_and_step
 from llama_jax.evaluation.cache import AnswerCache, read_answers
+from llama_jax.evaluation.fingerprint import FingerprintWhileReading
 from llama_jax.evaluation.harness import TaskProgress, distinct_requests, evaluate_tasks, request_characters
 from llama_jax.evaluation.requests import PreparedTask, prepare_tasks
 from llama_jax.evaluation.results import RESULTS_FILE, TaskResult, earlier_tasks, results_json, write_results
 from llama_jax.evaluation.task import Settings
 from llama_jax.files.lock import only_writer
-from llama_jax.formats.loading import load_source
-from llama_jax.formats.open import open_source
 from llama_jax.model.accounting import parameter_count
-from llama_jax.parallel.malloc import keep_freed_memory
 from llama_jax.report.compare import compare_evaluations
 from llama_jax.report.evaluation import evaluation_tables, write_evaluation_report
 from llama_jax.report.page import print_tables, write_page
@@ -65,17 +63,17 @@ def _evaluate_into(folder: Path, asked: EvaluateOptions, *, jobs: list[PreparedT
     """Evaluate, and write the report into the folder, which this process holds."""
     earlier_tasks(folder, settings)
     read_answers(folder / AnswerCache.FILE)  # damaged lines are told before the model is loaded
-    if jax.default_backend() == "cpu":
-        keep_freed_memory()
-    source = open_source(asked.checkpoint, verify=asked.verify)
-    model, params, tokenizer = load_source(source, MeshConfig(data=-1, tensor=asked.tensor))
-    answerer = Answerer(model, params, tokenizer)
+    weights = FingerprintWhileReading()
+    model, params, tokenizer = load_model(asked.checkpoint, asked.tensor, data=-1, dtype=asked.dtype, verify=asked.verify,
+                                          observe=weights.add)
+    answerer = Answerer(model, params, tokenizer,
+                        weights.fingerprint(model, tokenizer=tokenizer, int8=asked.dtype == "int8"))
     earlier_tasks(folder, settings, fingerprint=answerer.fingerprint)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     cache = AnswerCache(folder, answerer.fingerprint)
     for line in cache.notes:
         console.print(line, markup=False)
-    with jax.set_mesh(params["embedding"].sharding.mesh), _progress(console, jobs) as progress:
+    with jax.set_mesh(params.mesh), _progress(console, jobs) as progress:
         results = evaluate_tasks(jobs, answerer, settings=settings, cache=cache, progress=progress)
     report = results_json(results, settings, model=_model_entry(asked, answerer, name=name))
     report["tasks"] = earlier_tasks(folder, settings, fingerprint=answerer.fingerprint) | report["tasks"]
@@ -138,6 +136,8 @@ def _output_folder(asked: EvaluateOptions) -> Path:
         words.append(asked.protocol)
     if asked.num_fewshot is not None:
         words.append(f"{asked.num_fewshot}shot")
+    if asked.dtype != "stored":
+        words.append(asked.dtype)
     if asked.limit:
         words.append(f"limit{asked.limit}")
     return (Path("evals") if step is None else run / "evals") / "-".join(words)

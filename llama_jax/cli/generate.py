@@ -16,7 +16,7 @@ from llama_jax.files.atomic import check_writable
 from llama_jax.files.jsonl import json_line, read_jsonl, write_jsonl
 from llama_jax.inference.continuation import Generated
 from llama_jax.inference.generate import generate, stream
-from llama_jax.inference.params import DecodingParams, decoding_params
+from llama_jax.inference.params import DecodingParams
 from llama_jax.inference.prompts import encode_prompt
 from llama_jax.inference.sampling import Sampling
 from llama_jax.model.decoder import Transformer
@@ -42,13 +42,11 @@ def run_generate(asked: GenerateOptions) -> None:
     rows = read_jsonl(Path(asked.prompt_file), ("prompt",)) if asked.prompt_file is not None else None
     if asked.output:
         check_writable(Path(asked.output))
-    model, params, tokenizer = load_model(asked.checkpoint, asked.tensor, verify=asked.verify)
+    model, params, tokenizer = load_model(asked.checkpoint, asked.tensor, dtype=asked.dtype, verify=asked.verify)
     if asked.prompt is not None:
         encode_prompt(tokenizer, asked.prompt, config=model.config)  # a mistake is told before anything is compiled
-    with jax.set_mesh(params["embedding"].sharding.mesh):
-        decoding = decoding_params(model, params, int8=asked.quantize == "int8")
-        del params  # the last reference: the weights in their first form are freed
-        generator = _Generator(model, decoding, tokenizer)
+    with jax.set_mesh(params.mesh):
+        generator = _Generator(model, params, tokenizer)
         if rows is not None:
             _continue_file(asked, rows, generator=generator, sampling=sampling)
         elif asked.interactive:

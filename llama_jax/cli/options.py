@@ -27,9 +27,9 @@ TextFiles = Annotated[tuple[str, ...], _told(
     "Files of text, or folders of them: .txt (one document per file), .jsonl, .parquet; each may end in .gz, .zst or .xz too.")]
 TextKey = Annotated[str, _told("Key or column under which a JSON line or a Parquet row holds its text.")]
 TokenizerPath = Annotated[str, _told("Folder or file of a tokenizer: SentencePiece, tiktoken or tokenizer.json.")]
-WeightPrecision = Annotated[Literal["none", "int8"], _told(
-    "int8 keeps the weights as 8-bit integers, scaled per output channel: less memory is read per token, and the logits change "
-    "slightly.")]
+WeightDtype = Annotated[Literal["stored", "float32", "bfloat16", "int8"], _told(
+    "What the weights are read into and kept in. stored: 16 bits where the folder has them so (of a run, what it computed in). "
+    "int8: matrices as 8-bit integers, scaled per output channel; less memory is read per token, and logits change slightly.")]
 
 VerifyWeights = Annotated[Verification, _told(
     "How many tensors are compared with the checksums that were saved with them: full: all; sample: one in eight, chosen at "
@@ -92,7 +92,7 @@ class GenerateOptions:
     """Number of prompts of a file that are decoded together."""
     output: str | None = None
     """File for the JSON lines, which are printed otherwise."""
-    quantize: WeightPrecision = "none"
+    dtype: WeightDtype = "stored"
     tensor: TensorDevices = 1
     verify: VerifyWeights = "full"
 
@@ -107,6 +107,7 @@ class ScoreOptions:
     output: str
     """File for the same lines with "logprob", "token_logprobs", "is_greedy" and, where a context was too long for the model,
     "truncated": the number of tokens cut from its beginning."""
+    dtype: WeightDtype = "stored"
     tensor: TensorDevices = 1
     verify: VerifyWeights = "full"
 
@@ -139,7 +140,7 @@ class ServeOptions:
     """File that holds the bearer token, in one line; let nobody else read it."""
     quiet: bool = False
     """Do not log one line per request to stderr."""
-    quantize: WeightPrecision = "none"
+    dtype: WeightDtype = "stored"
     tensor: TensorDevices = 1
     verify: VerifyWeights = "full"
 
@@ -184,6 +185,7 @@ class EvaluateOptions:
     """WinoGender's gotcha sentences: only those whose answer is the occupation, or both answers."""
     text_files: tuple[str, ...] = ()
     """What the task perplexity measures: .txt, .jsonl or .parquet files, compressed ones too, or folders of them."""
+    dtype: WeightDtype = "stored"
     tensor: TensorDevices = 1
     verify: VerifyWeights = "full"
 

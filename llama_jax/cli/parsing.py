@@ -168,7 +168,10 @@ def _check_choices(arguments: list[str]) -> None:
 
 def _unknown_argument(argument: str, known: typing.Iterable[str]) -> ConfigError:
     """The sentence about an option that does not exist."""
-    return ConfigError(f"unknown argument {argument}{nearest(argument.removeprefix('--').partition('=')[0], known)}")
+    name = argument.removeprefix("--").partition("=")[0]
+    if name == "quantize" and "dtype" in known:
+        return ConfigError("--quantize int8 is --dtype int8 now.")
+    return ConfigError(f"unknown argument {argument}{nearest(name, known)}")
 
 
 def _option_names(options: type) -> list[str]:

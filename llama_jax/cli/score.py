@@ -17,10 +17,10 @@ def run_score(asked: ScoreOptions) -> None:
     """Score all lines of the input, and write them to the output."""
     rows = read_jsonl(Path(asked.input), ("context", "continuation"))
     check_writable(Path(asked.output))
-    model, params, tokenizer = load_model(asked.checkpoint, asked.tensor, data=-1, verify=asked.verify)
+    model, params, tokenizer = load_model(asked.checkpoint, asked.tensor, data=-1, dtype=asked.dtype, verify=asked.verify)
     pairs = [(row["context"], row["continuation"]) for row in rows]
     shown = progress_bar("requests", lambda done, seconds: f"{done:,.0f} of {len(rows):,}", total=len(rows))
-    with jax.set_mesh(params["embedding"].sharding.mesh), shown as advance:
+    with jax.set_mesh(params.mesh), shown as advance:
         results = loglikelihood(model, params, tokenizer, pairs, report=advance)
     scored = []
     for result in results:

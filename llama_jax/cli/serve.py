@@ -10,7 +10,6 @@ from llama_jax.cli.load_model import load_model
 from llama_jax.cli.options import ServeOptions
 from llama_jax.errors import ConfigError, DataError
 from llama_jax.files.bounded import read_bounded
-from llama_jax.inference.params import decoding_params
 from llama_jax.interruption import noted_stops
 
 _MAX_KEY_BYTES = 4096
@@ -32,12 +31,9 @@ def run_serve(asked: ServeOptions) -> None:
     if not 0 <= asked.port < 65536:
         raise ConfigError(f"port must lie in [0, 65535], got {asked.port}.")
     key = api_key(asked)
-    model, params, tokenizer = load_model(asked.checkpoint, asked.tensor, verify=asked.verify)
-    mesh = params["embedding"].sharding.mesh
-    with jax.set_mesh(mesh):
-        decoding = decoding_params(model, params, int8=asked.quantize == "int8")
-        del params  # the last reference: the weights in their first form are freed
-        engine = Engine(model, decoding, tokenizer=tokenizer, slots=asked.slots, queue=asked.queue, mesh=mesh)
+    model, params, tokenizer = load_model(asked.checkpoint, asked.tensor, dtype=asked.dtype, verify=asked.verify)
+    with jax.set_mesh(params.mesh):
+        engine = Engine(model, params, tokenizer=tokenizer, slots=asked.slots, queue=asked.queue, mesh=params.mesh)
         limits = RequestLimits(body_bytes=asked.max_body, max_completions=asked.max_samples, api_key=key)
         name = asked.model_name or Path(asked.checkpoint).resolve().name
         print(f"{name}: {asked.slots} slots of {model.config.max_length} tokens, http://{asked.host}:{asked.port}/v1", flush=True)

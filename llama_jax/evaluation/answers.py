@@ -52,7 +52,10 @@ class Answerer:
 
     model: Transformer
     params: Any
+    """Its parameter tree; or its DecodingParams, which then are the one copy of its weights."""
     tokenizer: Tokenizer
+    known_fingerprint: str = ""
+    """The fingerprint, where it was computed while the weights were read."""
 
     def __post_init__(self):
         require_tokenizer(self.tokenizer, "evaluation")
@@ -60,7 +63,7 @@ class Answerer:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of everything besides the request that decides an answer: parameters, architecture and tokenizer."""
-        return model_fingerprint(self.model, self.params, tokenizer=self.tokenizer)
+        return self.known_fingerprint or model_fingerprint(self.model, self.params, tokenizer=self.tokenizer)
 
     @cached_property
     def decoding_params(self) -> DecodingParams:

@@ -33,10 +33,11 @@ from tqdm import tqdm
 from llama_jax.config import MeshConfig
 from llama_jax.errors import ConfigError, DataError, exit_code_of
 from llama_jax.evaluation.answers import Answerer, run_and_step
+from llama_jax.evaluation.fingerprint import FingerprintWhileReading
 from llama_jax.evaluation.harness import CHUNK_CHARACTERS, cut_into_chunks, request_characters
 from llama_jax.evaluation.task import GenerationRequest, LikelihoodAnswer, LikelihoodRequest, RollingRequest
-from llama_jax.formats.loading import load_source
 from llama_jax.formats.open import open_source
+from llama_jax.inference.reading import read_for_inference
 
 _DEFAULT_MAX_TOKENS = 256
 """Most tokens of a generated answer where a task does not say."""
@@ -56,9 +57,10 @@ class LlamaJax(LM):
         super().__init__()
         run, step = run_and_step(str(checkpoint))
         path = run if step is None else run / "checkpoints" / str(step)
-        model, params, tokenizer = load_source(open_source(path), MeshConfig(data=-1, tensor=int(tensor)))
-        self._answerer = Answerer(model, params, tokenizer)
-        self._mesh, self._seed = params["embedding"].sharding.mesh, int(seed)
+        weights, mesh = FingerprintWhileReading(), MeshConfig(data=-1, tensor=int(tensor))
+        model, params, tokenizer = read_for_inference(open_source(path), mesh, observe=weights.add)
+        self._answerer = Answerer(model, params, tokenizer, weights.fingerprint(model, tokenizer=tokenizer))
+        self._mesh, self._seed = params.mesh, int(seed)
         self._name = f"{run.resolve().name}-{step or 0}"
 
     @property

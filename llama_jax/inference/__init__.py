@@ -5,6 +5,7 @@ from llama_jax.inference.detokenizer import TextStream
 from llama_jax.inference.generate import DecodingBatch, generate, generate_encoded, generate_long_text, stream
 from llama_jax.inference.params import DecodingParams, decoding_params
 from llama_jax.inference.prompts import EncodedPrompt, PromptTooLong, encode_prompt
+from llama_jax.inference.reading import read_for_inference
 from llama_jax.inference.sampling import Sampling
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "generate",
     "generate_encoded",
     "generate_long_text",
+    "read_for_inference",
     "stream",
 ]

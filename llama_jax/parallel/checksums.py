@@ -58,6 +58,14 @@ def array_checksums(arrays: Mapping[str, Any], *, stacked: Sequence[str] = ()) -
             for (name, array), pair in zip(held.items(), sums, strict=True)}
 
 
+def slice_checksum(array: Array, layer: int | None = None) -> tuple[Array, Array]:
+    """Both checksums of an array on its devices, of slice `layer` of a stacked array if it is that; they are not waited for.
+
+    The sums of all slices, modulo 2^32, are the stacked array's.
+    """
+    return _checksum(array, array.sharding, layer=None if layer is None else jnp.uint32(layer))
+
+
 def host_checksum(array: np.ndarray, *, layer: int | None = None) -> tuple[int, int]:
     """Both checksums of an array in host memory, of one axis or more; of slice `layer` of a stacked array if it is that.
 
@@ -107,20 +115,27 @@ def _pairs(sums: tuple[np.ndarray, np.ndarray]) -> tuple[tuple[int, int], ...]:
 
 
 @partial(jax.jit, static_argnames=("sharding", "stacked"))  # a parameter and its moments, which look alike, share a program
-def _checksum(array: Array, sharding: Sharding, *, stacked: bool = False) -> tuple[Array, Array]:
-    """Both checksums of an array. Each device sums its own shard: XLA's partitioner would gather the array first."""
+def _checksum(array: Array, sharding: Sharding, *, stacked: bool = False, layer: Array | None = None) -> tuple[Array, Array]:
+    """Both checksums of an array, or as slice `layer` of a stacked one. Each device sums its own shard: XLA's partitioner would
+    gather the array first."""
+    def sum_part(part: Array, layer: Array | None, starts: Sequence[int | Array]) -> tuple[Array, Array]:
+        if layer is not None:
+            part, starts = part[None], [layer, *starts]
+        return _checksum_of_part(part, starts, stacked=stacked)
+
     if not isinstance(sharding, NamedSharding):
-        return _checksum_of_part(array, [0] * array.ndim, stacked=stacked)
+        return sum_part(array, layer, [0] * array.ndim)
     axes = [(names,) if isinstance(names, str) else names or () for names in sharding.spec]
     axes += [()] * (array.ndim - len(axes))
     all_axes = tuple(name for names in axes for name in names)
 
-    def sum_shard(shard: Array) -> tuple[Array, Array]:
+    def sum_shard(shard: Array, layer: Array | None) -> tuple[Array, Array]:
         starts = [lax.axis_index(names) * size if names else 0 for names, size in zip(axes, shard.shape, strict=True)]
-        return lax.psum(_checksum_of_part(shard, starts, stacked=stacked), all_axes)
+        return lax.psum(sum_part(shard, layer, starts), all_axes)
 
-    summed = jax.shard_map(sum_shard, mesh=sharding.mesh, in_specs=sharding.spec, out_specs=PartitionSpec(), check_vma=False)
-    return summed(array)
+    summed = jax.shard_map(sum_shard, mesh=sharding.mesh, in_specs=(sharding.spec, PartitionSpec()), out_specs=PartitionSpec(),
+                           check_vma=False)
+    return summed(array, layer)
 
 
 def _checksum_of_part(part: Array, starts: Sequence[int | Array], *, stacked: bool) -> tuple[Array, Array]:

@@ -12,6 +12,7 @@ from jax import Array, lax
 
 from llama_jax.errors import DataError
 from llama_jax.files.encoding import is_unicode
+from llama_jax.inference.params import DecodingParams
 from llama_jax.model.decoder import Transformer, head_matrix
 from llama_jax.model.tree import unboxed
 from llama_jax.ops.linear import linear
@@ -68,7 +69,7 @@ def loglikelihood(
 
     Args:
         model: The model.
-        params: Its parameter tree.
+        params: Its parameter tree, or its DecodingParams.
         tokenizer: Its tokenizer; `encode_pair` says how a pair is tokenized.
         requests: (context, continuation) pairs of texts, or one such pair.
         report: Called after each batch with the number of requests that it finished.
@@ -103,7 +104,7 @@ def rolling_loglikelihood(
 
     Args:
         model: The model.
-        params: Its parameter tree.
+        params: Its parameter tree, or its DecodingParams.
         tokenizer: Its tokenizer.
         texts: Texts, or one text.
         report: Called after each batch with the number of windows that it finished.
@@ -173,7 +174,7 @@ def loglikelihood_batches(
 
     Args:
         model: The model.
-        params: Its parameter tree.
+        params: Its parameter tree, or its DecodingParams.
         requests: Token ids of each context and continuation, both with at least one.
         known: Numbers of requests whose results the caller has; a batch of such requests alone is skipped.
 
@@ -181,7 +182,10 @@ def loglikelihood_batches(
         DataError: A continuation is longer than the model's context, or an id lies outside of the vocabulary.
         ConfigError: The parameters are not the model's.
     """
-    params = unboxed(model.config, params)
+    if isinstance(params, DecodingParams):
+        model, params = model.clone(layers_apart=True), params.tree
+    else:
+        params = unboxed(model.config, params)
     cut, lost = _fit_contexts(requests, max_length=model.config.max_length, vocab_size=model.config.vocab_size)
     limit = TOKENS_PER_BATCH.get(jax.default_backend(), DEFAULT_TOKENS_PER_BATCH)
     running: list[tuple[TreeBatch, tuple[Array, Array]]] = []

@@ -36,7 +36,7 @@ def script(tmp_path_factory) -> Path:
     ("train --config tiny --optimizer.pe", {"--optimizer.peak_lr"}),
     ("train --mesh.", {"--mesh.data", "--mesh.fsdp", "--mesh.tensor", "--mesh.sequence"}),
     ("generate --te", {"--temperature", "--tensor"}),
-    ("generate --quantize ", {"none", "int8"}),
+    ("generate --dtype ", {"stored", "float32", "bfloat16", "int8"}),
     ("convert --to ", {"orbax", "hf", "meta"}),
     ("eval --proto", {"--protocol"}),
     ("plan --co", {"--config", "--compile"}),

@@ -53,7 +53,7 @@ def folder(tmp_path_factory, tokenizer) -> Path:
 def loaded(folder):
     """(model, params, tokenizer) as the commands load them: what was compiled for one serves the other."""
     loaded = load_model(str(folder), tensor=1)
-    with jax.set_mesh(loaded[1]["embedding"].sharding.mesh):
+    with jax.set_mesh(loaded[1].mesh):
         yield loaded
 
 
@@ -146,7 +146,7 @@ def test_typed_lines_are_continued_and_mistakes_survived(folder, loaded, monkeyp
 
 
 def test_int8_and_devices_go_the_whole_way(folder, capsys):
-    for extra in (("--quantize", "int8"), ("--tensor", "2")):
+    for extra in (("--dtype", "int8"), ("--tensor", "2")):
         assert run("generate", "--checkpoint", folder, "--prompt", "ROMEO:", *TYPED, "--temperature", 0, *extra) == 0
         assert capsys.readouterr().out.startswith("ROMEO:")
 
@@ -246,9 +246,9 @@ def float32_bytes() -> int:
     return sum(array.nbytes for array in jax.live_arrays() if array.dtype == np.float32)
 
 
-@pytest.mark.parametrize("quantize", ["none", "int8"])
+@pytest.mark.parametrize("dtype", ["stored", "int8"])
 @pytest.mark.parametrize("kind", ["orbax", "hf"])
-def test_no_float32_weights_stay(bfloat16, monkeypatch, capsys, kind, quantize):
+def test_no_float32_weights_stay(bfloat16, monkeypatch, capsys, kind, dtype):
     """While generate decodes and serve listens, what is left in float32 is less than one matrix: norms and scales."""
     seen, before, engines = [], 0, []
 
@@ -269,7 +269,7 @@ def test_no_float32_weights_stay(bfloat16, monkeypatch, capsys, kind, quantize):
     try:
         for words in (["generate", "--prompt", "A"], ["serve"]):
             before = float32_bytes()
-            assert run(words[0], "--checkpoint", bfloat16[kind], *words[1:], "--quantize", quantize) == 0
+            assert run(words[0], "--checkpoint", bfloat16[kind], *words[1:], "--dtype", dtype) == 0
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

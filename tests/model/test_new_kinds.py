@@ -195,7 +195,7 @@ def test_commands_load_it_and_other_formats_refuse_it(config, tmp_path, tokenize
     tokenizer.save(tmp_path / "run")
     model, loaded, _ = load_model(str(tmp_path / "run"), 1)
     assert model.config == config
-    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+    jax.tree.map(np.testing.assert_array_equal, loaded, decoding_params(model, params))
     for to in ("hf", "meta"):
         with pytest.raises(ConfigError, match=r"cannot express this model \(.*model\.(norm|feedforward|position) .*; only a run"):
             convert_weights(open_source(tmp_path / "run"), tmp_path / to, to)
