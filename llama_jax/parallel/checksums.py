@@ -118,20 +118,20 @@ def _pairs(sums: tuple[np.ndarray, np.ndarray]) -> tuple[tuple[int, int], ...]:
 def _checksum(array: Array, sharding: Sharding, *, stacked: bool = False, layer: Array | None = None) -> tuple[Array, Array]:
     """Both checksums of an array, or as slice `layer` of a stacked one. Each device sums its own shard: XLA's partitioner would
     gather the array first."""
-    def sum_part(part: Array, layer: Array | None, starts: Sequence[int | Array]) -> tuple[Array, Array]:
+    def sum_part(part: Array, starts: Sequence[int | Array], *, layer: Array | None) -> tuple[Array, Array]:
         if layer is not None:
             part, starts = part[None], [layer, *starts]
         return _checksum_of_part(part, starts, stacked=stacked)
 
     if not isinstance(sharding, NamedSharding):
-        return sum_part(array, layer, [0] * array.ndim)
+        return sum_part(array, [0] * array.ndim, layer=layer)
     axes = [(names,) if isinstance(names, str) else names or () for names in sharding.spec]
     axes += [()] * (array.ndim - len(axes))
     all_axes = tuple(name for names in axes for name in names)
 
     def sum_shard(shard: Array, layer: Array | None) -> tuple[Array, Array]:
         starts = [lax.axis_index(names) * size if names else 0 for names, size in zip(axes, shard.shape, strict=True)]
-        return lax.psum(sum_part(shard, layer, starts), all_axes)
+        return lax.psum(sum_part(shard, starts, layer=layer), all_axes)
 
     summed = jax.shard_map(sum_shard, mesh=sharding.mesh, in_specs=(sharding.spec, PartitionSpec()), out_specs=PartitionSpec(),
                            check_vma=False)

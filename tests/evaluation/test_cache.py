@@ -123,7 +123,7 @@ def test_a_second_model_in_the_folder_of_a_killed_evaluation(small_run, eval_dat
 
 
 def test_damage_is_told_before_the_model_is_loaded(small_run, eval_data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("llama_jax.cli.evaluate.load_source", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("llama_jax.cli.evaluate.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
     (tmp_path / AnswerCache.FILE).write_text("{}\n")
     assert run("--checkpoint", small_run.folder, "--tasks", "piqa", "--data_dir", eval_data, "--output", tmp_path) == 3
     assert "line 1 is damaged" in capsys.readouterr().err
@@ -131,10 +131,9 @@ def test_damage_is_told_before_the_model_is_loaded(small_run, eval_data, tmp_pat
 
 def test_the_step_is_settled_once(small_run, eval_data, tmp_path, monkeypatch):
     """Name, folder and weights are those of one step, even if the run saves a newer one during the evaluation."""
-    from llama_jax.cli import evaluate as command
-
     asked = []
-    monkeypatch.setattr(command, "open_source", lambda path: asked.append(path) or open_source(path))
+    monkeypatch.setattr("llama_jax.cli.load_model.open_source",
+                        lambda path, **options: asked.append(path) or open_source(path, **options))
     assert run("--checkpoint", small_run.folder, "--tasks", "piqa", "--data_dir", eval_data, "--limit", 2, "--output",
                tmp_path) == 0
     assert asked == [str(small_run.folder / "checkpoints/1")]
