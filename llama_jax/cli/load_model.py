@@ -13,6 +13,7 @@ from llama_jax.inference.reading import InferenceDtype, Observer, read_for_infer
 from llama_jax.model.decoder import Transformer
 from llama_jax.model.tree import parameters
 from llama_jax.parallel.malloc import keep_freed_memory
+from llama_jax.parallel.xla_flags import set_inference_flags
 from llama_jax.terminal import progress_bar
 from llama_jax.tokenizer.base import Tokenizer
 
@@ -38,6 +39,7 @@ def load_model(
 
 
 def check_devices(tensor: int) -> None:
-    """Raise ConfigError where there are fewer than `tensor` devices."""
+    """Start jax's devices, with the compiler flags of inference; raises ConfigError where there are fewer than `tensor`."""
+    set_inference_flags()
     if not 0 < tensor <= jax.device_count():
         raise ConfigError(f"tensor must lie in [1, {jax.device_count()}], the devices there are, got {tensor}.")

@@ -7,7 +7,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, get_abstract_mesh
 from jax.typing import DTypeLike
 
 from llama_jax.ops.derivatives import only_gradients
@@ -15,6 +15,9 @@ from llama_jax.ops.varying import explicit_sharding, product_sharding, vary_alik
 
 PARTS = 4
 """Number of partial sums in which a CPU computes the product of a single vector with a matrix."""
+WIDENED = 1 << 22
+"""Most values of a matrix of 8 bits that a CPU widens at one time. XLA would widen whole matrices, all of a model's outside of
+the loop over tokens: four times the memory of the matrices, and three times the time of a token."""
 
 
 def _dot(
@@ -49,7 +52,10 @@ def linear(x: Array, w: Array | Int8, *, contract: int = 1, out_dtype: DTypeLike
     The float32 parameter w is cast to x's dtype for the product, but its gradient stays float32. An Int8 has no gradient.
     """
     if isinstance(w, Int8):
-        out = _product(x, w.values.astype(x.dtype), contract=contract)
+        whole = partial(_widened_product, contract=contract)
+        in_blocks = whole if explicit_sharding(x) is not None or get_abstract_mesh().size > 1 else partial(
+            _product_in_blocks, contract=contract)
+        out = lax.platform_dependent(x, w.values, cpu=in_blocks, default=whole)
         return (out * jnp.expand_dims(w.scales, tuple(range(out.ndim - w.scales.ndim)))).astype(out_dtype or x.dtype)
     out_dtype = jnp.dtype(out_dtype or x.dtype)
     if not only_gradients():
@@ -68,6 +74,31 @@ def _product(x: Array, w: Array, *, contract: int) -> Array:
     return _dot(x, w, axes=axes, sharding=product_sharding(x, w, contract=contract))
 
 
+def _widened_product(x: Array, values: Array, *, contract: int) -> Array:
+    return _product(x, values.astype(x.dtype), contract=contract)
+
+
+def _product_in_blocks(x: Array, values: Array, *, contract: int) -> Array:
+    """`_widened_product` as a sum over two or more blocks of at most WIDENED values of the matrix."""
+    x_NK, w_KO = x.reshape(-1, math.prod(values.shape[:contract])), values.reshape(-1, math.prod(values.shape[contract:]))
+    (N, K), O = x_NK.shape, w_KO.shape[1]
+    size = max(n for n in range(1, K) if K % n == 0 and (n == 1 or n * O <= WIDENED)) if K > 1 else 1
+    rows_NK = jnp.broadcast_to(x_NK, (2, K)) if N == 1 and x.dtype == jnp.bfloat16 else x_NK  # as in _product_of_two_rows
+
+    def add_block(n: Array, sum_NO: Array) -> Array:
+        block = (lax.dynamic_slice_in_dim(array, n * size, size, axis) for array, axis in ((rows_NK, 1), (w_KO, 0)))
+        return sum_NO + _widened_product(*block, contract=1)
+
+    sum_NO = lax.fori_loop(0, K // size, add_block, jnp.zeros((len(rows_NK), O), jnp.float32))
+    return sum_NO[:N].reshape(x.shape[: x.ndim - contract] + values.shape[contract:])
+
+
+def _product_of_two_rows(x: Array, w: Array, *, contract: int) -> Array:
+    """`_product` for a single vector in bfloat16, as the first of two equal rows: for one row, XLA on CPU widens the matrix."""
+    rows = jnp.broadcast_to(x.reshape(1, *x.shape[x.ndim - contract:]), (2, *x.shape[x.ndim - contract:]))
+    return _product(rows, w, contract=contract)[0].reshape(x.shape[: x.ndim - contract] + w.shape[contract:])
+
+
 def _vector_product(x: Array, w: Array, *, contract: int) -> Array:
     """Compute `_product` for a single vector as a sum over parts, with which XLA on CPU reads w a fifth faster."""
     x_PK = x.reshape(PARTS, -1)
@@ -80,7 +111,8 @@ def _linear(x: Array, w: Array, contract: int, out_dtype: jnp.dtype) -> Array:
     product, w = partial(_product, contract=contract), w.astype(x.dtype)
     if math.prod(x.shape[: x.ndim - contract]) != 1 or x.size % PARTS or explicit_sharding(x) is not None:
         return product(x, w).astype(out_dtype)
-    return lax.platform_dependent(x, w, cpu=partial(_vector_product, contract=contract), default=product).astype(out_dtype)
+    of_vector = _product_of_two_rows if x.dtype == jnp.bfloat16 else _vector_product
+    return lax.platform_dependent(x, w, cpu=partial(of_vector, contract=contract), default=product).astype(out_dtype)
 
 
 def _forward(x: Array, w: Array, contract: int, out_dtype: jnp.dtype):

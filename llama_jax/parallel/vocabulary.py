@@ -1,9 +1,11 @@
 """The embedding lookup on a mesh over which the vocabulary is sharded."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
@@ -53,4 +55,24 @@ def _rows_of(table_VD: Array, ids: Array) -> Array:
     """table_VD[ids] with NaN for ids outside of [0, V), for which indexing would take the nearest row or count from the end."""
     like_ids = explicit_sharding(ids)
     place = None if like_ids is None else NamedSharding(like_ids.mesh, PartitionSpec(*like_ids.spec, None))
-    return jnp.asarray(table_VD).at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False, out_sharding=place)
+    table_VD = jnp.asarray(table_VD)
+    if table_VD.dtype.itemsize == 2 and place is None:
+        return _rows_of_two_bytes(table_VD, ids)
+    return _filled_rows(table_VD, ids, fill_value=jnp.nan, out_sharding=place)
+
+
+def _filled_rows(table_VD: Array, ids: Array, **options: Any) -> Array:
+    return table_VD.at[ids].get(mode="fill", wrap_negative_indices=False, **options)
+
+
+@jax.custom_jvp
+def _rows_of_two_bytes(table_VD: Array, ids: Array) -> Array:
+    """`_rows_of` by the bits: XLA on CPU would keep a float32 copy of a table in bfloat16, outside of the loop over tokens."""
+    missing = np.array(np.nan, table_VD.dtype).view(np.uint16).item()
+    rows = _filled_rows(lax.bitcast_convert_type(table_VD, jnp.uint16), ids, fill_value=missing)
+    return lax.bitcast_convert_type(rows, table_VD.dtype)
+
+
+@_rows_of_two_bytes.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Any]) -> tuple[Array, Array]:
+    return _rows_of_two_bytes(*primals), _filled_rows(tangents[0], primals[1], fill_value=0)

@@ -1,6 +1,7 @@
 """XLA compiler flags that overlap communication with computation, set in the environment before jax starts its devices."""
 
 import os
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,6 +28,8 @@ OVERLAP_FLAGS = {
 }
 """Platform -> (environment variable that its compiler reads, flag -> value)."""
 
+_ORDER_FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler"
+
 
 def accelerator_platforms() -> list[str]:
     """The accelerator platforms of this machine ("gpu", "tpu"), found without starting jax's devices.
@@ -52,6 +55,18 @@ def set_xla_flags() -> None:
         names = {flag.partition("=")[0] for flag in present}
         present += [f"{name}={value}" for name, value in flags.items() if name not in names]
         os.environ[variable] = " ".join(present)
+
+
+def set_inference_flags() -> None:
+    """Where the CPU computes, have it do so in the order that needs least memory; a flag that is set already keeps its value.
+
+    By itself XLA prepares many layers' matrices at once, so that a model in 8 bits took three times its bytes; the time is the
+    same. Later versions of jax than were tried may not know the flag, and would end with an error.
+    """
+    present = os.environ.get("XLA_FLAGS", "")
+    known = tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 13)
+    if known and not accelerator_platforms() and _ORDER_FLAG not in present:
+        os.environ["XLA_FLAGS"] = f"{present} {_ORDER_FLAG}=false".strip()
 
 
 def describe_xla_flags() -> list[str]:

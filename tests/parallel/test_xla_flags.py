@@ -2,7 +2,7 @@
 
 import pytest
 
-from llama_jax.parallel.xla_flags import describe_xla_flags, set_xla_flags
+from llama_jax.parallel.xla_flags import describe_xla_flags, set_inference_flags, set_xla_flags
 
 
 def test_flags_of_the_platform_and_the_users_own_first(environment):
@@ -22,3 +22,14 @@ def test_other_platforms(environment, platforms, variables):
     environment["JAX_PLATFORMS"] = platforms
     set_xla_flags()
     assert {"XLA_FLAGS", "LIBTPU_INIT_ARGS"} & set(environment) == variables
+
+
+def test_inference_on_cpu(environment):
+    for platforms, flags in (("cuda", None), ("cpu", "--xla_dump_to=d --xla_cpu_enable_concurrency_optimized_scheduler=false")):
+        environment["JAX_PLATFORMS"] = platforms
+        environment.pop("XLA_FLAGS", None)
+        if flags:
+            environment["XLA_FLAGS"] = "--xla_dump_to=d"
+        set_inference_flags()
+        set_inference_flags()
+        assert environment.get("XLA_FLAGS") == flags
