@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -56,7 +57,7 @@ class FingerprintWhileReading:
     def add(self, tensor: Tensor, array: Array) -> None:
         """Add a tensor: its layer's part of a parameter, or all of it."""
         layer = tensor.layer if tensor.weight.stacked else None
-        self._sums.setdefault(tensor.weight.ours, []).append(slice_checksum(array, layer))
+        self._sums.setdefault(tensor.weight.ours, []).append(slice_checksum(array.astype(jnp.float32), layer))
 
     def fingerprint(self, model: Transformer, *, tokenizer: Tokenizer, int8: bool = False) -> str:
         """What `model_fingerprint` gives for the whole tree in float32; another one for matrices that are quantized to 8 bits."""

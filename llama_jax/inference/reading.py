@@ -30,7 +30,7 @@ InferenceDtype = Literal["stored", "float32", "bfloat16", "int8"]
 """What inference reads weights into; "stored" is the dtype in which the model computes where nothing else is asked for."""
 
 Observer = Callable[[Tensor, Array], None]
-"""Called with every tensor, in float32 and of the shape it has in a layer, before it is turned into what is kept."""
+"""Called with every tensor, as it is stored and of the shape it has in a layer, before it is turned into what is kept."""
 
 
 def read_for_inference(
@@ -69,7 +69,8 @@ def read_for_inference(
         compute = replace(compute, dtype=dtype)
     devices = abstract_params(source.config, mesh)["embedding"].sharding.mesh
     leaves, arrays = parameters(source.config), {}
-    prepare = jax.jit(partial(prepared, dtype=jnp.dtype(compute.dtype), int8=dtype == "int8"), static_argnums=1)
+    kept = partial(prepared, dtype=jnp.dtype(compute.dtype), int8=dtype == "int8")
+    prepare = jax.jit(lambda array, leaf: kept(array.astype(jnp.float32), leaf), static_argnums=1)
     weights = sorted(weights_of(source.config), key=lambda weight: -leaves[weight.ours].of_layer.size)
     for weight in weights:
         leaf = leaves[weight.ours]
@@ -85,8 +86,7 @@ def _read(
     """One tensor by its name in the tree of layers apart, and the output head where that is the embedding too."""
     weight = tensor.weight
     leaf, values = parameters(source.config)[weight.ours].of_layer, source.read(tensor)
-    array = jax.make_array_from_callback(values.shape, named_sharding(mesh, *leaf.axes),
-                                         lambda part: values[part].astype(np.float32))
+    array = jax.make_array_from_callback(values.shape, named_sharding(mesh, *leaf.axes), lambda part: np.array(values[part]))
     if observe:
         observe(tensor, array)
     read = {weight.ours.replace(f"{LAYERS}.", f"{LAYERS}_{tensor.layer}.", 1): prepare(array, leaf)}
