@@ -22,7 +22,7 @@ def parse_json_object(data: bytes, file: Path) -> dict[str, Any]:
     try:
         values = json.loads(data, object_pairs_hook=lambda pairs: _object_of(pairs, file))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is not JSON ({str(error)[:100]}); get it again.") from None
+        raise DataError(f"{file} is not JSON ({str(error)[:100]}); correct it, or get it again.") from None
     if not isinstance(values, dict):
         raise DataError(f"{file} should hold an object, got {show_value(values)}.")
     return values

@@ -170,11 +170,11 @@ def test_values_that_cannot_be_read_end_in_usage(capsys, runs, arguments, words)
     ("a.py", "def get_config():\n    return 3", "a.py: it should define get_config()"),
     ("a.py", "from llama_jax.config import *\ndef get_config():\n    return ModelConfig(dim=-1)",
      "a.py: model.dim must be positive, got -1."),
-    ("a.json", '{"model": {"dim": 3,,}}', "a.json is not JSON: Expecting property name"),
-    ("a.json", "", "a.json is not JSON: Expecting value"),
-    ("a.json", "[]", "a.json: the config should be an object, got []."),
+    ("a.json", '{"model": {"dim": 3,,}}', "a.json is not JSON (Expecting property name"),
+    ("a.json", "", "a.json is not JSON (Expecting value"),
+    ("a.json", "[]", "a.json should hold an object, got []."),
     ("a.json", '{"model": {"dimm": 3}}', "a.json: unknown key model.dimm; did you mean dim"),
-    ("a.json", b"\xff", "a.json is not JSON: 'utf-8' codec can't decode"),
+    ("a.json", b"\xff", "a.json is not JSON ('utf-8' codec can't decode"),
     ("a.yaml", "a: 1", "--config wants a .py or .json file, got"),
 ])
 def test_bad_config_files(capsys, runs, tmp_path, name, content, sentence):

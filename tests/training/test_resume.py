@@ -141,11 +141,21 @@ def test_half_and_half_after_one_source(config, trained, docs, b, tmp_path):
     assert {name: source["tokens"] for name, source in read["sources"].items()} == {"docs": 25_600, "b": 5_120}
 
 
+def remove_items(checkpoint: Path, *items: str) -> None:
+    """Make it the checkpoint of an earlier version, which had no such items."""
+    file = checkpoint / "_CHECKPOINT_METADATA"
+    metadata = json.loads(file.read_text())
+    for item in items:
+        shutil.rmtree(checkpoint / item)
+        del metadata["item_handlers"][item]
+    file.write_text(json.dumps(metadata))
+
+
 def test_a_checkpoint_of_an_earlier_version_goes_on(config, trained, tmp_path):
     """It does not say what was read; its config does. With the same rows and with others."""
     first = trained(config)
     for step in (10, 20):
-        shutil.rmtree(tmp_path / f"run/checkpoints/{step}/progress")
+        remove_items(tmp_path / f"run/checkpoints/{step}", "progress", "sums")
     shutil.copytree(tmp_path / "run", tmp_path / "again")
     assert Checkpoints(tmp_path / "run/checkpoints").progress(20) == {}
     assert texts_read(first + trained(changed(config, 40, batch_size=8))) == {1}
@@ -156,7 +166,7 @@ def test_a_checkpoint_of_an_earlier_version_goes_on(config, trained, tmp_path):
 
 def test_the_sources_of_an_earlier_version_must_be_there(config, trained, docs, b, tmp_path):
     trained(config)
-    shutil.rmtree(tmp_path / "run/checkpoints/20/progress")
+    remove_items(tmp_path / "run/checkpoints/20", "progress", "sums")
     shutil.move(docs, tmp_path / "gone")
     with pytest.raises(DataError, match=r"step 20, of an earlier version, does not say what was read.*docs"):
         trained(changed(config, 30, sources=(str(b),)))
@@ -173,6 +183,7 @@ def test_other_text_in_a_sources_place_is_refused(config, trained, docs, tokeniz
 
 def test_a_record_of_another_kind_is_named(config, trained, tmp_path):
     trained(config)
+    remove_items(tmp_path / "run/checkpoints/20", "sums")
     (tmp_path / "run/checkpoints/20/progress/metadata").write_text('{"position": {"legs": []}}')
     with pytest.raises(DataError, match=r"checkpoints/20 says what was read in another way .*remove it to go on"):
         trained(changed(config, 30))
