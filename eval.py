@@ -12,7 +12,8 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # during imports, until the next but one line
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # until watch_stop_signals has been imported
     from llama_jax.interruption import watch_stop_signals
 
     watch_stop_signals()

@@ -47,8 +47,9 @@ class _Watch:
         self.writer.setblocking(False)
         self.catch_signals()
         signal.set_wakeup_fd(self.writer.fileno(), warn_on_full_buffer=False)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # an entry point blocks them until it has imported this module
-        os.register_at_fork(after_in_child=_leave_signals_to_parent)
+        if os.name == "posix":
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # an entry point blocks them until it has imported this module
+            os.register_at_fork(after_in_child=_leave_signals_to_parent)
         atexit.register(_ignore_signals)  # Python ends its threads, then gives signals their first meaning, which is death
         threading.Thread(target=self._listen, name="stop requests", daemon=True).start()
 
@@ -60,7 +61,7 @@ class _Watch:
 
     def _listen(self) -> None:
         while True:
-            ready, _, _ = select.select([self.reader], [], [], 0.25)
+            ready, _, _ = select.select([self.reader], [], [], 0.25 if self.deadline else None)
             for number in self.reader.recv(64) if ready else b"":
                 if number in _SIGNALS:
                     self.hear(signal.Signals(number).name, number=number)
@@ -147,6 +148,7 @@ def stop_at(moment: float, name: str) -> None:
     """Request a stop so early that the process can end by a moment of time.monotonic(); sentences call the request `name`."""
     if _watch is not None:
         _watch.deadline = moment, name
+        _watch.writer.send(b"\0")  # no signal: the thread looks at the clock from now on
 
 
 def set_aside(seconds: float) -> None:

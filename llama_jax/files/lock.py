@@ -67,8 +67,7 @@ def only_writer(folder: Path, *, option: str = "--output", file: Path | None = N
     released = threading.Event()
     try:
         with removed_when_stopped(file):
-            text = os.pread(handle, 4096, 0)
-            threading.Thread(target=_give_signs_of_life, args=(file, text), kwargs={"released": released}, daemon=True).start()
+            threading.Thread(target=_give_signs_of_life, args=(file, released), daemon=True).start()
             yield
     finally:
         released.set()
@@ -93,7 +92,7 @@ def _locked_file(file: Path, refusal: str) -> int:
             if owner and _may_be_alive(owner, file, by_system=bool(by_system)):
                 raise DataError(f"{refusal} ({_described(owner)}). If that process is gone, remove {file}.")
             os.ftruncate(handle, 0)
-            os.pwrite(handle, json.dumps(_this_process()).encode(), 0)
+            os.write(handle, json.dumps(_this_process()).encode())
             if not by_system:
                 time.sleep(_RACE_SECONDS)
                 if _read_owner(file) != _this_process():
@@ -174,11 +173,11 @@ def _this_process() -> dict[str, Any]:
             "machine": this_machine(), "started": start_of_process(os.getpid())}
 
 
-def _give_signs_of_life(file: Path, text: bytes, *, released: threading.Event) -> None:
+def _give_signs_of_life(file: Path, released: threading.Event) -> None:
     """Renew the lock file's modification time; end the process where another has signed the lock meanwhile."""
     while not released.wait(_BEAT_SECONDS):
         with suppress(OSError):
-            if file.read_bytes() not in (text, b"") and not released.is_set():
+            if _read_owner(file) not in (_this_process(), {}) and not released.is_set():
                 print(f"error: another process has taken over {file}, because this one gave no sign of life; it ends here.",
                       file=sys.stderr, flush=True)
                 os._exit(1)

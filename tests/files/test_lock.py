@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from llama_jax.data.prepare import prepare_data
 from llama_jax.errors import DataError
 from llama_jax.files import lock
 from llama_jax.files.lock import LOCK_FILE, only_writer
+from llama_jax.formats.new_folder import new_folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,6 +92,29 @@ def test_the_folder_passes_from_hand_to_hand(tmp_path):
     processes = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     errors = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], errors
+
+
+def test_what_prepare_and_convert_make_has_one_writer(tmp_path, tokenizer):
+    (tmp_path / "text.txt").write_text("to be or not to be\n" * 50)
+    shards, weights = tmp_path / "shards", tmp_path / "weights"
+    with only_writer(tmp_path / "other", file=tmp_path / ".weights.lock"):
+        process = hold(shards)
+        try:
+            assert process.stdout.readline() == "holds\n"
+            with pytest.raises(DataError, match=f"at work on {shards}; wait for it"):
+                prepare_data([str(tmp_path / "text.txt")], tokenizer, output=shards, workers=1)
+            said = f"at work on {weights}; wait for it, or name another folder"
+            with pytest.raises(DataError, match=said), new_folder(weights, needed=1):
+                pass
+        finally:
+            process.kill()
+            process.communicate()
+    prepare_data([str(tmp_path / "text.txt")], tokenizer, output=shards, workers=1)
+    (tmp_path / ".weights.1.unfinished").mkdir()  # as a killed process leaves it
+    with new_folder(weights, needed=1) as folder:
+        (folder / "w").write_text("w")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["shards", "text.txt", "weights"]
+    assert not (shards / LOCK_FILE).exists()
 
 
 def test_inside_itself_it_does_nothing(tmp_path):
