@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OPTIONS = re.compile(r"--(?:output|target|workdir|json)[ =]([\w./-]+)")
+OPTIONS = re.compile(r"--(?:output|target|workdir|json)[ =]([\w./-]+)(?!\S*:)")
 DEFAULTS = ["runs/tiny/config.json", "evals/TinyLlama/results.json", "data/eval/boolq/dev.jsonl", ".venv/bin/python"]
 
 

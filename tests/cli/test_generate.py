@@ -192,7 +192,7 @@ MISTAKES = [
     ("generate --prompt_file {half}", 3, "half.jsonl, line 1: 'prompt' holds half a surrogate pair"),
     ("generate --prompt a --output .", 3, "cannot write .: it is a folder; name a file."),
     ("score --input {pair} --output {pair}/out", 3, "cannot make the folder"),
-    ("serve --slots 0", 2, "slots, queue, max_body and max_samples must be positive."),
+    ("serve --slots 0", 2, "slots, queue, max_body, max_samples and max_connections must be positive."),
 ]
 
 

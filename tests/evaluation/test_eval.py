@@ -176,6 +176,6 @@ def test_perplexity_and_lambada(small_run, play, tmp_path, capsys):
 
 
 def test_per_item_files_are_read_back_whatever_ends_a_line_in_their_texts(tmp_path):
-    row = {"key": "a", "text": "one\u2028two\x85three\x0b\x1c\r\n"}
+    row = {"key": "a", "sha256": "0", "gold": 0, "metrics": {"acc": 1.0}, "text": "one\u2028two\x85three\x0b\x1c\r\n"}
     write_jsonl(tmp_path / "items/x.jsonl", [row])
     assert read_items(tmp_path, "x") == {"a": row}

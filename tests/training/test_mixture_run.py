@@ -11,6 +11,7 @@ import pytest
 from llama_jax.config import Config
 from llama_jax.config.file import load_config
 from llama_jax.config.mixture import MixtureStage
+from llama_jax.data.manifest import MANIFEST_FILE, read_manifest
 from llama_jax.data.mixture import Mixture
 from llama_jax.data.windows import TokenSource
 from llama_jax.errors import ConfigError
@@ -105,8 +106,9 @@ def test_bits_per_byte_are_those_of_the_rows(config, tmp_path, monkeypatch):
     monkeypatch.setattr(TrainingMeter, "add_step", lambda self, metrics: (steps.append(metrics), add(self, metrics)))
     config = replace(config, data=replace(config.data, max_epochs=0.0),
                      training=replace(config.training, num_steps=6, log_every=3))
-    manifest = tmp_path / "wiki/manifest.json"
-    manifest.write_text(re.sub(r'"bytes": (\d+)', lambda match: f'"bytes": {2 * int(match[1])}', manifest.read_text()))
+    manifest = read_manifest(tmp_path / "wiki")
+    larger = tuple(replace(shard, bytes=2 * shard.bytes) for shard in manifest.shards)
+    (tmp_path / "wiki" / MANIFEST_FILE).write_text(replace(manifest, shards=larger).to_json())
     fit(config, tmp_path / "run")
     sources = [TokenSource(tmp_path / name, 32) for name in ("books", "wiki")]
     assert sources[0].predicted_per_byte == 2 * sources[1].predicted_per_byte
