@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+_READERS = "_read_", "_get_array_metadatas"
+"""In the names of orbax's coroutines that are left over."""
 _CLOSED_LOOP = "Event loop is closed"
 """What tensorstore's threads raise that answer after orbax has closed its event loop."""
 
@@ -49,7 +51,7 @@ def _without_closed_loop(hook: Any) -> Any:
 
 def _without_readers(hook: Any) -> Any:
     def report(unraisable: Any) -> None:
-        if not _is_leftover(unraisable.exc_value) and "_read_" not in repr(unraisable.object):
+        if not _is_leftover(unraisable.exc_value) and not any(name in repr(unraisable.object) for name in _READERS):
             hook(unraisable)
 
     return report

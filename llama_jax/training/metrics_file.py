@@ -31,6 +31,8 @@ def metrics_line(values: dict[str, Any]) -> str:
 def _finite_or_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _finite_or_none(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return list(map(_finite_or_none, value))
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
